@@ -1,0 +1,194 @@
+"""`DriftPolicy`: what to watch on a model in production, what counts as a breach, and what follows."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from truekeep.api.common import (
+    ATOMIC,
+    Condition,
+    Fraction,
+    ModelReference,
+    Resources,
+    RunName,
+    Schema,
+    Text,
+    conditions_field,
+    keyed,
+)
+from truekeep.api.trainingrun import Decimal12
+
+FindingKind = Literal["DataDrift", "PredictionDrift", "DataQuality"]
+CRON = r"^([0-9*/,\-]+)\s+([0-9*/,\-]+)\s+([0-9*/,\-]+)\s+([0-9A-Za-z*/,\-]+)\s+([0-9A-Za-z*/,\-]+)$"
+
+
+class MonitorWindow(Schema):
+    """How captured predictions are cut into windows of event time, one after the other."""
+
+    hours: Annotated[int, Field(ge=1, le=8760)] = Field(
+        description="Length of a window, in hours of event time; windows start at multiples of it since Monday, "
+        "1970-01-05, 00:00 UTC. Example: 168, a week from Monday to Monday."
+    )
+    min_rows: Annotated[int, Field(ge=50, le=100000000)] = Field(
+        default=1000,
+        description="With fewer rows a window is InsufficientData, never 'no drift'. Default: 1000.",
+    )
+    allowed_lateness_seconds: Annotated[int, Field(ge=0, le=2592000)] = Field(
+        default=0,
+        description="A window closes when the newest event is this many seconds past its end. Default: 0.",
+    )
+    idle_seconds: Annotated[int, Field(ge=10, le=2592000)] = Field(
+        default=3600,
+        description="A window closes, too, when nothing was captured for this many seconds by the wall clock. "
+        "Default: 3600.",
+    )
+
+
+class DataDrift(Schema):
+    """When the inputs or the predictions count as drifted."""
+
+    false_alarms_per_thousand_windows: Annotated[int, Field(ge=1, le=200)] = Field(
+        default=10,
+        description="Windows in a thousand that may alarm although nothing moved, over all columns. Default: 10.",
+    )
+    minimum_effect: Fraction = Field(
+        default="0.1",
+        description="Smallest change that matters: Kolmogorov-Smirnov distance of numbers, total variation of "
+        "categories, 0 to 1. Default: 0.1.",
+    )
+    ignore: list[Annotated[str, StringConstraints(max_length=63)]] = Field(
+        default=[],
+        max_length=250,
+        description="Features that are reported but never make a breach. Default: none. Example: [month].",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+
+
+class Response(Schema):
+    """What follows a kind of finding."""
+
+    CEL = (
+        (
+            "self.on != 'DataQuality' || self.action == 'Alert'",
+            "broken data never retrains: the action on DataQuality must be Alert",
+        ),
+    )
+
+    on: FindingKind = Field(description="DataDrift, PredictionDrift or DataQuality.")
+    action: Literal["Retrain", "Alert"] = Field(
+        description="Retrain: start a TrainingRun, within cooldown and budget. Alert: condition, Event and metric."
+    )
+
+
+class DriftPolicySpec(Schema):
+    """What to watch and what to do."""
+
+    CEL = (("self.modelRef == oldSelf.modelRef", "modelRef can't be changed; create another DriftPolicy"),)
+
+    model_ref: ModelReference = Field(description="The Model to watch.")
+    schedule: Annotated[str, StringConstraints(pattern=CRON, max_length=100)] = Field(
+        description="When to look, as cron with five fields, UTC. Example: */5 * * * *."
+    )
+    window: MonitorWindow = Field(description="How time is cut into windows.")
+    data: DataDrift = Field(default=DataDrift(), description="When inputs or predictions count as drifted.")
+    consecutive_windows: Annotated[int, Field(ge=1, le=20)] = Field(
+        default=2, description="Windows in a row that must breach before anything follows. Default: 2."
+    )
+    responses: list[Response] = Field(
+        default=[Response(on="DataDrift", action="Alert"), Response(on="DataQuality", action="Alert")],
+        max_length=8,
+        description="What follows each kind of finding. Default: alert on DataDrift and DataQuality.",
+        json_schema_extra=keyed("on"),
+    )
+    cooldown_seconds: Annotated[int, Field(ge=0, le=31536000)] = Field(
+        default=3600,
+        description="Seconds of the wall clock between two runs started by this policy. Default: 3600.",
+    )
+    max_runs_per_week: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=3, description="Runs that this policy may start in seven days of the wall clock. Default: 3."
+    )
+    suspend: Literal["Never", "Now"] = Field(
+        default="Never", description="Now: neither looks nor starts runs. Never: works. Default: Never."
+    )
+    resources: Resources = Field(
+        default=Resources(),
+        description="CPU and memory of the monitor pod. Default: requests 100m and 256Mi, limits 1 CPU and 1Gi.",
+    )
+
+
+class Finding(Schema):
+    """One thing that was found in a window."""
+
+    kind: FindingKind = Field(description="DataDrift, PredictionDrift or DataQuality.")
+    column: Annotated[str, StringConstraints(max_length=63)] = Field(description="The feature, or (prediction).")
+    statistic: Annotated[str, StringConstraints(max_length=40)] = Field(description="The statistic that decided.")
+    value: Decimal12 = Field(description="Its value.")
+    threshold: Decimal12 = Field(description="The effect from which it counts.")
+    p_value: Decimal12 | None = Field(default=None, description="Significance, corrected over the columns.")
+    message: Annotated[str, StringConstraints(max_length=512)] = Field(description="What changed, in words.")
+
+
+class WindowVerdict(Schema):
+    """What was found in one window."""
+
+    start: datetime = Field(description="Start of the window (event time).")
+    end: datetime = Field(description="End of the window (event time).")
+    revision: int = Field(ge=1, description="The revision whose predictions were judged.")
+    rows: int = Field(ge=0, description="Rows in the window.")
+    verdict: Literal["NoDrift", "Drift", "DataQuality", "InsufficientData"] = Field(
+        description="DataQuality: the data is broken, so drift was not judged."
+    )
+    kinds: list[FindingKind] = Field(
+        default=[],
+        max_length=3,
+        description="Kinds of finding that count as a breach.",
+        json_schema_extra=ATOMIC,
+    )
+    columns: int = Field(default=0, ge=0, description="Columns that drifted.")
+    report: Annotated[str, StringConstraints(max_length=1024)] = Field(
+        default="", description="Where all findings lie."
+    )
+
+
+class DriftPolicyStatus(Schema):
+    """What is."""
+
+    observed_generation: int = Field(default=0, ge=0, description="The metadata.generation that this speaks of.")
+    conditions: list[Condition] = conditions_field()
+    watched_revision: int | None = Field(default=None, description="The revision whose predictions are watched.")
+    windows: list[WindowVerdict] = Field(
+        default=[],
+        max_length=30,
+        description="The latest windows, the newest first.",
+        json_schema_extra=ATOMIC,
+    )
+    findings: list[Finding] = Field(
+        default=[],
+        max_length=20,
+        description="The strongest findings of the newest window, the strongest first.",
+        json_schema_extra=ATOMIC,
+    )
+    consecutive: int = Field(default=0, ge=0, description="Windows in a row, up to the newest, that breached.")
+    last_run: RunName | None = Field(default=None, description="The last TrainingRun that this policy started.")
+    last_check_time: datetime | None = Field(default=None, description="When the monitor last reported.")
+    summary: Text | None = Field(default=None, description="The newest window in a few words.")
+
+
+class DriftPolicy(Schema):
+    """What to watch on a Model in production, and what to do about it."""
+
+    CEL = (
+        (
+            "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 40",
+            "metadata.name must start with a letter, have only lower-case letters, digits and dashes, and be at most 40 "
+            "characters long, because its CronJob is named after it",
+        ),
+    )
+
+    spec: DriftPolicySpec = Field(description="What to watch and what to do.")
+    status: DriftPolicyStatus = Field(
+        default=DriftPolicyStatus(), description="What is. Written by the operator alone."
+    )

@@ -1,0 +1,178 @@
+"""`TrainingRun`: one immutable attempt; when it succeeds, one revision of the model, and the registry's row."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from truekeep.api.common import (
+    ATOMIC,
+    Condition,
+    Digest,
+    Message,
+    ModelReference,
+    ObjectName,
+    RunName,
+    Schema,
+    Text,
+    conditions_field,
+    keyed,
+)
+
+Decimal12 = Annotated[str, StringConstraints(max_length=32)]
+
+
+class PolicyTrigger(Schema):
+    """The finding that asked for this run."""
+
+    name: ObjectName = Field(description="The DriftPolicy.")
+    uid: Annotated[str, StringConstraints(max_length=64)] = Field(description="The DriftPolicy's UID.")
+    revision: int = Field(ge=1, description="The revision that was watched.")
+    window_start: datetime = Field(description="Start of the window that breached (event time).")
+    window_end: datetime = Field(description="End of the window that breached (event time).")
+    finding: Message = Field(description="The strongest finding, in words: column, statistic, value, threshold.")
+
+
+class Trigger(Schema):
+    """Why this run was made."""
+
+    CEL = (("self.type != 'DriftPolicy' || has(self.policy)", "a trigger of type DriftPolicy names its policy"),)
+
+    type: Literal["Spec", "DriftPolicy", "Manual", "External"] = Field(
+        default="External",
+        description="Spec: the Model is new or its data, training or evaluation changed. DriftPolicy: a breach. "
+        "Manual: the annotation truekeep.dev/retrain. External: somebody created the run. Default: External.",
+    )
+    message: Message = Field(default="", description="Why, in words.")
+    value: Text | None = Field(default=None, description="Value of the annotation, for Manual.")
+    policy: PolicyTrigger | None = Field(default=None, description="The finding, for DriftPolicy.")
+
+
+class TrainingRunSpec(Schema):
+    """One attempt. It can't be changed: create another."""
+
+    CEL = (("self == oldSelf", "a TrainingRun can't be changed; create another one"),)
+
+    model_ref: ModelReference = Field(description="The Model to train.")
+    trigger: Trigger = Field(default=Trigger(), description="Why this run was made. Default: External.")
+
+
+class DataRead(Schema):
+    """What the run read."""
+
+    objects: int = Field(ge=0, description="Objects read.")
+    rows: int = Field(ge=0, description="Labelled rows used.")
+    unlabelled: int = Field(default=0, ge=0, description="Rows left out because they have no label.")
+    unripe: int = Field(default=0, ge=0, description="Rows left out because their label is not final yet.")
+    window_start: datetime | None = Field(default=None, description="Oldest event used.")
+    window_end: datetime | None = Field(default=None, description="Newest event used.")
+    digest: Digest | None = Field(default=None, description="sha256 over every object's key, size and sha256.")
+    replayable: Literal["True", "False"] = Field(
+        default="False",
+        description="True where the store keeps versions of the objects, so that they can be read again.",
+    )
+    warnings: list[Message] = Field(
+        default=[], max_length=10, description="What rules of severity Warn found.", json_schema_extra=ATOMIC
+    )
+
+
+class MetricValue(Schema):
+    """A metric on the holdout."""
+
+    name: Annotated[str, StringConstraints(max_length=63)] = Field(description="scikit-learn's name.")
+    value: Decimal12 = Field(description="Value, as decimal text.")
+
+
+class GateResult(Schema):
+    """What a gate said."""
+
+    name: Annotated[str, StringConstraints(max_length=160)] = Field(
+        description="Name of the gate; for a slice, with the group's value."
+    )
+    metric: Annotated[str, StringConstraints(max_length=63)] = Field(description="scikit-learn's name.")
+    value: Decimal12 = Field(description="Value, as decimal text.")
+    threshold: Decimal12 = Field(description="Smallest value that passes.")
+    result: Literal["Passed", "Failed", "NotJudged"] = Field(description="NotJudged: too few rows.")
+    rows: int = Field(ge=0, description="Rows that it was judged on.")
+
+
+class ChampionResult(Schema):
+    """The comparison with the live revision, on the same rows, new to both."""
+
+    revision: int = Field(ge=1, description="The revision that served.")
+    metric: Annotated[str, StringConstraints(max_length=63)] = Field(description="scikit-learn's name.")
+    challenger: Decimal12 = Field(description="The new model's value.")
+    champion: Decimal12 = Field(description="The live model's value.")
+    low: Decimal12 = Field(description="Lower end of the 95 % interval of the difference (paired bootstrap).")
+    high: Decimal12 = Field(description="Upper end of it.")
+    rows: int = Field(ge=0, description="Rows that both were scored on.")
+    result: Literal["Passed", "Failed", "NotJudged"] = Field(description="NotJudged: too few rows are new to both.")
+    rule: Text = Field(description="The rule in words.")
+
+
+class Artifact(Schema):
+    """What the run made."""
+
+    digest: Digest = Field(description="sha256 of the artifact's manifest; the artifact is found by it.")
+    uri: Annotated[str, StringConstraints(max_length=1024)] = Field(description="Where it lies.")
+    size_bytes: int = Field(ge=0, description="Size of all its files.")
+    format: Text = Field(default="skops", description="Format of the model file.")
+
+
+class Record(Schema):
+    """The run's record, for an auditor."""
+
+    id: Digest = Field(description="sha256 of the record's canonical JSON (RFC 8785).")
+    uri: Annotated[str, StringConstraints(max_length=1024)] = Field(description="Where it lies.")
+
+
+class TrainingRunStatus(Schema):
+    """What is."""
+
+    observed_generation: int = Field(default=0, ge=0, description="The metadata.generation that this speaks of.")
+    conditions: list[Condition] = conditions_field()
+    revision: int | None = Field(default=None, ge=1, description="Number of the revision, once the run succeeded.")
+    model_generation: int | None = Field(default=None, description="Generation of the Model that was trained.")
+    training_fingerprint: Digest | None = Field(
+        default=None, description="sha256 of the Model's data, training and evaluation that were trained."
+    )
+    job: RunName | None = Field(default=None, description="The Job that trains.")
+    start_time: datetime | None = Field(default=None, description="When the Job was created.")
+    completion_time: datetime | None = Field(default=None, description="When the result was known.")
+    data: DataRead | None = Field(default=None, description="What the run read.")
+    metrics: list[MetricValue] = Field(
+        default=[], max_length=20, description="Metrics on the holdout.", json_schema_extra=keyed("name")
+    )
+    gates: list[GateResult] = Field(
+        default=[],
+        max_length=64,
+        description="What the gates said, the worst first.",
+        json_schema_extra=ATOMIC,
+    )
+    champion: ChampionResult | None = Field(default=None, description="The comparison with the live revision.")
+    cut_off: Decimal12 | None = Field(default=None, description="The decision's cut-off on the probability.")
+    fit_seconds: Decimal12 | None = Field(default=None, description="Seconds that fitting itself took.")
+    artifact: Artifact | None = Field(default=None, description="What the run made.")
+    record: Record | None = Field(default=None, description="The run's record.")
+
+
+class TrainingRun(Schema):
+    """One attempt to train a Model. When it succeeds, it is a revision."""
+
+    CEL = (
+        (
+            "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 63",
+            "metadata.name must start with a letter, have only lower-case letters, digits and dashes, and be at most 63 "
+            "characters long, because its Job is named after it",
+        ),
+    )
+
+    spec: TrainingRunSpec = Field(description="The attempt.")
+    status: TrainingRunStatus = Field(
+        default=TrainingRunStatus(), description="What is. Written by the operator alone."
+    )
+
+
+__all__ = ["RunName", "TrainingRun", "TrainingRunSpec", "TrainingRunStatus"]
