@@ -183,8 +183,8 @@ class DriftPolicy(Schema):
     CEL = (
         (
             "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 40",
-            "metadata.name must start with a letter, have only lower-case letters, digits and dashes, and be at most 40 "
-            "characters long, because its CronJob is named after it",
+            "metadata.name must start with a letter, have only lower-case letters, digits and dashes, and be at most "
+            "40 characters long, because its CronJob is named after it",
         ),
     )
 

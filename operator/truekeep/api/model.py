@@ -184,8 +184,8 @@ class Data(Schema):
             "timeColumn, key and label.column must be three different columns",
         ),
         (
-            "!has(self.rules) || self.rules.all(r, !has(r.column) || r.column == self.timeColumn || r.column == self.key"
-            " || r.column == self.label.column || self.features.exists(f, f.name == r.column))",
+            "!has(self.rules) || self.rules.all(r, !has(r.column) || r.column == self.timeColumn || "
+            "r.column == self.key || r.column == self.label.column || self.features.exists(f, f.name == r.column))",
             "a rule's column must be a feature, the timeColumn, the key or the label's column",
         ),
     )

@@ -164,8 +164,8 @@ class TrainingRun(Schema):
     CEL = (
         (
             "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 63",
-            "metadata.name must start with a letter, have only lower-case letters, digits and dashes, and be at most 63 "
-            "characters long, because its Job is named after it",
+            "metadata.name must start with a letter, have only lower-case letters, digits and dashes, and be at most "
+            "63 characters long, because its Job is named after it",
         ),
     )
 

@@ -1,0 +1,71 @@
+"""An artifact: a few files, named by the digest of their manifest, which is written last.
+
+`signature.json` is the contract between training and serving: the features in order, how a category becomes a number,
+the cut-off, and examples with the answers that training gave, with which a server tests itself before it is ready.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from truekeep.api.common import Schema
+from truekeep.contract.canonical import canonical_json, sha256
+
+ARTIFACT_SCHEMA = "truekeep.dev/artifact/v1"
+MISSING = float("nan")
+UNKNOWN_CATEGORY = -1.0
+
+
+class ArtifactFile(Schema):
+    """One file of an artifact."""
+
+    path: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")  # no folder, no dot-dot
+    sha256: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+    size: int = Field(ge=0)
+
+
+class Manifest(Schema):
+    """The list of an artifact's files; its digest is the artifact's name."""
+
+    schema_: Literal["truekeep.dev/artifact/v1"] = Field(default=ARTIFACT_SCHEMA, alias="schema")
+    files: list[ArtifactFile]
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON, files by path."""
+        files = sorted(self.files, key=lambda file: file.path)
+        return canonical_json(self.model_copy(update={"files": files}).dump())
+
+    def digest(self) -> str:
+        """The artifact's name."""
+        return sha256(self.to_bytes())
+
+
+class SignatureFeature(Schema):
+    """One input tensor. A category is the position of its value in `categories`; null is NaN, an unknown value -1."""
+
+    name: str
+    type: Literal["Number", "Category"]
+    categories: list[str] | None = None  # for a Category: the values of the training data, sorted
+    minimum: float | None = None
+    maximum: float | None = None
+    nulls: Literal["Allow", "Refuse"] = "Allow"
+
+
+class Example(Schema):
+    """A request and the answer that training gave to it."""
+
+    inputs: dict[str, float | str | None]
+    probability: float
+
+
+class Signature(Schema):
+    """The contract between training and serving."""
+
+    task: Literal["BinaryClassification"] = "BinaryClassification"
+    estimator: str
+    features: list[SignatureFeature]
+    cut_off: float
+    examples: list[Example]
+    tolerance: float = 1e-9  # largest difference from an example's probability with which a server may be ready

@@ -1,0 +1,117 @@
+"""What the operator asks of a pod: one JSON document in the environment variable TRUEKEEP_REQUEST.
+
+Every S3 location in a request is complete: `complete` has filled in what it takes from spec.store. Credentials never
+travel in a request: they are mounted as files, `SECRETS/NAME/AWS_ACCESS_KEY_ID` and so on, and certificates likewise.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import Field
+
+from truekeep.api.common import Digest, S3Location, Schema
+from truekeep.api.driftpolicy import DataDrift, MonitorWindow
+from truekeep.api.model import Capture, Data, Evaluation, Training
+from truekeep.api.trainingrun import Trigger
+
+REQUEST_ENV = "TRUEKEEP_REQUEST"
+SECRETS_DIR_ENV = "TRUEKEEP_SECRETS_DIR"
+CERTIFICATES_DIR_ENV = "TRUEKEEP_CERTIFICATES_DIR"
+TERMINATION_LOG_ENV = "TRUEKEEP_TERMINATION_LOG"
+DEFAULT_SECRETS_DIR = "/var/run/truekeep/secrets"
+DEFAULT_CERTIFICATES_DIR = "/var/run/truekeep/certificates"
+DEFAULT_TERMINATION_LOG = "/dev/termination-log"
+TERMINATION_LIMIT = 4096
+SERVER_PORT = 8080
+
+
+def complete(location: S3Location, store: S3Location) -> S3Location:
+    """The location with endpoint, region, credentials and certificates from the store where it has none.
+
+    A location with an endpoint of its own takes no credentials from the store: they would go to a stranger."""
+    if location.endpoint is not None and location.endpoint != store.endpoint:
+        return location
+    return location.model_copy(
+        update={
+            "endpoint": store.endpoint,
+            "region": location.region or store.region,
+            "credentials_secret_ref": location.credentials_secret_ref or store.credentials_secret_ref,
+            "ca_bundle_ref": location.ca_bundle_ref or store.ca_bundle_ref,
+        }
+    )
+
+
+def complete_data(data: Data, store: S3Location) -> Data:
+    """The data section with every source completed."""
+
+    def source(value: S3Location) -> dict[str, S3Location]:
+        return {"s3": complete(value, store)}
+
+    label = data.label
+    if label.source is not None:
+        label = label.model_copy(update={"source": label.source.model_copy(update=source(label.source.s3))})
+    joins = [
+        join.model_copy(update={"source": join.source.model_copy(update=source(join.source.s3))}) for join in data.joins
+    ]
+    return data.model_copy(
+        update={"source": data.source.model_copy(update=source(data.source.s3)), "label": label, "joins": joins}
+    )
+
+
+class Champion(Schema):
+    """The revision that serves, for the comparison."""
+
+    revision: int = Field(ge=1)
+    artifact_digest: Digest
+    trained_until: datetime | None = None  # newest event that it was fitted on; None: unknown, compare on the holdout
+
+
+class TrainRequest(Schema):
+    """One training run."""
+
+    namespace: str
+    model: str
+    model_uid: str
+    model_generation: int
+    run: str
+    run_uid: str
+    trigger: Trigger
+    training_fingerprint: Digest
+    image: str  # the trainer's own image, for the record
+    operator_version: str
+    store: S3Location
+    data: Data
+    training: Training
+    evaluation: Evaluation
+    champion: Champion | None = None
+
+
+class ServeRequest(Schema):
+    """One revision to serve."""
+
+    namespace: str
+    model: str
+    revision: int
+    run: str
+    artifact_digest: Digest
+    store: S3Location
+    time_column: str  # captured when a request carries it; never fed to the model
+    key: str  # likewise
+    capture: Capture | None = None
+    connection_max_age_seconds: int = 30
+
+
+class MonitorRequest(Schema):
+    """One look at what was captured."""
+
+    namespace: str
+    model: str
+    policy: str
+    policy_uid: str
+    revision: int
+    artifact_digest: Digest
+    store: S3Location
+    capture: S3Location
+    window: MonitorWindow
+    drift: DataDrift

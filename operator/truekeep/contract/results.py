@@ -1,0 +1,88 @@
+"""What a pod hands back: a termination message of at most 4 KiB, and the same, whole, in the object store.
+
+Exit codes: 0, the work was judged (a gate may have failed); 3, the input is at fault and a second try can't help;
+4, something outside was missing (the store) and a second try may help; anything else is a crash.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, Self
+
+from pydantic import Field
+
+from truekeep.api.common import Digest, Schema
+from truekeep.api.driftpolicy import Finding, WindowVerdict
+from truekeep.api.trainingrun import Artifact, ChampionResult, DataRead, GateResult, MetricValue, Record
+from truekeep.contract.requests import TERMINATION_LIMIT
+
+EXIT_JUDGED = 0
+EXIT_INPUT = 3
+EXIT_OUTSIDE = 4
+
+TrainReason = Literal[
+    "Succeeded", "DataInvalid", "ParametersInvalid", "GatesFailed", "ChampionKept", "StoreUnreachable"
+]
+
+
+class TrainResult(Schema):
+    """How a run ended."""
+
+    run_uid: str
+    reason: TrainReason
+    message: str = Field(max_length=2048)  # what happened, and what to do, for a person
+    training_fingerprint: Digest
+    data: DataRead | None = None
+    metrics: list[MetricValue] = []
+    gates: list[GateResult] = []
+    champion: ChampionResult | None = None
+    cut_off: str | None = None
+    fit_seconds: str | None = None
+    artifact: Artifact | None = None  # only where reason is Succeeded
+    record: Record | None = None
+    trained_until: datetime | None = None
+
+    def to_message(self) -> str:
+        """JSON of at most 4096 bytes: the gates that passed go first, then long words."""
+        result = self
+        while len(text := result.model_dump_json(by_alias=True, exclude_none=True).encode()) > TERMINATION_LIMIT:
+            if result.gates:
+                result = result.model_copy(update={"gates": result.gates[:-1]})
+            elif result.data and result.data.warnings:
+                data = result.data.model_copy(update={"warnings": result.data.warnings[:-1]})
+                result = result.model_copy(update={"data": data})
+            else:
+                result = result.model_copy(update={"message": result.message[: len(result.message) // 2] + " …"})
+        return text.decode()
+
+
+class MonitorReason:
+    """Why a look ended as it did."""
+
+    LOOKED = "Looked"
+    STORE_UNREACHABLE = "StoreUnreachable"
+    PROFILE_MISSING = "ProfileMissing"
+
+
+class MonitorResult(Schema):
+    """What a look found. The recent windows are repeated in each, so that a lost message is no loss."""
+
+    policy_uid: str
+    revision: int
+    reason: Literal["Looked", "StoreUnreachable", "ProfileMissing"]
+    message: str = Field(default="", max_length=1024)
+    windows: list[WindowVerdict] = []  # the newest first
+    findings: list[Finding] = []  # of the newest window, the strongest first
+    newest_event: datetime | None = None
+
+    def to_message(self) -> str:
+        """JSON of at most 4096 bytes: weak findings go first, then old windows."""
+        result: Self = self
+        while len(text := result.model_dump_json(by_alias=True, exclude_none=True).encode()) > TERMINATION_LIMIT:
+            if len(result.findings) > 3 or (result.findings and len(result.windows) <= 1):
+                result = result.model_copy(update={"findings": result.findings[:-1]})
+            elif len(result.windows) > 1:
+                result = result.model_copy(update={"windows": result.windows[:-1]})
+            else:
+                result = result.model_copy(update={"message": result.message[: len(result.message) // 2]})
+        return text.decode()
