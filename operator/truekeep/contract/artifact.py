@@ -13,7 +13,6 @@ from pydantic import Field
 from truekeep.api.common import Schema
 from truekeep.contract.canonical import canonical_json, sha256
 
-ARTIFACT_SCHEMA = "truekeep.dev/artifact/v1"
 MISSING = float("nan")
 UNKNOWN_CATEGORY = -1.0
 
@@ -29,7 +28,7 @@ class ArtifactFile(Schema):
 class Manifest(Schema):
     """The list of an artifact's files; its digest is the artifact's name."""
 
-    schema_: Literal["truekeep.dev/artifact/v1"] = Field(default=ARTIFACT_SCHEMA, alias="schema")
+    schema_: Literal["truekeep.dev/artifact/v1"] = Field(default="truekeep.dev/artifact/v1", alias="schema")
     files: list[ArtifactFile]
 
     def to_bytes(self) -> bytes:

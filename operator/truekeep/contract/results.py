@@ -7,7 +7,7 @@ Exit codes: 0, the work was judged (a gate may have failed); 3, the input is at 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import Field
 
@@ -33,8 +33,8 @@ class TrainResult(Schema):
     message: str = Field(max_length=2048)  # what happened, and what to do, for a person
     training_fingerprint: Digest
     data: DataRead | None = None
-    metrics: list[MetricValue] = []
-    gates: list[GateResult] = []
+    metrics: tuple[MetricValue, ...] = ()
+    gates: tuple[GateResult, ...] = ()
     champion: ChampionResult | None = None
     cut_off: str | None = None
     fit_seconds: str | None = None
@@ -56,14 +56,6 @@ class TrainResult(Schema):
         return text.decode()
 
 
-class MonitorReason:
-    """Why a look ended as it did."""
-
-    LOOKED = "Looked"
-    STORE_UNREACHABLE = "StoreUnreachable"
-    PROFILE_MISSING = "ProfileMissing"
-
-
 class MonitorResult(Schema):
     """What a look found. The recent windows are repeated in each, so that a lost message is no loss."""
 
@@ -71,13 +63,13 @@ class MonitorResult(Schema):
     revision: int
     reason: Literal["Looked", "StoreUnreachable", "ProfileMissing"]
     message: str = Field(default="", max_length=1024)
-    windows: list[WindowVerdict] = []  # the newest first
-    findings: list[Finding] = []  # of the newest window, the strongest first
+    windows: tuple[WindowVerdict, ...] = ()  # the newest first
+    findings: tuple[Finding, ...] = ()  # of the newest window, the strongest first
     newest_event: datetime | None = None
 
     def to_message(self) -> str:
         """JSON of at most 4096 bytes: weak findings go first, then old windows."""
-        result: Self = self
+        result = self
         while len(text := result.model_dump_json(by_alias=True, exclude_none=True).encode()) > TERMINATION_LIMIT:
             if len(result.findings) > 3 or (result.findings and len(result.windows) <= 1):
                 result = result.model_copy(update={"findings": result.findings[:-1]})
