@@ -1,0 +1,45 @@
+"""Names, labels and annotations: every child's name follows from its parent's, so that a crash repeats nothing."""
+
+from __future__ import annotations
+
+import hashlib
+
+from truekeep.api.common import GROUP
+
+FIELD_MANAGER = "truekeep"
+MANAGED_BY = {"app.kubernetes.io/managed-by": "truekeep"}
+
+LABEL_MODEL = f"{GROUP}/model"
+LABEL_RUN = f"{GROUP}/run"
+LABEL_POLICY = f"{GROUP}/policy"
+LABEL_REVISION = f"{GROUP}/revision"
+LABEL_DEPLOYMENT = f"{GROUP}/deployment"
+LABEL_COMPONENT = "app.kubernetes.io/component"  # trainer, server, monitor
+
+ANNOTATION_RETRAIN = f"{GROUP}/retrain"  # set by a person: a new value asks for one run
+ANNOTATION_FINGERPRINT = f"{GROUP}/training-fingerprint"  # on a training Job
+ANNOTATION_GENERATION = f"{GROUP}/model-generation"  # on a training Job
+ANNOTATION_ARTIFACT = f"{GROUP}/artifact-digest"  # on a serving Deployment
+ANNOTATION_SERVING_KEY = f"{GROUP}/serving-key"  # on a serving Deployment
+
+
+def run_name(model: str, model_uid: str, *trigger: str) -> str:
+    """Name of the run that one cause makes: the same cause, the same name, so that it is made once."""
+    cause = "\n".join((model_uid, *trigger))
+    return f"{model}-{hashlib.sha256(cause.encode()).hexdigest()[:10]}"
+
+
+def deployment_name(model: str, revision: int, serving_key: str) -> str:
+    """Name of the Deployment (and of its own Service) that serves a revision in one way."""
+    return f"{model}-r{revision}-{serving_key.removeprefix('sha256:')[:6]}"
+
+
+def monitor_name(policy: str) -> str:
+    """Name of a policy's CronJob."""
+    return f"{policy}-monitor"
+
+
+def serving_selector(model: str, deployment: str | None = None) -> dict[str, str]:
+    """Labels of the serving pods of a model, or of one of its Deployments."""
+    selector = {LABEL_MODEL: model, LABEL_COMPONENT: "server"}
+    return selector | ({LABEL_DEPLOYMENT: deployment} if deployment else {})

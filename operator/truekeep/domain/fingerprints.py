@@ -1,0 +1,46 @@
+"""What makes two specs the same to training, and the same to serving."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from truekeep.api.model import ModelSpec
+from truekeep.contract.canonical import digest_of
+from truekeep.contract.requests import complete
+
+
+def training_fingerprint(spec: ModelSpec) -> str:
+    """sha256 of what decides about a trained model: data, recipe, evaluation. How and where the pod runs does not."""
+    return digest_of(
+        {
+            "data": spec.data.dump(),
+            "recipe": spec.training.recipe.dump(),
+            "evaluation": spec.evaluation.dump(),
+        }
+    )
+
+
+def serving_key(spec: ModelSpec) -> str:
+    """sha256 of what decides about a serving pod besides its revision: a change of it is rolled out like a revision.
+
+    The number of replicas and the rollout's own settings are not part of it."""
+    capture: dict[str, Any] | None = None
+    if spec.serving.capture is not None:
+        location = complete(spec.serving.capture.s3, spec.store.s3)
+        capture = spec.serving.capture.model_copy(update={"s3": location}).dump()
+    return digest_of(
+        {
+            "store": spec.store.s3.dump(),
+            "resources": spec.serving.resources.dump(),
+            "capture": capture,
+            "connectionMaxAgeSeconds": spec.serving.connection_max_age_seconds,
+            "timeColumn": spec.data.time_column,
+            "key": spec.data.key,
+            "pods": spec.pods.dump(),
+        }
+    )
+
+
+def serving_fingerprint(artifact_digest: str, key: str, image: str) -> str:
+    """sha256 of one way of serving one artifact: what failed under it is not tried again, a mended spec is."""
+    return digest_of({"artifact": artifact_digest, "serving": key, "image": image})

@@ -1,0 +1,161 @@
+"""What a reconciler saw: plain values, read from the API server just now, without any Kubernetes type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from truekeep.api.driftpolicy import DriftPolicySpec, DriftPolicyStatus
+from truekeep.api.model import ModelSpec, ModelStatus
+from truekeep.api.trainingrun import TrainingRunSpec, TrainingRunStatus
+
+
+@dataclass(frozen=True)
+class Meta:
+    """The part of an object's metadata that decisions use."""
+
+    namespace: str
+    name: str
+    uid: str
+    created: datetime
+    generation: int = 1
+    resource_version: str = ""
+    deleting: bool = False
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """A Model."""
+
+    meta: Meta
+    spec: ModelSpec
+    status: ModelStatus
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A TrainingRun."""
+
+    meta: Meta
+    spec: TrainingRunSpec
+    status: TrainingRunStatus
+
+
+@dataclass(frozen=True)
+class PolicyView:
+    """A DriftPolicy."""
+
+    meta: Meta
+    spec: DriftPolicySpec
+    status: DriftPolicyStatus
+
+
+@dataclass(frozen=True)
+class PodView:
+    """A pod with one container of ours."""
+
+    name: str
+    created: datetime
+    phase: str = "Pending"  # Pending, Running, Succeeded, Failed, Unknown
+    ready: bool = False
+    deleting: bool = False
+    ip: str | None = None
+    waiting_reason: str | None = None  # ImagePullBackOff, CrashLoopBackOff, CreateContainerConfigError, …
+    waiting_message: str = ""
+    # How the container ended: now, or before its last restart.
+    exit_code: int | None = None
+    exit_reason: str | None = None  # Completed, Error, OOMKilled, Evicted, …
+    exit_message: str = ""  # the termination message, else the last lines of the log
+    finished: datetime | None = None
+    restarts: int = 0
+    unschedulable: str | None = None  # the scheduler's words, where it found no node
+
+
+@dataclass(frozen=True)
+class JobView:
+    """A training Job, or one of a policy's monitor Jobs."""
+
+    meta: Meta
+    complete: bool = False
+    failed_reason: str | None = None  # BackoffLimitExceeded, DeadlineExceeded, PodFailurePolicy
+    failed_message: str = ""
+    finished: datetime | None = None
+    suspended: bool = False
+    pods: tuple[PodView, ...] = ()
+    create_error: str | None = None  # why no pod could be made: quota, a missing PriorityClass, admission
+
+
+@dataclass(frozen=True)
+class DeploymentView:
+    """A serving Deployment."""
+
+    meta: Meta
+    revision: int
+    run: str
+    artifact_digest: str
+    serving_key: str
+    image: str
+    replicas: int
+    ready: int = 0
+    pods: tuple[PodView, ...] = ()  # those that are leaving included
+    create_error: str | None = None  # ReplicaFailure: quota, admission
+    intact: bool = True  # False: somebody changed what we own; applying it again restores it
+
+
+@dataclass(frozen=True)
+class ServiceView:
+    """A Service: its stable one, or one Deployment's."""
+
+    name: str
+    selector: Mapping[str, str]
+    intact: bool = True
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What the pods of one Deployment counted since they started."""
+
+    requests: int = 0
+    errors: int = 0  # replies that were no success; refusals for overload do not count
+
+    @property
+    def error_fraction(self) -> float:
+        """Errors per request, 0 where there was none."""
+        return self.errors / self.requests if self.requests else 0.0
+
+
+@dataclass(frozen=True)
+class ModelObserved:
+    """All that decides about a Model."""
+
+    model: ModelView
+    runs: tuple[RunView, ...] = ()
+    policies: tuple[PolicyView, ...] = ()
+    deployments: tuple[DeploymentView, ...] = ()
+    services: tuple[ServiceView, ...] = ()
+    traffic: Mapping[str, Traffic] = field(default_factory=dict)  # by Deployment; only while a canary runs
+    problem: str | None = None  # a stored status or annotation that could not be read, in words
+
+
+@dataclass(frozen=True)
+class RunObserved:
+    """All that decides about a TrainingRun."""
+
+    run: RunView
+    model: ModelView | None
+    siblings: tuple[RunView, ...] = ()  # the other runs of the same Model
+    job: JobView | None = None
+
+
+@dataclass(frozen=True)
+class PolicyObserved:
+    """All that decides about a DriftPolicy."""
+
+    policy: PolicyView
+    model: ModelView | None
+    runs: tuple[RunView, ...] = ()
+    jobs: tuple[JobView, ...] = ()  # the CronJob's
+    cronjob_intact: bool | None = None  # None: there is none; False: it differs from what is wanted
+    cronjob_revision: int | None = None  # the revision that it watches now

@@ -1,0 +1,99 @@
+"""What is to be done about what was seen. The controller carries a plan out in a fixed order: Services, Deployments,
+Jobs and runs, deletions, then the status, then Events; whatever it did not get to, the next look finds again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from truekeep.api.driftpolicy import DriftPolicyStatus
+from truekeep.api.model import ModelStatus
+from truekeep.api.trainingrun import Trigger, TrainingRunStatus
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the operator was started with."""
+
+    trainer_image: str = "truekeep/trainer:0.1.0"
+    server_image: str = "truekeep/server:0.1.0"
+    monitor_image: str = "truekeep/monitor:0.1.0"
+    operator_version: str = "0.1.0"
+    cluster_domain: str = "cluster.local"
+    job_retention_seconds: int = 600  # a finished Job stays this long, so that its log can be read
+
+
+@dataclass(frozen=True)
+class Note:
+    """An Event about the object that was reconciled."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class RunIntent:
+    """A TrainingRun to create, unless there is one of this name."""
+
+    name: str
+    trigger: Trigger
+
+
+@dataclass(frozen=True)
+class DeploymentIntent:
+    """A serving Deployment, and the Service of the same name, with so many replicas.
+
+    Its pod template is frozen at the first apply: later applies change the replicas alone."""
+
+    name: str
+    revision: int
+    run: str
+    artifact_digest: str
+    serving_key: str
+    replicas: int
+
+
+@dataclass(frozen=True)
+class ServiceIntent:
+    """The stable Service: it names one Deployment, or, during a canary, all serving pods of the Model (None)."""
+
+    name: str
+    deployment: str | None
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """What to do about a Model. Intents that already hold are left out, so an empty plan writes nothing."""
+
+    status: ModelStatus
+    service: ServiceIntent | None = None
+    deployments: tuple[DeploymentIntent, ...] = ()
+    delete_deployments: tuple[str, ...] = ()
+    run: RunIntent | None = None
+    notes: tuple[Note, ...] = ()
+    look_again_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What to do about a TrainingRun."""
+
+    status: TrainingRunStatus
+    create_job: bool = False
+    delete_job: bool = False
+    notes: tuple[Note, ...] = ()
+    look_again_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class PolicyPlan:
+    """What to do about a DriftPolicy."""
+
+    status: DriftPolicyStatus
+    apply_cronjob: bool = False  # make it, or restore it, for watch_revision
+    watch_revision: int | None = None
+    suspend_cronjob: bool = False
+    delete_cronjob: bool = False
+    notes: tuple[Note, ...] = ()
+    look_again_seconds: float | None = None
