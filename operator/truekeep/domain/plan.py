@@ -8,7 +8,7 @@ from typing import Literal
 
 from truekeep.api.driftpolicy import DriftPolicyStatus
 from truekeep.api.model import ModelStatus
-from truekeep.api.trainingrun import Trigger, TrainingRunStatus
+from truekeep.api.trainingrun import TrainingRunStatus, Trigger
 
 
 @dataclass(frozen=True)
