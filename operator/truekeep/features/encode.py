@@ -1,0 +1,250 @@
+"""From columns to the float64 matrix (rows, features) that a pipeline takes.
+
+A Number is its value and a null is NaN. A Category is the position of its text in the signature's `categories`; a null
+is NaN and an unknown value is -1. The text of a category is the string itself, an integer in decimal digits ("1", also
+for 1.0, because a column of codes with nulls often arrives as floats), and `true` or `false` for a boolean.
+
+Two ways give the same numbers: `matrix` and `texts` for whole tables (pyarrow), `Encoder` for the few rows of one
+request (plain Python, no pyarrow call).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from truekeep.contract.artifact import UNKNOWN_CATEGORY, SignatureFeature
+
+Column: TypeAlias = "Sequence[Any] | npt.NDArray[Any] | pa.Array[Any] | pa.ChunkedArray[Any]"
+Matrix: TypeAlias = npt.NDArray[np.float64]
+
+_NUMBERS = frozenset((int, float))
+_NUMBERS_AND_BOOL = frozenset((int, float, bool))
+_NONE = type(None)
+
+
+class FeatureError(ValueError):
+    """A column that a model cannot take. `name` is the feature's; the text names value, reason and remedy."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(f"{name}: {message}")
+        self.name = name
+
+
+def matrix(columns: Mapping[str, Column], features: Sequence[SignatureFeature]) -> Matrix:
+    """The features' columns as float64, shape (rows, features), in the order of `features`; others are ignored.
+
+    FeatureError where a column is missing, has another length than the first, or holds values of a wrong type.
+    Infinity and nulls are kept: whether they are valid is a question for the data's rules, not for the encoding."""
+    rows: int | None = None
+    result: Matrix | None = None
+    for position, feature in enumerate(features):
+        if feature.name not in columns:
+            raise FeatureError(feature.name, f"the column is missing; give it as a {feature.type}")
+        encode = numbers if feature.type == "Number" else _codes_of(feature)
+        encoded = encode(feature.name, columns[feature.name])
+        if result is None or rows is None:
+            rows = len(encoded)
+            result = np.empty((rows, len(features)), dtype=np.float64, order="F")
+        if len(encoded) != rows:
+            raise FeatureError(feature.name, f"has {len(encoded)} rows, but {features[0].name} has {rows}")
+        result[:, position] = encoded
+    return result if result is not None else np.empty((0, 0), dtype=np.float64)
+
+
+def numbers(name: str, column: Column) -> Matrix:
+    """A Number's column as float64, shape (rows,), null as NaN. FeatureError where it is not numeric."""
+    array = _arrow(name, column)
+    kind = array.type
+    if pa.types.is_null(kind):
+        return np.full(len(array), np.nan)
+    if not (_is_number(kind) or pa.types.is_boolean(kind)):
+        raise FeatureError(name, f"is of type {kind}, a Number must be numeric or boolean; declare it a Category")
+    return _to_float64(array)
+
+
+def texts(name: str, column: Column) -> pa.Array[Any]:
+    """A Category's column as text (`pa.string()`), nulls kept. FeatureError where a value has no category text."""
+    array: pa.Array[Any] = _arrow(name, column)
+    kind = array.type
+    if pa.types.is_string(kind):
+        return array
+    if pa.types.is_floating(kind):
+        values = _to_float64(array)
+        known = values[~np.isnan(values)]
+        odd = known[(known != np.floor(known)) | (np.abs(known) >= 2.0**63)]
+        if len(odd):
+            raise FeatureError(name, f"a Category must be text, integers or booleans, not {odd[0]}; make it a Number")
+        whole = pa.array(np.nan_to_num(values).astype(np.int64), mask=np.isnan(values))
+        return _text_of(whole)
+    if pa.types.is_null(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind) or _is_text(kind):
+        try:
+            return _text_of(array)
+        except pa.ArrowInvalid as error:
+            raise FeatureError(name, f"holds bytes that are not UTF-8 text ({error})") from error
+    raise FeatureError(name, f"is of type {kind}, a Category must be text, integers or booleans")
+
+
+def codes(name: str, column: Column, categories: Sequence[str]) -> Matrix:
+    """A Category's column as float64 positions in `categories`, shape (rows,): null NaN, unknown -1."""
+    text = texts(name, column)
+    found: pa.Array[Any] = pc.index_in(text, value_set=pa.array(list(categories), type=pa.string()))
+    encoded = _to_float64(found)  # null, as NaN here, where the text is null or unknown
+    encoded[np.isnan(encoded)] = UNKNOWN_CATEGORY
+    if text.null_count:
+        encoded[np.asarray(text.is_null().to_numpy(zero_copy_only=False))] = np.nan
+    return encoded
+
+
+def category_text(value: Any) -> str | None:
+    """The text of one category value, None for a null or NaN. TypeError where it has none (a list, 1.5, Infinity)."""
+    if value is None or type(value) is str:
+        return value
+    text: str | None = None
+    if isinstance(value, bool | np.bool_):
+        text = "true" if value else "false"
+    elif isinstance(value, int | np.integer) or (isinstance(value, float | np.floating) and float(value).is_integer()):
+        text = str(int(value))
+    elif isinstance(value, str):
+        text = str(value)
+    elif isinstance(value, bytes):
+        text = value.decode()
+    elif not (isinstance(value, float | np.floating) and math.isnan(value)):
+        raise TypeError(f"a Category must be text, an integer or a boolean, not {value!r:.60}")
+    return text
+
+
+class Encoder:
+    """The encoding of one signature, prepared for requests of a few rows.
+
+    Unlike `matrix` it judges: a request with a missing or further input, a null that the signature refuses, or a value
+    that is no finite number is a FeatureError that names the input."""
+
+    def __init__(self, features: Sequence[SignatureFeature]) -> None:
+        self.features = tuple(features)
+        self.names = tuple(feature.name for feature in features)
+        self._known = frozenset(self.names)
+        self._codes: tuple[dict[Any, float] | None, ...] = tuple(
+            _lookup(feature.categories or ()) if feature.type == "Category" else None for feature in features
+        )
+
+    def encode(self, columns: Mapping[str, Sequence[Any]], rows: int) -> Matrix:
+        """The matrix, float64, shape (rows, features), of plain Python values (str, int, float, bool, None)."""
+        if len(columns) > len(self.names) or not columns.keys() <= self._known:
+            unknown = next(name for name in columns if name not in self._known)
+            raise FeatureError(unknown, f"the model has no such input; it takes {_listed(self.names)}")
+        result: Matrix = np.empty((rows, len(self.names)), dtype=np.float64)
+        for position, feature in enumerate(self.features):
+            values = columns.get(feature.name)
+            if values is None:
+                raise FeatureError(feature.name, f"the input is missing; send a tensor of {rows} values for it")
+            if len(values) != rows:
+                raise FeatureError(feature.name, f"has {len(values)} values, but the first input has {rows}")
+            lookup = self._codes[position]
+            result[:, position] = (
+                _request_numbers(feature, values) if lookup is None else _request_codes(feature, values, lookup)
+            )
+        return result
+
+
+def _request_numbers(feature: SignatureFeature, values: Sequence[Any]) -> Matrix | list[float]:
+    kinds = set(map(type, values))
+    if not kinds <= _NUMBERS:
+        if _NONE in kinds:
+            _refuse_null(feature, values)
+            kinds.discard(_NONE)
+        if not kinds <= _NUMBERS_AND_BOOL:
+            row = next(i for i, v in enumerate(values) if type(v) not in _NUMBERS_AND_BOOL and v is not None)
+            shown = f"{values[row]!r:.60}"
+            raise FeatureError(feature.name, f"row {row}: a Number must be a number or null, not {shown}")
+    try:
+        encoded = np.array([math.nan if v is None else float(v) for v in values])
+    except OverflowError as error:
+        raise FeatureError(feature.name, "holds an integer too large for a 64-bit float") from error
+    if not np.isfinite(encoded).all():
+        for row, value in enumerate(values):
+            if value is not None and not math.isfinite(value):
+                raise FeatureError(feature.name, f"row {row}: {value} is not finite; send null where it is unknown")
+    return encoded
+
+
+def _request_codes(feature: SignatureFeature, values: Sequence[Any], lookup: Mapping[Any, float]) -> list[float]:
+    if None in values:
+        _refuse_null(feature, values)
+    encoded = []
+    for row, value in enumerate(values):
+        if type(value) is str:
+            encoded.append(lookup.get(value, UNKNOWN_CATEGORY))
+            continue
+        try:
+            text = category_text(value)
+        except (TypeError, UnicodeDecodeError) as error:
+            raise FeatureError(feature.name, f"row {row}: {error}") from error
+        if text is None and value is not None:
+            raise FeatureError(feature.name, f"row {row}: NaN is no category; send null where it is unknown")
+        encoded.append(math.nan if text is None else lookup.get(text, UNKNOWN_CATEGORY))
+    return encoded
+
+
+def _refuse_null(feature: SignatureFeature, values: Sequence[Any]) -> None:
+    if feature.nulls == "Refuse":
+        row = values.index(None)
+        raise FeatureError(feature.name, f"row {row}: null is refused, because the Model declares nulls: Refuse")
+
+
+def _lookup(categories: Sequence[str]) -> dict[Any, float]:
+    return {category: float(position) for position, category in enumerate(categories)}
+
+
+def _listed(names: Sequence[str], most: int = 20) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _codes_of(feature: SignatureFeature) -> Any:
+    return lambda name, column: codes(name, column, feature.categories or ())
+
+
+def _arrow(name: str, column: Any) -> Any:
+    """The column as one pyarrow array, dictionaries decoded."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+        if isinstance(column, pa.ChunkedArray):  # no chunk at all
+            column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], type=column.type)
+    elif not isinstance(column, pa.Array):
+        try:
+            column = pa.array(column, from_pandas=True)  # NaN in an array of objects is a null
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+            raise FeatureError(name, f"holds values of several types ({error})") from error
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column
+
+
+def _to_float64(array: pa.Array[Any]) -> Matrix:
+    # A copy where there are nulls (pyarrow writes NaN for them), else a view; callers may write into it.
+    values = pc.cast(array, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return np.array(values, dtype=np.float64)
+
+
+def _text_of(array: pa.Array[Any]) -> pa.Array[Any]:
+    text: pa.Array[Any] = pc.cast(array, pa.string())
+    return text
+
+
+def _is_number(kind: Any) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+
+
+def _is_text(kind: Any) -> bool:
+    return (
+        pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+    )
