@@ -1,0 +1,3 @@
+module truekeep.dev/tests/cluster/node-helper
+
+go 1.24.0
