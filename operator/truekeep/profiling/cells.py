@@ -1,0 +1,97 @@
+"""How the numbers of a reference are cut into cells, on which every later window is counted.
+
+A cell is (previous edge, edge]: both distributions are known exactly at every edge. The reference's cells each hold
+at most 1/512 of its values, except those that hold one single number (an atom: a value that occurs often, a tie):
+an atom `a` has the edges just below `a` and `a` itself. Hence, for any window, the Kolmogorov-Smirnov distance at the
+edges is at most the true one, and falls short of it by at most 1/512 (by nothing where all values are atoms): inside a
+cell the two distribution functions can part by no more than the smaller of their masses in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from truekeep.profiling.schema import QUANTILES, Quantile
+from truekeep.profiling.values import Floats
+
+CELLS = 512
+
+
+def edges(values: Floats, also: Iterable[float | None] = ()) -> Floats:
+    """Edges for a reference of these finite values, shape (n,), and further ones that must be among them.
+
+    At most about 2,000, in ascending order; minimum and maximum can be told from what lies outside."""
+    found: set[float] = {value for value in also if value is not None}
+    if len(values):
+        distinct, counts = np.unique(values + 0.0, return_counts=True)  # + 0.0: no negative zero
+        limit = len(values) / CELLS
+        until = np.cumsum(counts)
+        atoms = np.flatnonzero(counts >= limit)
+        for atom in distinct[atoms]:
+            found |= {below(float(atom)), float(atom)}
+        position = 0
+        while position < len(distinct):
+            if counts[position] >= limit:
+                position += 1
+                continue
+            full = int(until[position - 1]) + limit if position else limit
+            stop = int(np.searchsorted(until, full, side="right"))
+            nearest = int(np.searchsorted(atoms, position))
+            stop = min(stop, int(atoms[nearest])) if nearest < len(atoms) else stop
+            found.add(float(distinct[stop - 1]))
+            position = stop
+        found |= {below(float(distinct[0])), float(distinct[-1])}
+        found |= {quantile.value for quantile in exact_quantiles(values)}
+    ordered = np.array(sorted(found), dtype=np.float64)
+    return ordered[np.isfinite(ordered)]
+
+
+def below(value: float) -> float:
+    """The greatest double that is smaller."""
+    return float(np.nextafter(value, -np.inf))
+
+
+def count(values: Floats, at: Floats) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Finite values in each cell, shape (edges + 1,)."""
+    return np.bincount(np.searchsorted(at, values, side="left"), minlength=len(at) + 1).astype(np.int64)
+
+
+def resolution(counts: np.ndarray[tuple[int], np.dtype[np.int64]], at: Floats) -> float:
+    """Largest share of the values in a cell that holds more than one number."""
+    total = int(counts.sum())
+    if not total:
+        return 0.0
+    several = np.ones(len(counts), dtype=bool)
+    several[1:-1] = at[:-1] != np.nextafter(at[1:], -np.inf)
+    return float(counts[several].max() / total)
+
+
+def exact_quantiles(values: Floats) -> tuple[Quantile, ...]:
+    """Quantiles that are values themselves (the inverse of the empirical distribution function)."""
+    if not len(values):
+        return ()
+    ranks = [max(0, int(np.ceil(q * len(values))) - 1) for q in QUANTILES]
+    placed = np.partition(values, ranks)
+    return tuple(Quantile(q=q, value=float(placed[rank]) + 0.0) for q, rank in zip(QUANTILES, ranks, strict=True))
+
+
+def interpolated_quantiles(
+    counts: np.ndarray[tuple[int], np.dtype[np.int64]], at: Floats, minimum: float, maximum: float
+) -> tuple[Quantile, ...]:
+    """Quantiles of a window from its cells, taking values as evenly spread inside each cell."""
+    total = int(counts.sum())
+    uppers = np.append(at, maximum).clip(minimum, maximum)
+    lowers = np.insert(at, 0, minimum).clip(minimum, maximum)
+    until = np.cumsum(counts)
+    found = []
+    for q in QUANTILES:
+        cell = int(np.searchsorted(until, q * total, side="left"))
+        cell = min(cell, len(counts) - 1)
+        inside = (q * total - (until[cell] - counts[cell])) / max(1, int(counts[cell]))
+        low, high = float(lowers[cell]), float(uppers[cell])
+        single = cell > 0 and cell < len(at) and at[cell - 1] == below(float(at[cell]))
+        # Each product apart, because high - low may be more than a double holds.
+        found.append(Quantile(q=q, value=high if single else low * (1.0 - inside) + high * inside))
+    return tuple(found)
