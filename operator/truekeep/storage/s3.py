@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -132,7 +132,7 @@ class Bucket:
         def once() -> Fetched:
             answer = self._client.get_object(**request)
             size = answer["ContentLength"]
-            with answer["Body"] as body:
+            with closing(answer["Body"]) as body:  # its own `with` gives the raw stream, which counts no bytes
                 if limit is not None and size > limit:
                     raise ObjectTooLarge(
                         f"{self._where(key)} has {size} bytes, at most {limit} are allowed; is it the right object?"
