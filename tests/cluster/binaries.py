@@ -193,7 +193,7 @@ def _require_space(cache: Path, modules: Sequence[GoModule]) -> None:
     free = shutil.disk_usage(cache).free / 2**30
     if free < wanted:
         raise ClusterError(
-            f"{cache} has {free:.1f} GiB free and the build wants {wanted}: make room, or set TRUEKEEP_CACHE to a larger disk"
+            f"{cache} has {free:.1f} GiB free and the build wants {wanted}: make room, or move it with TRUEKEEP_CACHE"
         )
 
 

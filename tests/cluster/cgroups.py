@@ -21,17 +21,17 @@ MOUNTS = Path("/proc/self/mounts")
 
 
 def hierarchies(mounts: str) -> dict[Path, set[str]]:
-    """Mount point -> its controllers, from the text of /proc/self/mounts; the unified hierarchy only where it
-    is the only one, for in a hybrid set-up it has no controllers."""
-    version_1: dict[Path, set[str]] = {}
-    unified: dict[Path, set[str]] = {}
+    """Mount point -> its controllers, from the text of /proc/self/mounts. Those of version 2 are not among its
+    mount's options, so the set is empty; in a hybrid set-up it has none, and runc makes groups there all the same.
+    """
+    found: dict[Path, set[str]] = {}
     for line in mounts.splitlines():
         _, point, kind, options, *_ = line.split()
         if kind == "cgroup":
-            version_1[Path(point)] = set(options.split(","))
+            found[Path(point)] = set(options.split(","))
         elif kind == "cgroup2":
-            unified[Path(point)] = set()
-    return version_1 or unified
+            found[Path(point)] = set()
+    return found
 
 
 def _hierarchies() -> dict[Path, set[str]]:

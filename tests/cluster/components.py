@@ -115,6 +115,7 @@ def kube_controller_manager(program: Path, layout: Layout) -> list[str]:
         f"--cluster-signing-cert-file={pki / 'ca.crt'}",
         f"--cluster-signing-key-file={pki / 'ca.key'}",
         f"--service-cluster-ip-range={SERVICE_RANGE}",
+        f"--flex-volume-plugin-dir={layout.kubelet / 'volume-plugins'}",
         "--profiling=false",
     ]
 

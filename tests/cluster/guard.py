@@ -29,7 +29,7 @@ def require_own_context(kubeconfig: Path | str) -> None:
         raise ClusterError(f"{kubeconfig}: its context is {context!r}, not {CONTEXT!r}: {REMEDY}")
     if cluster.get("server") != record.server:
         raise ClusterError(
-            f"{kubeconfig}: its server is {cluster.get('server')}, and that of the cluster made here is {record.server}: {REMEDY}"
+            f"{kubeconfig}: its server is {cluster.get('server')}, and ours is {record.server}: {REMEDY}"
         )
     pem = base64.b64decode(cluster.get("certificate-authority-data", ""))
     if hashlib.sha256(pem).hexdigest() != record.ca_sha256:

@@ -37,7 +37,7 @@ class Kind:
         builder = Builder.here(Progress([]))
         missing = builder.missing(binaries.KIND_MODULES)
         create = Step("creating the kind cluster", 90)
-        progress = Progress([*(module.step for module in missing), create])
+        progress = Progress([*[module.step for module in missing], create])
         builder.build(missing, progress)
         layout = self._layout
         layout.bin.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ class Kind:
         return [f"not ready: {', '.join(waiting)}" if waiting else "node, CoreDNS and storage are ready"]
 
     def _kind(self, *arguments: str) -> None:
-        argv = [self._layout.bin / "kind", *arguments, "--name", CLUSTER]
+        argv: list[str | Path] = [self._layout.bin / "kind", *arguments, "--name", CLUSTER]
         run([*argv, "--kubeconfig", self._layout.kubeconfig])
 
 

@@ -66,7 +66,7 @@ def require_free() -> None:
     for program in IPTABLES:
         if chains := sorted(_our_chains(_saved(program))):
             raise ClusterError(
-                f"{program} already has {chains[0]} and {len(chains) - 1} more chains of another Kubernetes on this machine"
+                f"{program} already has {chains[0]} and {len(chains) - 1} more chains of another Kubernetes here"
             )
 
 
@@ -160,11 +160,19 @@ def remove(sysctls: dict[str, str]) -> None:
         with suppress(OSError):
             if (SYSCTL / name).read_text().strip() != value:
                 (SYSCTL / name).write_text(value)
-    for result in (CNI_RESULTS / "results").glob(f"{POD_NETWORK}-*"):
-        result.unlink(missing_ok=True)
-    for directory in (CNI_RESULTS / "results", CNI_RESULTS):
+    _remove_cni_results()
+
+
+def _remove_cni_results() -> None:
+    """What the CNI library keeps of each pod's network in a place of its own: NETWORK-CONTAINER-INTERFACE."""
+    directory = CNI_RESULTS / "results"
+    for result in directory.glob(f"{POD_NETWORK}-*"):
+        container = result.name.removeprefix(f"{POD_NETWORK}-").partition("-")[0]
+        for file in directory.glob(f"*-{container}-*"):
+            file.unlink(missing_ok=True)
+    for empty in (directory, CNI_RESULTS):
         with suppress(OSError):
-            directory.rmdir()
+            empty.rmdir()
 
 
 def removal_script(saved: str) -> str:

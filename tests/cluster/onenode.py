@@ -20,7 +20,7 @@ from tests.cluster.progress import Progress, Step
 ENGINE = "one-node"
 SHIM_SOCKETS = Path("/run/containerd/s")
 CONTAINER_LOG_LINKS = Path("/var/log/containers")
-KUBELET_DEVICE_PLUGINS = Path("/var/lib/kubelet")
+DEVICE_PLUGINS = Path("/var/lib/kubelet/device-plugins")
 
 PACKAGES = Step("installing {}", 25, "once per machine")
 CLEAN = Step("clearing away what is left of the last cluster", 3)
@@ -243,7 +243,7 @@ def _unmount_below(root: Path) -> None:
 def _remove_strays(root: Path) -> None:
     """The few files that containerd and the kubelet put elsewhere, whatever they are told."""
     in_use = {line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines()}
-    for socket in _entries(SHIM_SOCKETS):
+    for socket in (*_entries(SHIM_SOCKETS), DEVICE_PLUGINS / "kubelet.sock"):
         if str(socket) not in in_use:
             socket.unlink(missing_ok=True)
     for link in _entries(CONTAINER_LOG_LINKS):
@@ -253,8 +253,8 @@ def _remove_strays(root: Path) -> None:
         SHIM_SOCKETS,
         SHIM_SOCKETS.parent,
         CONTAINER_LOG_LINKS,
-        KUBELET_DEVICE_PLUGINS / "device-plugins",
-        KUBELET_DEVICE_PLUGINS,
+        DEVICE_PLUGINS,
+        DEVICE_PLUGINS.parent,
     ):
         with suppress(OSError):  # not there, or somebody else's files are in it
             directory.rmdir()

@@ -109,7 +109,7 @@ class Daemons:
         if daemon is None or not daemon.runs():
             raise ClusterError(f"{name} ended: {self.last_words(name)} (all of it in {self.log(name)})")
 
-    def stop(self, grace: float = 5.0) -> None:
+    def stop(self, grace: float = 1.0) -> None:
         """Ask all to stop, then insist."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             daemons = self.running().values()

@@ -38,7 +38,7 @@ def roughly(seconds: float) -> str:
 
 
 def running_line(index: int, steps: list[Step], elapsed: float) -> str:
-    """How a step looks while it runs: `[3/8] building Kubernetes (about 7 min, once per machine) … 2:10, about 9 min left`."""
+    """While it runs: `[3/8] building Kubernetes (about 7 min, once per machine) … 2:10, about 9 min left in all`."""
     step = steps[index]
     usual = ", ".join(filter(None, [roughly(step.usual), step.note]))
     left = max(0.0, step.usual - elapsed) + sum(later.usual for later in steps[index + 1 :])
