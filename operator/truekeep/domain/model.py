@@ -1,0 +1,333 @@
+"""What to do about a Model: the next run, the next step of a rollout, and what to say about both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from truekeep.api.model import Failure, ModelStatus
+from truekeep.api.names import serving_selector
+from truekeep.domain.conditions import Finding, find, holds, settle, whole_seconds
+from truekeep.domain.fingerprints import serving_key, training_fingerprint
+from truekeep.domain.observed import ModelObserved, RunView
+from truekeep.domain.plan import ModelPlan, Note, Settings
+from truekeep.domain.rollout import Rollout, Wish, advance, apply_to, wish
+from truekeep.domain.run import message_of, reason_of, succeeded
+from truekeep.domain.triggers import Training, training
+
+RESYNC_SECONDS = 30.0
+Flag = Literal["True", "False", "Unknown"]
+TRAINED_REASONS = frozenset({"Succeeded", "GatesFailed", "ChampionKept"})
+FAILURE_LOCATION = {"DataInvalid": "Data", "GatesFailed": "Gates", "ChampionKept": "Gates"}
+
+
+def decide(observed: ModelObserved, settings: Settings, now: datetime) -> ModelPlan:
+    """What to do about a Model. Pure: the same observation and time, the same answer."""
+    model = observed.model
+    if model.meta.deleting:
+        return ModelPlan(status=model.status)
+    work = training(observed, training_fingerprint(model.spec), model.status.candidate is not None, now)
+    wanted = wish(observed, work.settled, settings)
+    rollout = advance(observed, wanted.target, settings, now)
+    status = apply_to(model.status, rollout)
+    status = _registry(observed, status, work, settings)
+    status = status.model_copy(update={"last_failure": _failure(status, work, rollout)})
+    findings = _findings(observed, status, work, wanted, rollout)
+    generation = model.meta.generation
+    status = status.model_copy(
+        update={
+            "observed_generation": generation,
+            "conditions": settle(model.status.conditions, findings, generation, now),
+        }
+    )
+    waits = [RESYNC_SECONDS, rollout.look_again_seconds, work.wait_seconds]
+    return ModelPlan(
+        status=status,
+        service=rollout.service,
+        deployments=rollout.deployments,
+        delete_deployments=rollout.delete,
+        run=work.wanted,
+        notes=(*rollout.notes, *_notes(observed, findings)),
+        look_again_seconds=min(wait for wait in waits if wait is not None),
+    )
+
+
+def _registry(observed: ModelObserved, status: ModelStatus, work: Training, settings: Settings) -> ModelStatus:
+    """The parts of the status that follow from runs and pods."""
+    meta = observed.model.meta
+    numbers = [run.status.revision for run in observed.runs if run.status.revision]
+    live = next((d for d in observed.deployments if status.active and d.meta.name == status.active.deployment), None)
+    run = next((run for run in observed.runs if status.active and run.meta.name == status.active.run), None)
+    selector = ",".join(f"{key}={value}" for key, value in sorted(serving_selector(meta.name).items()))
+    return status.model_copy(
+        update={
+            "latest_revision": max([status.latest_revision, *numbers]),
+            "run": work.active.meta.name if work.active else (work.wanted.name if work.wanted else None),
+            "metric": _metric(observed, run) if run else status.metric,
+            "handled_retrain": work.handled_retrain,
+            "replicas": live.ready if live else 0,
+            "selector": selector,
+            "url": f"http://{meta.name}.{meta.namespace}.svc.{settings.cluster_domain}" if status.active else None,
+        }
+    )
+
+
+def _metric(observed: ModelObserved, run: RunView) -> str | None:
+    """The metric that the spec names first, as the active revision's run measured it."""
+    evaluation = observed.model.spec.evaluation
+    names = [gate.metric for gate in evaluation.gates] + ([evaluation.champion.metric] if evaluation.champion else [])
+    values = {metric.name: metric.value for metric in run.status.metrics}
+    name = next((name for name in names if name in values), next(iter(values), None))
+    return f"{name} {values[name]}" if name else None
+
+
+def _failure(status: ModelStatus, work: Training, rollout: Rollout) -> Failure | None:
+    """What went wrong last: the rollout's failure, or the newest run's."""
+    if rollout.failure is not None:
+        return rollout.failure
+    last = work.last
+    if last is None or succeeded(last) or reason_of(last) == "ChampionKept":
+        return status.last_failure
+    moment = whole_seconds(last.status.completion_time or last.meta.created)
+    if status.last_failure is not None and status.last_failure.time >= moment:
+        return status.last_failure
+    reason = reason_of(last)
+    return Failure.model_validate(
+        {
+            "location": FAILURE_LOCATION.get(reason, "Training"),
+            "reason": reason,
+            "message": message_of(last),
+            "run": last.meta.name,
+            "time": moment,
+        }
+    )
+
+
+def _findings(
+    observed: ModelObserved, status: ModelStatus, work: Training, wanted: Wish, rollout: Rollout
+) -> list[Finding]:
+    serving = _serving(status, rollout)
+    rolled_out = _rolled_out(observed, status, work, wanted, rollout)
+    ready = _ready(_Facts(observed, status, work, wanted, serving, rolled_out))
+    busy = ready.status == "False" and _under_way(work, status, rollout)
+    stalled = ready.status == "False" and not busy
+    return [
+        ready,
+        Finding("Reconciling", "True" if busy else "False", ready.reason, ready.message if busy else ""),
+        Finding("Stalled", "True" if stalled else "False", ready.reason, ready.message if stalled else ""),
+        serving,
+        *_training_findings(work),
+        Finding("Approved", "True", "Automatic", "spec.approval.mode is Automatic: the gates decide"),
+        rolled_out,
+        _drift(observed),
+    ]
+
+
+def _under_way(work: Training, status: ModelStatus, rollout: Rollout) -> bool:
+    """Whether something is still to happen by itself for this generation."""
+    if rollout.hold is not None:
+        return False
+    if work.active is not None and not holds(work.active.status.conditions, "Stalled"):
+        return True
+    return work.wanted is not None or status.candidate is not None or not (work.settled or work.active)
+
+
+def _serving(status: ModelStatus, rollout: Rollout) -> Finding:
+    if status.active is None:
+        why = f": {rollout.hold.message}" if rollout.hold else ""
+        return Finding("Serving", "False", "NothingServes", f"no revision was promoted yet{why}")
+    revision = f"revision {status.active.revision}"
+    if status.replicas > 0:
+        pods = "1 pod" if status.replicas == 1 else f"{status.replicas} pods"
+        return Finding("Serving", "True", "Answering", f"{revision} answers from {pods} at {status.url}")
+    if rollout.hold is not None:
+        return Finding("Serving", "False", rollout.hold.reason, f"{revision} has no ready pod: {rollout.hold.message}")
+    return Finding("Serving", "False", "NoReadyPod", f"{revision} has no ready pod")
+
+
+def _rolled_out(
+    observed: ModelObserved, status: ModelStatus, work: Training, wanted: Wish, rollout: Rollout
+) -> Finding:
+    def say(flag: Flag, reason: str, message: str) -> Finding:
+        return Finding("RolledOut", flag, reason, message)
+
+    candidate = status.candidate
+    if candidate is not None:
+        if rollout.hold is not None:
+            return say("False", rollout.hold.reason, f"revision {candidate.revision} waits: {rollout.hold.message}")
+        where = (
+            f"{candidate.reached_percent} % of the traffic (wanted {candidate.weight_percent} %)"
+            if candidate.step >= 0
+            else "its pods are starting and testing themselves"
+        )
+        return say("False", "Progressing", f"revision {candidate.revision}: {where}")
+    if wanted.problem is not None:
+        return say("False", wanted.problem.reason, wanted.problem.message)
+    if wanted.refused is not None or rollout.failure is not None:
+        return say("False", "RolledBack", _rolled_back(observed, status, wanted))
+    if status.active is None:
+        return say("False", "NothingToRollOut", "there is no revision yet")
+    return say("True", "Promoted", f"revision {status.active.revision} answers")
+
+
+def _rolled_back(observed: ModelObserved, status: ModelStatus, wanted: Wish) -> str:
+    stays = f"rolled back to revision {status.active.revision}" if status.active else "nothing serves"
+    failure = status.last_failure
+    why = ""
+    if failure is not None and failure.revision is not None:
+        why = f": revision {failure.revision} failed, {failure.reason}: {failure.message}"
+    elif wanted.refused is not None:
+        rejection = next((r for r in status.rejected if r.revision == wanted.refused.revision), None)
+        why = f": revision {wanted.refused.revision} was rejected, {rejection.reason if rejection else 'earlier'}"
+    return f"{stays}{why}; mend the spec, it is tried again when it changes"
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What the checks of Ready look at."""
+
+    observed: ModelObserved
+    status: ModelStatus
+    work: Training
+    wanted: Wish
+    serving: Finding
+    rolled_out: Finding
+
+
+def _no(reason: str, message: str) -> Finding:
+    return Finding("Ready", "False", reason, message)
+
+
+def _unreadable(facts: _Facts) -> Finding | None:
+    problem = facts.observed.problem
+    return _no("Unreadable", problem) if problem else None
+
+
+def _not_trained(facts: _Facts) -> Finding | None:
+    """No revision was trained as the spec says, and none is pinned."""
+    work = facts.work
+    if work.satisfied or facts.observed.model.spec.serving.pinned_revision is not None:
+        return None
+    if work.active is not None:
+        return _no(reason_of(work.active), f"run {work.active.meta.name}: {message_of(work.active)}")
+    if work.wanted is not None:
+        return _no("Training", f"run {work.wanted.name} is being started: {work.wanted.trigger.message}")
+    last = _last_of(facts.observed, work.fingerprint)
+    if last is None:
+        return None
+    again = "" if work.settled else "; it is tried again"
+    return _no(reason_of(last), f"run {last.meta.name}: {message_of(last)}{again}")
+
+
+def _bad_pin(facts: _Facts) -> Finding | None:
+    problem = facts.wanted.problem
+    return _no(problem.reason, problem.message) if problem else None
+
+
+def _not_met(facts: _Facts) -> Finding | None:
+    """Another revision, or another way of serving, answers than the spec asks for."""
+    met = _meets(facts.observed, facts.status)
+    return None if met else _no(facts.rolled_out.reason, facts.rolled_out.message)
+
+
+def _not_serving(facts: _Facts) -> Finding | None:
+    if facts.serving.status == "True" or facts.observed.model.spec.serving.replicas == 0:
+        return None
+    return _no(facts.serving.reason, facts.serving.message)
+
+
+# In this order: the first that has something to say is why the Model is not ready.
+READY_CHECKS = (_unreadable, _not_trained, _bad_pin, _not_met, _not_serving)
+
+
+def _ready(facts: _Facts) -> Finding:
+    for check in READY_CHECKS:
+        finding = check(facts)
+        if finding is not None:
+            return finding
+    pinned = facts.observed.model.spec.serving.pinned_revision is not None
+    note = f"; {facts.rolled_out.message}" if facts.rolled_out.reason == "RolledBack" else ""
+    return Finding("Ready", "True", "Pinned" if pinned else "Serving", f"{facts.serving.message}{note}")
+
+
+def _last_of(observed: ModelObserved, fingerprint: str) -> RunView | None:
+    """The newest run that was trained as the spec says."""
+    same = [run for run in observed.runs if run.status.training_fingerprint == fingerprint]
+    return max(same, key=lambda run: (run.meta.created, run.meta.name), default=None)
+
+
+def _meets(observed: ModelObserved, status: ModelStatus) -> bool:
+    """Whether the revision that answers was trained and is served as this generation of the spec says."""
+    spec, active = observed.model.spec, status.active
+    if active is None:
+        return False
+    live = next((d for d in observed.deployments if d.meta.name == active.deployment), None)
+    if live is not None and live.serving_key != serving_key(spec):
+        return False
+    if spec.serving.pinned_revision is not None:
+        return active.revision == spec.serving.pinned_revision
+    run = next((run for run in observed.runs if run.meta.name == active.run), None)
+    return run is None or run.status.training_fingerprint == training_fingerprint(spec)
+
+
+def _training_findings(work: Training) -> list[Finding]:
+    """DataValid, Trained and GatesPassed, from the newest run that ended; a stuck run that is under way goes first."""
+    last = work.last
+    if work.active is not None and holds(work.active.status.conditions, "Stalled"):
+        stuck = Finding("Trained", "False", reason_of(work.active), message_of(work.active))
+    else:
+        stuck = None
+    if last is None:
+        reason = "Training" if work.active or work.wanted else "NoRun"
+        unknown = [Finding(kind, "Unknown", reason) for kind in ("DataValid", "Trained", "GatesPassed")]
+        return [unknown[0], stuck or unknown[1], unknown[2]]
+    reason, message = reason_of(last), message_of(last)
+    data, gates = last.status.data, [gate for gate in last.status.gates if gate.result == "Failed"]
+    if reason == "DataInvalid":
+        valid = Finding("DataValid", "False", reason, message)
+    elif data is not None:
+        words = f"{data.rows} rows, {data.unlabelled} without a label, {data.unripe} too young for one"
+        warned = f"; warned: {'; '.join(data.warnings)}" if data.warnings else ""
+        valid = Finding("DataValid", "True", "Validated", f"{words}{warned}")
+    else:
+        valid = Finding("DataValid", "Unknown", reason, message)
+    trained = stuck or Finding("Trained", "True" if reason in TRAINED_REASONS else "False", reason, message)
+    if reason not in TRAINED_REASONS:
+        passed = Finding("GatesPassed", "Unknown", reason)
+    elif reason == "Succeeded":
+        passed = Finding("GatesPassed", "True", "Passed", f"{len(last.status.gates)} gates passed")
+    else:
+        worst = f"{gates[0].name}: {gates[0].value} is below {gates[0].threshold}" if gates else message
+        passed = Finding("GatesPassed", "False", reason, worst if reason == "GatesFailed" else message)
+    return [valid, trained, passed]
+
+
+def _drift(observed: ModelObserved) -> Finding:
+    """Drift as the policies say it: True where one of them detects it."""
+    if not observed.policies:
+        return Finding("DriftDetected", "Unknown", "NoPolicy", "no DriftPolicy watches this Model")
+    said = [
+        (policy.meta.name, condition)
+        for policy in sorted(observed.policies, key=lambda policy: policy.meta.name)
+        if (condition := find(policy.status.conditions, "DriftDetected")) is not None
+    ]
+    for flag in ("True", "False"):
+        for name, condition in said:
+            if condition.status == flag:
+                return Finding("DriftDetected", condition.status, condition.reason, f"{name}: {condition.message}")
+    return Finding("DriftDetected", "Unknown", "NoWindowYet", "no window of the live revision is closed yet")
+
+
+def _notes(observed: ModelObserved, findings: list[Finding]) -> list[Note]:
+    """An Event where Ready or DriftDetected turns, or Ready has another reason."""
+    notes = []
+    for finding in findings:
+        old = find(observed.model.status.conditions, finding.type)
+        before = (old.status, old.reason) if old else ("Unknown", "")
+        if finding.type == "Ready" and before != (finding.status, finding.reason):
+            bad = finding.status == "False" and next(f for f in findings if f.type == "Stalled").status == "True"
+            notes.append(Note("Warning" if bad else "Normal", finding.reason, finding.message or finding.reason))
+        elif finding.type == "DriftDetected" and finding.status == "True" and before[0] != "True":
+            notes.append(Note("Warning", "DriftDetected", finding.message))
+    return notes

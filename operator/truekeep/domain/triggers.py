@@ -1,0 +1,165 @@
+"""One rule decides what starts the next run of a Model, and that it is started once.
+
+A run's name follows from its cause, and the runs that are there are read just before one is made: a cause that was
+answered is never answered again, whatever was lost in between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from truekeep.api.driftpolicy import WindowVerdict
+from truekeep.api.names import ANNOTATION_RETRAIN, run_name
+from truekeep.api.trainingrun import PolicyTrigger, Trigger
+from truekeep.contract.canonical import digest_of
+from truekeep.domain.observed import ModelObserved, PolicyView, RunView
+from truekeep.domain.plan import RunIntent
+from truekeep.domain.policy import consecutive
+from truekeep.domain.run import RETRYABLE, finished, reason_of, succeeded
+
+MAX_ATTEMPTS = 5
+FIRST_BACKOFF = timedelta(seconds=30)
+WEEK = timedelta(days=7)
+TEXT_LIMIT = 512
+
+
+@dataclass(frozen=True)
+class Training:
+    """Where training stands with what the spec asks for."""
+
+    fingerprint: str
+    active: RunView | None  # the run that is under way or waits, the oldest
+    last: RunView | None  # the newest run that ended
+    satisfied: bool  # some revision was trained as the spec says
+    settled: bool  # nothing is to come for this spec: it is satisfied, or a further try would not help
+    wanted: RunIntent | None = None
+    handled_retrain: str | None = None
+    wait_seconds: float | None = None
+
+
+def training(observed: ModelObserved, fingerprint: str, busy: bool, now: datetime) -> Training:
+    """What is trained, and what is to be trained next. busy: a rollout is under way; a retrain waits for its end."""
+    runs = sorted(observed.runs, key=lambda run: (run.meta.created, run.meta.name))
+    unfinished = [run for run in runs if not finished(run) and not run.meta.deleting]
+    active = unfinished[0] if unfinished else None
+    ended = [run for run in runs if finished(run)]
+    last = ended[-1] if ended else None
+    same = [run for run in ended if run.status.training_fingerprint == fingerprint]
+    satisfied = any(succeeded(run) for run in same)
+    retryable = [run for run in same if reason_of(run) in RETRYABLE]
+    hopeless = any(not succeeded(run) and reason_of(run) not in RETRYABLE for run in same)
+    settled = satisfied or hopeless or len(retryable) >= MAX_ATTEMPTS
+    result = Training(
+        fingerprint, active, last, satisfied, settled, handled_retrain=observed.model.status.handled_retrain
+    )
+    if not settled:
+        return _train_spec(result, observed, retryable, now)
+    manual = _manual(observed)
+    if manual is not None:
+        handled = manual.trigger.value
+        if any(run.meta.name == manual.name for run in runs):
+            return replace(result, handled_retrain=handled)
+        if active is None:
+            return replace(result, wanted=manual, handled_retrain=handled)
+        return result
+    if active is not None or busy:
+        return result
+    return _train_drift(result, observed, now)
+
+
+def _train_spec(result: Training, observed: ModelObserved, failed: Sequence[RunView], now: datetime) -> Training:
+    """A run for the spec as it is now: the first, or another try after something outside had failed."""
+    if result.active is not None:
+        return result
+    meta = observed.model.meta
+    if failed:
+        done = max(run.status.completion_time or run.meta.created for run in failed)
+        due = done + FIRST_BACKOFF * 2 ** (len(failed) - 1)
+        if now < due:
+            return replace(result, wait_seconds=(due - now).total_seconds())
+    first = observed.model.status.latest_revision == 0 and not observed.runs
+    why = "the Model is new" if first else "spec.data, spec.training.recipe or spec.evaluation changed"
+    message = f"{why}; try {len(failed) + 1}" if failed else why
+    # A run of this name can only be a deleted one's successor or a try that was never started: the count makes it new.
+    name = run_name(meta.name, meta.uid, "spec", result.fingerprint, str(len(failed)))
+    return replace(result, wanted=RunIntent(name, Trigger(type="Spec", message=message)))
+
+
+def _manual(observed: ModelObserved) -> RunIntent | None:
+    """The run that a new value of the annotation asks for."""
+    meta = observed.model.meta
+    value = meta.annotations.get(ANNOTATION_RETRAIN)
+    if not value:
+        return None
+    value = value if len(value) <= TEXT_LIMIT else digest_of(value)
+    if value == observed.model.status.handled_retrain:
+        return None
+    message = f"annotation {ANNOTATION_RETRAIN} has a new value"
+    return RunIntent(
+        run_name(meta.name, meta.uid, "manual", value), Trigger(type="Manual", message=message, value=value)
+    )
+
+
+def _train_drift(result: Training, observed: ModelObserved, now: datetime) -> Training:
+    """A run for the first policy, by name, whose breach asks for one."""
+    waits = []
+    for policy in sorted(observed.policies, key=lambda policy: policy.meta.name):
+        window = breach(policy, observed)
+        if window is None or policy.meta.deleting:
+            continue
+        wait = _restraint(policy, window, observed.runs, now)
+        if wait is None:
+            return replace(result, wanted=_drift_run(policy, window, observed))
+        waits.append(wait)
+    return replace(result, wait_seconds=min((wait for wait in waits if wait > 0), default=None))
+
+
+def breach(policy: PolicyView, observed: ModelObserved) -> WindowVerdict | None:
+    """The newest window of the live revision, where it completes a breach whose answer is Retrain."""
+    active = observed.model.status.active
+    status = policy.status
+    if active is None or policy.spec.suspend == "Now" or status.watched_revision != active.revision:
+        return None
+    windows = [window for window in status.windows if window.revision == active.revision]
+    if consecutive(windows) < policy.spec.consecutive_windows:
+        return None
+    newest = next(window for window in windows if window.verdict != "InsufficientData")
+    retrains = {response.on for response in policy.spec.responses if response.action == "Retrain"}
+    return newest if retrains.intersection(newest.kinds) else None
+
+
+def _restraint(policy: PolicyView, window: WindowVerdict, runs: Sequence[RunView], now: datetime) -> float | None:
+    """Seconds to wait before this breach may start a run, 0 where another event must come first, None for go."""
+    mine = [run for run in runs if run.spec.trigger.policy and run.spec.trigger.policy.uid == policy.meta.uid]
+    for run in mine:
+        cause = run.spec.trigger.policy
+        if cause and cause.revision == window.revision and cause.window_end >= window.end:
+            return 0.0
+    waits = []
+    recent = sorted(run.meta.created for run in mine if run.meta.created > now - WEEK)
+    if policy.spec.max_runs_per_week == 0:
+        return 0.0
+    if len(recent) >= policy.spec.max_runs_per_week:
+        waits.append((recent[-policy.spec.max_runs_per_week] + WEEK - now).total_seconds())
+    if mine:
+        last = max(run.meta.created for run in mine)
+        waits.append((last + timedelta(seconds=policy.spec.cooldown_seconds) - now).total_seconds())
+    longest = max(waits, default=0.0)
+    return longest if longest > 0 else None
+
+
+def _drift_run(policy: PolicyView, window: WindowVerdict, observed: ModelObserved) -> RunIntent:
+    meta = observed.model.meta
+    finding = policy.status.findings[0].message if policy.status.findings else f"{window.columns} columns drifted"
+    cause = PolicyTrigger(
+        name=policy.meta.name,
+        uid=policy.meta.uid,
+        revision=window.revision,
+        window_start=window.start,
+        window_end=window.end,
+        finding=finding,
+    )
+    name = run_name(meta.name, meta.uid, "drift", policy.meta.uid, str(window.revision), window.end.isoformat())
+    message = f"DriftPolicy {policy.meta.name}, {window.start:%Y-%m-%d} to {window.end:%Y-%m-%d}: {finding}"
+    return RunIntent(name, Trigger(type="DriftPolicy", message=message[:4096], policy=cause))
