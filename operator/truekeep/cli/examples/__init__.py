@@ -1,0 +1,1 @@
+"""The data of the examples: real flights, and made-up card payments."""
