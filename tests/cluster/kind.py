@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,7 +35,7 @@ class Kind:
         return Record.read(self._layout) is not None and not self._kubectl.unready()
 
     def up(self, tool: str) -> None:
-        builder = Builder.here(Progress([]))
+        builder = Builder.here()
         missing = builder.missing(binaries.KIND_MODULES)
         create = Step("creating the kind cluster", 90)
         progress = Progress([*[module.step for module in missing], create])
@@ -42,8 +43,7 @@ class Kind:
         layout = self._layout
         layout.bin.mkdir(parents=True, exist_ok=True)
         for module, name in ((binaries.KIND, "kind"), (binaries.KUBECTL, "kubectl")):
-            (layout.bin / name).unlink(missing_ok=True)
-            (layout.bin / name).symlink_to(builder.path(module, name))
+            shutil.copy2(builder.path(module, name), layout.bin / name)
         with progress.step():
             if CLUSTER in run([layout.bin / "kind", "get", "clusters"]).split():
                 self._kind("delete", "cluster")  # one of ours by its name, and not healthy

@@ -40,7 +40,7 @@ def up() -> None:
             else:
                 _say(f"the cluster is up ({record.engine}, {record.server})")
             return
-        chosen = record.engine if record is not None else _choose_engine()
+        chosen = _choose_engine(record)
         _cluster(chosen, layout).up(tool)
         _say(f"the cluster is up ({chosen}); `eval $(python -m tests.cluster env)` for kubectl")
 
@@ -103,7 +103,7 @@ def fingerprint() -> str:
     """Of the tool's sources: a cluster that another version made may differ from what this one would make."""
     digest = hashlib.sha256()
     for file in sorted(PACKAGE.rglob("*")):
-        if file.suffix in {".py", ".go", ".mod", ".sum", ".yaml"}:
+        if file.suffix in {".py", ".go", ".mod", ".sum", ".yaml"} and not file.name.startswith("test_"):
             digest.update(f"{file.relative_to(PACKAGE)}\0".encode() + file.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -112,7 +112,10 @@ def _cluster(name: str, layout: Layout) -> Kind | OneNode:
     return Kind(layout) if name == kind.ENGINE else OneNode(layout)
 
 
-def _choose_engine() -> str:
+def _choose_engine(record: Record | None) -> str:
+    """What carries the cluster: what carried it before, where it still can."""
+    if record is not None and (record.engine == onenode.ENGINE or kind.docker_answers()):
+        return record.engine
     if chosen := os.environ.get("TRUEKEEP_ENGINE"):
         if chosen not in ENGINES:
             raise ClusterError(f"TRUEKEEP_ENGINE is {chosen!r}; it may be {' or '.join(ENGINES)}")

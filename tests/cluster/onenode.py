@@ -21,6 +21,8 @@ ENGINE = "one-node"
 SHIM_SOCKETS = Path("/run/containerd/s")
 CONTAINER_LOG_LINKS = Path("/var/log/containers")
 DEVICE_PLUGINS = Path("/var/lib/kubelet/device-plugins")
+LONGEST_ROOT = 60  # a socket's path may have 107 characters
+SPACE_GIB = 5  # images, logs and volumes of the demo, above the kubelet's eviction threshold
 
 PACKAGES = Step("installing {}", 25, "once per machine")
 CLEAN = Step("clearing away what is left of the last cluster", 3)
@@ -62,18 +64,22 @@ class OneNode:
     def _mend(self) -> None:
         """Start again what has ended, while the cluster's data and its pods live on."""
         stopped = self.stopped()
+        builder = Builder.here()
+        missing = builder.missing(binaries.ONE_NODE_MODULES) if stopped else []
         step = Step(f"starting {', '.join(stopped)} again" if stopped else "waiting for the cluster", 10)
-        with Progress([step]).step():
-            builder = Builder.here(Progress([]))
+        progress = Progress([*[module.step for module in missing], step])
+        builder.build(missing, progress)
+        with progress.step():
             for name in stopped:
                 self._start(name, builder)
             self._wait_ready()
 
     def _make(self, tool: str) -> None:
         _require_root()
+        _require_place(self._layout.root)
         cgroups.require()
         wanted = packages.missing_for_node()
-        builder = Builder.here(Progress([]))
+        builder = Builder.here()
         missing = builder.missing(binaries.ONE_NODE_MODULES)
         left = self._has_remains()
         steps = [Step(PACKAGES.title.format(", ".join(wanted)), PACKAGES.usual, PACKAGES.note)] if wanted else []
@@ -105,11 +111,11 @@ class OneNode:
         if cni_bin is None:
             raise ClusterError(f"no CNI plugins in {' or '.join(map(str, packages.CNI_DIRECTORIES))}")
         layout.root.mkdir(parents=True, exist_ok=True)
-        layout.root.chmod(0o755)
+        layout.root.chmod(0o711)
         sysctls = network.current_sysctls()
         # Written first, so that whatever fails from here on can be cleared away.
         Record(ENGINE, pki.SERVER, "", boot_id(), tool, sysctls).write(layout)
-        _link_binaries(layout, builder)
+        _copy_kubectl(layout, builder)
         authority = pki.make(layout.pki, layout.config, layout.kubeconfig)
         components.write_configs(layout)
         containers.write_config(
@@ -264,11 +270,38 @@ def _entries(directory: Path) -> list[Path]:
     return list(directory.iterdir()) if directory.is_dir() else []
 
 
-def _link_binaries(layout: Layout, builder: Builder) -> None:
-    """`kubectl` for people, in a folder that can go on PATH."""
+def _copy_kubectl(layout: Layout, builder: Builder) -> None:
+    """`kubectl` for people, in a folder that can go on PATH; a copy, so that it outlives the cache."""
     layout.bin.mkdir(parents=True, exist_ok=True)
-    layout.kubectl.unlink(missing_ok=True)
-    layout.kubectl.symlink_to(builder.path(binaries.KUBERNETES, "kubectl"))
+    shutil.copy2(builder.path(binaries.KUBERNETES, "kubectl"), layout.kubectl)
+
+
+def _require_place(root: Path) -> None:
+    """Raise when the state directory cannot hold a node's containers and sockets."""
+    if len(str(root)) > LONGEST_ROOT:
+        raise ClusterError(
+            f"{root} is longer than {LONGEST_ROOT} characters, and sockets below it get no name: move it"
+        )
+    existing = next(place for place in (root, *root.parents) if place.exists())
+    if filesystem_of(existing) == "overlay":
+        raise ClusterError(
+            f"{root} lies on an overlay filesystem, which cannot carry containers' own: "
+            "set TRUEKEEP_CLUSTER_DIR to a directory on a disk"
+        )
+    if (free := shutil.disk_usage(existing).free / 2**30) < SPACE_GIB:
+        raise ClusterError(f"{existing} has {free:.1f} GiB free and a node wants {SPACE_GIB}: make room")
+
+
+def filesystem_of(path: Path, mountinfo: str | None = None) -> str:
+    """The type of the filesystem that a path lies on."""
+    text = Path("/proc/self/mountinfo").read_text() if mountinfo is None else mountinfo
+    best, kind = Path("/"), ""
+    for line in text.splitlines():
+        mount, _, rest = line.partition(" - ")
+        point = Path(mount.split()[4])
+        if path.is_relative_to(point) and len(point.parts) >= len(best.parts):
+            best, kind = point, rest.split()[0]
+    return kind
 
 
 def _require_root() -> None:
