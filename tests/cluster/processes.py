@@ -71,15 +71,10 @@ class Daemons:
         """Start a daemon in a session of its own, its output appended to its log."""
         self._records.mkdir(parents=True, exist_ok=True)
         self._logs.mkdir(parents=True, exist_ok=True)
-        with self.log(name).open("ab") as log:
-            process = subprocess.Popen(
-                [str(argument) for argument in argv],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd="/",
-                start_new_session=True,
-            )
+        try:
+            process = self._spawn(name, argv)
+        except FileNotFoundError:
+            raise ClusterError(f"the program {argv[0]} is missing") from None
         started = start_time(process.pid)
         if started is None:
             raise ClusterError(f"{name} ended at once: {self.last_words(name)}")
@@ -88,6 +83,17 @@ class Daemons:
         temporary.write_text(json.dumps(asdict(daemon)) + "\n")
         temporary.replace(self._records / f"{name}.json")
         return daemon
+
+    def _spawn(self, name: str, argv: Sequence[str | Path]) -> subprocess.Popen[bytes]:
+        with self.log(name).open("ab") as log:
+            return subprocess.Popen(
+                [str(argument) for argument in argv],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                start_new_session=True,
+            )
 
     def all(self) -> dict[str, Daemon]:
         """What was started, running or not. A record that is not whole is as none: it was being written."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -87,11 +86,22 @@ def test_half_written_and_stale_records_are_no_running_daemons(daemons: Daemons,
 
 
 def test_a_daemon_that_ended_is_reported_with_its_last_words(daemons: Daemons) -> None:
-    daemon = daemons.start("talker", ["/bin/sh", "-c", "read wait < /dev/stdin; echo no such flag; exit 3"])
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(daemon.pid, 0)
-    with pytest.raises(ClusterError, match=r"talker ended: no such flag \(all of it in .*talker\.log\)"):
+    daemon = daemons.start("talker", ["sleep", "600"])
+    daemons.require("talker")
+    daemons.log("talker").write_text("starting\nreading flags\nno such flag\n")
+    daemon.signal(signal.SIGKILL)
+    os.waitpid(daemon.pid, 0)
+    with pytest.raises(
+        ClusterError, match=r"talker ended: reading flags \| no such flag \(all of it in .*talker\.log\)"
+    ):
         daemons.require("talker")
+    with pytest.raises(ClusterError, match="stranger ended: it wrote no log"):
+        daemons.require("stranger")
+
+
+def test_a_program_that_is_not_there_is_named(daemons: Daemons) -> None:
+    with pytest.raises(ClusterError, match="the program no-such-containerd is missing"):
+        daemons.start("containerd", ["no-such-containerd"])
 
 
 def test_a_log_grown_too_long_keeps_its_end_and_goes_on(daemons: Daemons, tmp_path: Path) -> None:
