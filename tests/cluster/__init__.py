@@ -10,7 +10,7 @@ from __future__ import annotations
 from tests.cluster.binaries import fetch_binary
 from tests.cluster.errors import ClusterError
 from tests.cluster.guard import require_own_context
-from tests.cluster.manager import down, engine, environment, load_archives, status, up
+from tests.cluster.manager import down, engine, environment, image_names, load_archives, status, up
 
 __all__ = [
     "ClusterError",
@@ -18,6 +18,7 @@ __all__ = [
     "engine",
     "environment",
     "fetch_binary",
+    "image_names",
     "load_archives",
     "require_own_context",
     "status",

@@ -15,7 +15,7 @@ from tests.cluster.binaries import Builder
 from tests.cluster.commands import run, succeeds
 from tests.cluster.containers import archived_names, full_name
 from tests.cluster.kubectl import Kubectl
-from tests.cluster.layout import CLUSTER, CONTEXT, KIND_CONFIG, Layout, Record, boot_id
+from tests.cluster.layout import CLUSTER, CONTEXT, KIND_CONFIG, NODE, Layout, Record, boot_id
 from tests.cluster.onenode import remove_tree
 from tests.cluster.progress import Progress, Step
 
@@ -57,6 +57,9 @@ class Kind:
         for archive in archives:
             run([self._layout.bin / "kind", "load", "image-archive", archive, "--name", CLUSTER])
         return names
+
+    def image_names(self) -> set[str]:
+        return set(run(["docker", "exec", NODE, "ctr", "--namespace", "k8s.io", "images", "list", "--quiet"]).split())
 
     def down(self) -> None:
         self._kind("delete", "cluster")

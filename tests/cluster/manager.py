@@ -81,6 +81,14 @@ def load_archives(paths: Sequence[Path | str]) -> list[str]:
     return load_all(node.images, archives)
 
 
+def image_names() -> set[str]:
+    """Full names of the images that the cluster's node holds. Raises ClusterError when no cluster is up."""
+    layout = Layout(state_directory())
+    if _require_record().engine == kind.ENGINE:
+        return Kind(layout).image_names()
+    return OneNode(layout).images.names()
+
+
 def status() -> tuple[bool, list[str]]:
     """Whether the cluster is well, and lines that say so in detail."""
     layout = Layout(state_directory())
