@@ -48,11 +48,10 @@ def _reference(array: Array, feature: SignatureFeature, importance: float | None
         column = ColumnSketch(feature.name, "Number", sketch)
         column.rows, column.nulls = found.rows, found.nulls
         counted = column.profile()
-        assert counted.number is not None
         exact = {"quantiles": cells.exact_quantiles(finite)}
         bounds = dict(zip(("declared_minimum", "declared_maximum"), declared, strict=True))
         return counted.model_copy(
-            update={"number": counted.number.model_copy(update={**exact, **bounds}), "importance": importance}
+            update={"number": counted.numeric.model_copy(update={**exact, **bounds}), "importance": importance}
         )
     counts = categories(array)
     frequent = sorted(counts.counts.items(), key=lambda item: (-item[1], item[0]))

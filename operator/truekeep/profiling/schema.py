@@ -6,6 +6,7 @@ reference's own cells; profiles on the same cells add up, cell by cell.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from typing import Literal
 
 from pydantic import Field
@@ -40,6 +41,14 @@ class NumberProfile(Schema):
     declared_minimum: float | None = None  # the signature's
     declared_maximum: float | None = None
 
+    def above(self, value: float) -> int:
+        """Values greater than this; exact where it is an edge, as maxima and quantiles of the reference are."""
+        return sum(self.counts[bisect_right(self.edges, value) :])
+
+    def below(self, value: float) -> int:
+        """Values smaller than this; exact for the minima of the reference, else it may fall short by one cell."""
+        return sum(self.counts[: bisect_left(self.edges, value)])
+
 
 class NewCategory(Schema):
     """A value that is none of the reference's."""
@@ -56,6 +65,16 @@ class CategoryProfile(Schema):
     other: int = 0  # reference: beyond the most frequent; window: beyond `values` and `new`
     new: tuple[NewCategory, ...] = ()  # window: not in `values`, the most frequent first
 
+    @property
+    def unseen(self) -> int:
+        """Rows with none of `values`."""
+        return self.other + sum(new.count for new in self.new)
+
+    @property
+    def by_value(self) -> dict[str, int]:
+        """Rows by value, as far as values are told apart."""
+        return dict(zip(self.values, self.counts, strict=True)) | {new.value: new.count for new in self.new}
+
 
 class ColumnProfile(Schema):
     """One feature, or the prediction."""
@@ -71,12 +90,21 @@ class ColumnProfile(Schema):
     importance: float | None = None  # loss of the metric when the column is shuffled, where the trainer knows it
 
     @property
+    def numeric(self) -> NumberProfile:
+        """The numbers of a Number column."""
+        return self.number or NumberProfile()
+
+    @property
+    def categorical(self) -> CategoryProfile:
+        """The values of a Category column."""
+        return self.category or CategoryProfile()
+
+    @property
     def values(self) -> int:
         """Rows with a value that can be compared: not null, not NaN, not infinite."""
-        if self.number is not None:
-            return sum(self.number.counts)
-        assert self.category is not None
-        return sum(self.category.counts) + self.category.other + sum(new.count for new in self.category.new)
+        if self.type == "Number":
+            return sum(self.numeric.counts)
+        return sum(self.categorical.counts) + self.categorical.unseen
 
 
 class Profile(Schema):

@@ -183,10 +183,10 @@ class ColumnSketch:
     def like(cls, reference: ColumnProfile) -> ColumnSketch:
         """Empty, on the reference's cells."""
         sketch: NumberSketch | CategorySketch
-        if reference.number is not None:
-            sketch = NumberSketch(np.array(reference.number.edges, dtype=np.float64))
+        if reference.type == "Number":
+            sketch = NumberSketch(np.array(reference.numeric.edges, dtype=np.float64))
         else:
-            sketch = CategorySketch(reference.category.values if reference.category else ())
+            sketch = CategorySketch(reference.categorical.values)
         return cls(reference.name, reference.type, sketch)
 
     def update(self, array: Array | None, rows: int) -> None:
@@ -228,10 +228,10 @@ class ColumnSketch:
     def of(cls, profile: ColumnProfile) -> ColumnSketch:
         """From a profile, to add further values or profiles to it."""
         sketch: NumberSketch | CategorySketch
-        if profile.number is not None:
-            sketch = NumberSketch.of(profile.number)
+        if profile.type == "Number":
+            sketch = NumberSketch.of(profile.numeric)
         else:
-            sketch = CategorySketch.of(profile.category or CategoryProfile())
+            sketch = CategorySketch.of(profile.categorical)
         column = cls(profile.name, profile.type, sketch)
         column.rows, column.nulls = profile.rows, profile.nulls
         column.absent, column.invalid = profile.absent, profile.invalid

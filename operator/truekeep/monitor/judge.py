@@ -1,0 +1,296 @@
+"""The judgement on a window. Pure: the same profiles and settings, the same report.
+
+A column has drifted when its effect reaches `minimumEffect` *and* its test is significant after correction over all
+columns (Holm). Effect and test: of numbers the Kolmogorov-Smirnov distance and its significance (chi-square where the
+reference has only a few distinct numbers, which Kolmogorov's limit would judge too mildly); of categories the total
+variation, less sampling noise, and Pearson's chi-square over cells that are pooled until each expects five rows.
+
+At most `falseAlarmsPerThousandWindows` in a thousand windows alarm although nothing moved: four fifths of that are
+spent on drift, one fifth on the tests of data quality (`quality`, where breaks and breaches are told apart).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from truekeep.api.driftpolicy import FindingKind
+from truekeep.monitor import quality, statistics, words
+from truekeep.monitor.quality import Defect
+from truekeep.monitor.report import ColumnReport, Facts, ReportFinding, Severity, Significance, Statistics, WindowReport
+from truekeep.profiling.schema import PREDICTION, CategoryProfile, ColumnProfile, NumberProfile, Profile
+
+DRIFT_PART = 0.8  # of the false alarms allowed; the rest is for data quality
+DISCRETE = 50  # distinct numbers in the reference up to which the chi-square test decides
+KINDS: tuple[FindingKind, ...] = ("DataQuality", "DataDrift", "PredictionDrift")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What counts as a breach; see `api.driftpolicy`."""
+
+    min_rows: int = 1000
+    false_alarms_per_thousand_windows: int = 10
+    minimum_effect: float = 0.1
+    ignore: frozenset[str] = frozenset()
+    dropped: frozenset[str] = frozenset()  # features that capture leaves out on purpose
+
+    @property
+    def alpha(self) -> float:
+        """Probability of an alarm where nothing moved, over all columns of a window."""
+        return self.false_alarms_per_thousand_windows / 1000
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A column that can be compared."""
+
+    statistics: Statistics
+    effect: float
+    p_value: float
+
+
+def judge(reference: Profile, window: Profile, settings: Settings) -> WindowReport:
+    """The report on a window that was counted on the reference's cells (`profiling.build.WindowSketch`)."""
+    if window.rows < settings.min_rows:
+        return WindowReport(rows=window.rows, verdict="InsufficientData")
+    pairs = [
+        (then, window.column(then.name) or _absent(then, window.rows))
+        for then in reference.columns
+        if then.name not in settings.dropped
+    ]
+    defects = {then.name: _significant(quality.defects(then, now), pairs, settings) for then, now in pairs}
+    broken = {name for name, found in defects.items() if any(defect.severity == "Break" for defect in found)}
+    measured = {then.name: measure(then, now) for then, now in pairs if then.name not in broken and _enough(then, now)}
+    corrected = statistics.holm(np.array([column.p_value for column in measured.values()]) / DRIFT_PART)
+    p_values = dict(zip(measured, corrected.clip(max=1.0).tolist(), strict=True))
+    weights = _weights([then for then, _ in pairs])
+
+    columns = [
+        _column(then, now, measured.get(then.name), p_values.get(then.name), settings, broken=then.name in broken)
+        for then, now in pairs
+    ]
+    findings = [
+        finding
+        for column, (then, now) in zip(columns, pairs, strict=True)
+        for finding in _findings(column, then, now, defects[then.name], weights[then.name])
+    ]
+    return _report(window.rows, settings, findings, columns)
+
+
+def measure(reference: ColumnProfile, window: ColumnProfile) -> Measured:
+    """All statistics that apply to a column, its effect and the significance of it, not corrected."""
+    if reference.type == "Number":
+        return _numbers(reference.numeric, window.numeric)
+    return _categories(reference.categorical, window.categorical)
+
+
+def _numbers(reference: NumberProfile, window: NumberProfile) -> Measured:
+    then, now = np.array(reference.counts), np.array(window.counts)
+    distance = statistics.kolmogorov_smirnov(then, now)
+    grouped = statistics.tenths(then, now)
+    chi = statistics.chi_square(*statistics.pool(*grouped))
+    p_value = distance.p_value
+    if reference.resolution == 0.0 and np.count_nonzero(then) <= DISCRETE:
+        p_value = statistics.chi_square(*statistics.pool(then, now)).p_value
+    quantiles = {quantile.q: quantile.value for quantile in reference.quantiles}
+    edges = np.array(reference.edges)
+    area = statistics.wasserstein(then, now, edges, quantiles[0.01], quantiles[0.99])
+    spread = (quantiles[0.75] - quantiles[0.25]) / 1.349 or (reference.standard_deviation or 0.0)
+    found = Statistics(
+        population_stability=statistics.population_stability(*grouped),
+        jensen_shannon=statistics.jensen_shannon(*grouped),
+        chi_square=_significance(chi),
+        g_test=_significance(statistics.g_test(*statistics.pool(*grouped))),
+        kolmogorov_smirnov=_significance(distance),
+        resolution=reference.resolution,
+        wasserstein=_finite(area / spread) if spread and np.isfinite(spread) else None,
+    )
+    return Measured(found, distance.value, p_value)
+
+
+def _categories(reference: CategoryProfile, window: CategoryProfile) -> Measured:
+    then = np.array([*reference.counts, reference.other, *(0 for _ in window.new)])
+    now = np.array([*window.counts, window.other, *(new.count for new in window.new)])
+    pooled = statistics.pool(then, now)
+    chi = statistics.chi_square(*pooled)
+    effect = statistics.corrected_total_variation(*pooled)
+    found = Statistics(
+        population_stability=statistics.population_stability(*pooled),
+        jensen_shannon=statistics.jensen_shannon(*pooled),
+        chi_square=_significance(chi),
+        g_test=_significance(statistics.g_test(*pooled)),
+        total_variation=statistics.total_variation(then, now),
+        corrected_total_variation=effect,
+    )
+    return Measured(found, effect, chi.p_value)
+
+
+def _absent(reference: ColumnProfile, rows: int) -> ColumnProfile:
+    return ColumnProfile(name=reference.name, type=reference.type, rows=rows, absent=rows)
+
+
+def _enough(reference: ColumnProfile, window: ColumnProfile) -> bool:
+    return min(reference.values, window.values) >= quality.FEW_VALUES
+
+
+def _significant(
+    found: Sequence[Defect], pairs: Sequence[tuple[ColumnProfile, ColumnProfile]], settings: Settings
+) -> list[Defect]:
+    """Those that chance does not explain, with p-values corrected over all tests of this kind (Bonferroni)."""
+    factor = sum(quality.tests(then) for then, _ in pairs) / (1 - DRIFT_PART)
+    corrected = [defect._replace(p_value=min(1.0, defect.p_value * factor)) for defect in found]
+    return [defect for defect in corrected if defect.p_value <= settings.alpha]
+
+
+def _weights(columns: Sequence[ColumnProfile]) -> dict[str, float]:
+    """How much a shift of each column matters: its part of the importance where all features have one, else 1."""
+    features = [column for column in columns if column.name != PREDICTION]
+    largest = max((column.importance or 0.0 for column in features), default=0.0)
+    known = largest > 0 and all(column.importance is not None for column in features)
+    return {
+        column.name: max(0.0, column.importance or 0.0) / largest if known and column.name != PREDICTION else 1.0
+        for column in columns
+    }
+
+
+def _column(
+    then: ColumnProfile,
+    now: ColumnProfile,
+    measured: Measured | None,
+    p_corrected: float | None,
+    settings: Settings,
+    *,
+    broken: bool,
+) -> ColumnReport:
+    why_not = "" if measured else "the column is broken" if broken else f"fewer than {quality.FEW_VALUES} values"
+    drifted = (
+        measured is not None
+        and p_corrected is not None
+        and measured.effect >= settings.minimum_effect
+        and p_corrected <= settings.alpha
+    )
+    return ColumnReport(
+        name=then.name,
+        type=then.type,
+        kind="PredictionDrift" if then.name == PREDICTION else "DataDrift",
+        judged=measured is not None,
+        why_not=why_not,
+        ignored=then.name in settings.ignore,
+        drifted=drifted,
+        effect=measured.effect if measured else None,
+        threshold=settings.minimum_effect if measured else None,
+        p_value=measured.p_value if measured else None,
+        p_corrected=p_corrected,
+        importance=then.importance,
+        reference=_facts(then),
+        window=_facts(now),
+        statistics=measured.statistics if measured else None,
+    )
+
+
+def _facts(column: ColumnProfile) -> Facts:
+    number, category = column.number, column.category
+    rows = max(1, column.rows)
+    return Facts(
+        rows=column.rows,
+        values=column.values,
+        missing=quality.missing(column) / rows,
+        infinite=number.infinite if number else 0,
+        minimum=number.minimum if number else None,
+        maximum=number.maximum if number else None,
+        mean=number.mean if number else None,
+        standard_deviation=number.standard_deviation if number else None,
+        quantiles=number.quantiles if number else (),
+        categories=sum(count > 0 for count in category.counts) + len(category.new) if category else None,
+        unknown=category.unseen / rows if category else None,
+    )
+
+
+def _findings(
+    column: ColumnReport, then: ColumnProfile, now: ColumnProfile, defects: Sequence[Defect], weight: float
+) -> Iterator[ReportFinding]:
+    """All that is said of a column; of one that is ignored, as notices."""
+    for defect in defects:
+        # What drift says of a column, its range need not say again.
+        if not (column.drifted and defect.statistic == "OutsideTraining"):
+            severity: Severity = "Notice" if column.ignored else defect.severity
+            yield _of_defect(defect, then.name, severity, weight)
+    if column.drifted:
+        yield _of_drift(column, then, now, weight)
+
+
+def _of_defect(defect: Defect, column: str, severity: Severity, weight: float) -> ReportFinding:
+    return ReportFinding(
+        kind=defect.kind,
+        column=column[:63],
+        statistic=defect.statistic,
+        value=decimal(defect.value),
+        threshold=decimal(defect.threshold),
+        p_value=decimal(defect.p_value) if defect.severity != "Notice" else None,
+        message=defect.message,
+        severity=severity,
+        effect=defect.value,
+        score=defect.value * weight,
+    )
+
+
+def _of_drift(column: ColumnReport, then: ColumnProfile, now: ColumnProfile, weight: float) -> ReportFinding:
+    effect = column.effect or 0.0
+    if then.type == "Number":
+        statistic, parts = "KolmogorovSmirnov", words.moved_number(then.numeric, now.numeric)
+    else:
+        statistic, parts = "TotalVariation", words.moved_category(then.categorical, now.categorical)
+    return ReportFinding(
+        kind=column.kind,
+        column=column.name[:63],
+        statistic=statistic,
+        value=decimal(effect),
+        threshold=decimal(column.threshold or 0.0),
+        p_value=decimal(column.p_corrected or 0.0),
+        message=words.message(column.name, *parts),
+        severity="Notice" if column.ignored else "Breach",
+        effect=effect,
+        score=effect * weight,
+    )
+
+
+def _report(
+    rows: int, settings: Settings, findings: Sequence[ReportFinding], columns: Sequence[ColumnReport]
+) -> WindowReport:
+    grave: tuple[Severity, ...] = ("Break", "Breach", "Notice")
+    ordered = sorted(findings, key=lambda f: (grave.index(f.severity), -f.score, -f.effect, f.column, f.statistic))
+    kinds = tuple(kind for kind in KINDS if any(f.kind == kind and f.severity != "Notice" for f in ordered))
+    if any(finding.severity == "Break" for finding in ordered):
+        verdict, kinds = "DataQuality", ("DataQuality",)
+    elif set(kinds) & {"DataDrift", "PredictionDrift"}:
+        verdict = "Drift"
+    else:
+        verdict = "NoDrift"
+    drifting = {f.column for f in ordered if f.kind != "DataQuality" and f.severity == "Breach"}
+    return WindowReport(
+        rows=rows,
+        verdict=verdict,
+        kinds=kinds,
+        drifted=len(drifting),
+        alpha=settings.alpha,
+        findings=tuple(ordered),
+        columns=tuple(columns),
+    )
+
+
+def _significance(test: statistics.Test) -> Significance:
+    return Significance(value=test.value, p_value=test.p_value, degrees=test.degrees or None)
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def decimal(value: float) -> str:
+    """As decimal text of at most six digits, for status."""
+    if value == 0:
+        return "0"
+    return f"{value:.3g}" if abs(value) < 0.001 else f"{value:.4f}".rstrip("0").rstrip(".")

@@ -1,0 +1,114 @@
+"""What is said about one window, whole; the termination message carries the strongest part of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from truekeep.api.common import Digest, Schema
+from truekeep.api.driftpolicy import DataDrift, Finding, FindingKind, MonitorWindow, WindowVerdict
+from truekeep.profiling.schema import Quantile
+
+SCHEMA = "truekeep.dev/window-report/v1"
+Severity = Literal["Break", "Breach", "Notice"]
+
+
+class ReportFinding(Finding):
+    """A finding with its weight. Break: the data is broken, which blocks retraining. Breach: the policy's responses
+    follow, once enough windows in a row breach. Notice: it is reported and nothing follows."""
+
+    severity: Severity
+    effect: float  # share of rows, or distance, 0 to 1
+    score: float  # what findings are ranked by: effect, times the column's share of the importance where it is known
+
+
+class Significance(Schema):
+    """A test."""
+
+    value: float
+    p_value: float
+    degrees: int | None = None
+
+
+class Statistics(Schema):
+    """Distances of a window from the reference; definitions, sources and units are with `monitor.statistics`."""
+
+    population_stability: float  # nats; numbers: of ten equal shares of the reference
+    jensen_shannon: float  # 0 to 1; numbers: likewise
+    chi_square: Significance  # cells that expect few rows are pooled; numbers: of the ten shares
+    g_test: Significance
+    kolmogorov_smirnov: Significance | None = None  # numbers
+    resolution: float | None = None  # numbers: how much the true distance may be larger
+    wasserstein: float | None = None  # numbers: in robust standard deviations (interquartile range / 1.349)
+    total_variation: float | None = None  # categories: as counted
+    corrected_total_variation: float | None = None  # categories: less sampling noise
+
+
+class Facts(Schema):
+    """A column, on one side."""
+
+    rows: int
+    values: int  # rows with a value that can be compared
+    missing: float  # share of rows that are null or NaN, or lie in files without the column
+    infinite: int = 0
+    minimum: float | None = None
+    maximum: float | None = None
+    mean: float | None = None
+    standard_deviation: float | None = None
+    quantiles: tuple[Quantile, ...] = ()
+    categories: int | None = None  # distinct values
+    unknown: float | None = None  # share of rows with a category that the reference has not
+
+
+class ColumnReport(Schema):
+    """A column, before and now."""
+
+    name: str
+    type: Literal["Number", "Category"]
+    kind: FindingKind
+    judged: bool  # for drift
+    why_not: str = ""
+    ignored: bool = False
+    drifted: bool = False
+    effect: float | None = None
+    threshold: float | None = None
+    p_value: float | None = None  # of the test that decides
+    p_corrected: float | None = None  # over all columns (Holm)
+    importance: float | None = None
+    reference: Facts
+    window: Facts
+    statistics: Statistics | None = None
+
+
+class WindowReport(Schema):
+    """The judgement on a window's profile."""
+
+    rows: int
+    verdict: Literal["NoDrift", "Drift", "DataQuality", "InsufficientData"]
+    kinds: tuple[FindingKind, ...] = ()
+    drifted: int = 0  # columns
+    alpha: float = 0.0  # probability of an alarm where nothing moved, over all columns
+    findings: tuple[ReportFinding, ...] = ()  # the strongest first
+    columns: tuple[ColumnReport, ...] = ()
+
+
+class StoredReport(Schema):
+    """A window report as it lies in the store."""
+
+    schema_: Literal["truekeep.dev/window-report/v1"] = Field(default="truekeep.dev/window-report/v1", alias="schema")
+    namespace: str
+    model: str
+    policy: str
+    policy_uid: str
+    artifact_digest: Digest
+    window: WindowVerdict
+    settings: DataDrift
+    cut: MonitorWindow
+    judged_at: datetime
+    closed_by: Literal["NewestEvent", "Idle"]
+    files: int
+    skipped: tuple[str, ...] = ()  # files that could not be read, and why; the first 20
+    skipped_files: int = 0
+    report: WindowReport
