@@ -89,6 +89,8 @@ def wish(observed: ModelObserved, settled: bool, settings: Settings) -> Wish:
     floor = status.active.revision if status.active else 0
     refused: Target | None = None
     for number in sorted((number for number in known if number >= floor), reverse=True):
+        if number == floor and refused is not None:
+            break  # the new revision failed: the live one is not put at risk with the same change
         target = _target(observed, known[number], key)
         if not is_rejected(observed, target, settings):
             return Wish(target, refused)

@@ -1,0 +1,123 @@
+"""From any state that people, pods and crashes can bring about, repeated looks come to rest and then write nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.unit.domain.world import World, spec
+from truekeep.api.names import ANNOTATION_RETRAIN
+from truekeep.domain.observed import Traffic
+from truekeep.domain.run import finished
+
+SPECS = (
+    spec(),
+    spec(seed=1),
+    spec(seed=2, serving={"replicas": 3}),
+    spec(serving={"replicas": 1, "connectionMaxAgeSeconds": 5}),
+    spec(serving={"rollout": {"strategy": "BlueGreen"}, "rollbackWindowSeconds": 0}),
+    spec(
+        serving={
+            "rollout": {
+                "steps": [{"weightPercent": 10, "durationSeconds": 5}, {"weightPercent": 50, "durationSeconds": 5}]
+            }
+        }
+    ),
+    spec(serving={"pinnedRevision": 1}),
+    spec(serving={"pinnedRevision": 4}),
+    spec(seed=1, serving={"replicas": 0}),
+)
+REASONS = ("Succeeded", "Succeeded", "Succeeded", "DataInvalid", "GatesFailed", "ChampionKept", "StoreUnreachable")
+
+actions = st.one_of(
+    st.tuples(st.just("look"), st.none() | st.integers(0, 4)),
+    st.tuples(st.just("look"), st.none()),
+    st.tuples(st.just("pods"), st.none()),
+    st.tuples(st.just("time"), st.sampled_from([1, 6, 12, 61, 700])),
+    st.tuples(st.just("job"), st.sampled_from(REASONS)),
+    st.tuples(st.just("oom"), st.none()),
+    st.tuples(st.just("lose pods"), st.none()),
+    st.tuples(st.just("spec"), st.integers(0, len(SPECS) - 1)),
+    st.tuples(st.just("retrain"), st.sampled_from("xyz")),
+    st.tuples(st.just("external"), st.sampled_from("abc")),
+    st.tuples(st.just("windows"), st.integers(6, 20)),
+    st.tuples(st.just("sick"), st.booleans()),
+    st.tuples(st.just("errors"), st.booleans()),
+    st.tuples(st.just("delete deployment"), st.none()),
+    st.tuples(st.just("touch deployment"), st.none()),
+    st.tuples(st.just("delete job"), st.none()),
+)
+
+
+def act(world: World, kind: str, value: object) -> None:
+    newest = max(world.deployments.values(), key=lambda d: (d.revision, d.meta.name), default=None)
+    match kind:
+        case "look":
+            world.reconcile(stop_after=value)
+        case "pods":
+            world.settle_pods()
+        case "time":
+            world.pass_time(value)
+        case "job":
+            for name in list(world.jobs):
+                world.end_job(name, value, digest=name)
+        case "oom":
+            for name in list(world.jobs):
+                world.end_job(name, exit_code=137, exit_reason="OOMKilled")
+        case "lose pods":
+            world.jobs = {name: replace(job, pods=()) for name, job in world.jobs.items()}
+        case "delete job":
+            world.jobs.clear()
+        case "spec":
+            world.change(SPECS[value])
+        case "retrain":
+            world.annotations = {ANNOTATION_RETRAIN: value}
+        case "external":
+            if value not in world.runs:
+                world.external_run(value)
+        case "windows":
+            if world.status.active is not None:
+                world.report(value, value + 1)
+        case "sick" if newest is not None:
+            world.healthy[newest.meta.name] = not value
+            world.settle_pods()
+        case "errors" if newest is not None:
+            others = dict.fromkeys(world.deployments, Traffic(100, 0))
+            world.traffic = {**others, newest.meta.name: Traffic(100, 50)} if value else None
+        case "delete deployment" if newest is not None:
+            del world.deployments[newest.meta.name]
+        case "touch deployment" if newest is not None:
+            world.deployments[newest.meta.name] = replace(newest, intact=False, replicas=newest.replicas + 1)
+
+
+@given(st.lists(actions, max_size=40))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_it_comes_to_rest_and_then_writes_nothing(script: list[tuple[str, object]]) -> None:
+    world = World()
+    world.watch()
+    for kind, value in script:
+        before = world.status.latest_revision
+        act(world, kind, value)
+        assert world.status.latest_revision >= before
+    # From here on the world is kind: pods get ready, runs succeed.
+    world.healthy.clear()
+    world.traffic = None
+    world.calm(rounds=400, quiet_rounds=40, step=20)
+    assert world.reconcile() == 0
+
+    assert all(finished(run) for run in world.runs.values())
+    numbers = [run.status.revision for run in world.runs.values() if run.status.revision]
+    assert len(numbers) == len(set(numbers)), "a revision number was given twice"
+    assert world.status.candidate is None
+    if numbers and world.spec.serving.replicas:
+        assert world.status.active is not None or world.status.rejected or world.spec.serving.pinned_revision
+    causes = [
+        (run.spec.trigger.policy.revision, run.spec.trigger.policy.window_end)
+        for run in world.runs.values()
+        if run.spec.trigger.policy
+    ]
+    assert len(causes) == len(set(causes)), "a breach was answered twice"
+    values = [run.spec.trigger.value for run in world.runs.values() if run.spec.trigger.type == "Manual"]
+    assert len(values) == len(set(values)), "an annotation was answered twice"

@@ -1,0 +1,337 @@
+"""A small world that carries plans out, as a cluster would: Deployments get pods, Jobs end, time passes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from truekeep.api.driftpolicy import DriftPolicySpec, DriftPolicyStatus, WindowVerdict
+from truekeep.api.model import ModelSpec, ModelStatus
+from truekeep.api.names import ANNOTATION_FINGERPRINT, ANNOTATION_GENERATION, serving_selector
+from truekeep.api.trainingrun import TrainingRunSpec, TrainingRunStatus
+from truekeep.contract.results import MonitorResult, TrainResult
+from truekeep.domain import model as model_domain
+from truekeep.domain import policy as policy_domain
+from truekeep.domain import run as run_domain
+from truekeep.domain.fingerprints import training_fingerprint
+from truekeep.domain.observed import (
+    DeploymentView,
+    JobView,
+    Meta,
+    ModelObserved,
+    ModelView,
+    PodView,
+    PolicyObserved,
+    PolicyView,
+    RunObserved,
+    RunView,
+    ServiceView,
+    Traffic,
+)
+from truekeep.domain.plan import DeploymentIntent, ModelPlan, Note, Settings
+
+START = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
+SETTINGS = Settings()
+SPEC = {
+    "store": {"s3": {"uri": "s3://models/", "credentialsSecretRef": {"name": "lake"}}},
+    "data": {
+        "source": {"s3": {"uri": "s3://lake/flights/"}},
+        "timeColumn": "at",
+        "key": "id",
+        "label": {"column": "late"},
+        "features": [{"name": "hour", "type": "Number"}, {"name": "carrier", "type": "Category"}],
+    },
+    "training": {"recipe": {"estimator": "sklearn.linear_model.LogisticRegression"}},
+    "evaluation": {"gates": [{"name": "auc", "metric": "roc_auc", "minimum": "0.6"}]},
+    "serving": {
+        "replicas": 2,
+        "rollout": {"steps": [{"weightPercent": 33, "durationSeconds": 10}], "minRequests": 5},
+        "rollbackWindowSeconds": 60,
+        "capture": {"s3": {"uri": "s3://lake/captures/"}},
+    },
+}
+POLICY = {
+    "modelRef": {"name": "m"},
+    "schedule": "* * * * *",
+    "window": {"hours": 24},
+    "responses": [{"on": "DataDrift", "action": "Retrain"}, {"on": "DataQuality", "action": "Alert"}],
+    "consecutiveWindows": 2,
+    "cooldownSeconds": 100,
+    "maxRunsPerWeek": 2,
+}
+
+
+def spec(**changes: object) -> ModelSpec:
+    """The spec with some of its serving or training fields changed: `serving={…}`, `seed=3`."""
+    base = {key: dict(value) if isinstance(value, dict) else value for key, value in SPEC.items()}
+    seed = changes.pop("seed", None)
+    if seed is not None:
+        base["training"] = {"recipe": {**SPEC["training"]["recipe"], "seed": seed}}
+    for section, fields in changes.items():
+        base[section] = {**SPEC[section], **fields}
+    return ModelSpec.model_validate(base)
+
+
+def result_message(run: RunView, fingerprint: str, reason: str = "Succeeded", digest: str = "a") -> str:
+    """A termination message as the trainer writes it."""
+    body: dict[str, object] = {
+        "runUid": run.meta.uid,
+        "reason": reason,
+        "message": f"it ended: {reason}",
+        "trainingFingerprint": fingerprint,
+        "metrics": [{"name": "roc_auc", "value": "0.71"}],
+    }
+    if reason == "Succeeded":
+        hexes = (digest.encode().hex() * 64)[:64]
+        body["artifact"] = {"digest": f"sha256:{hexes}", "uri": "s3://models/x/", "sizeBytes": 9}
+    return TrainResult.model_validate(body).to_message()
+
+
+@dataclass
+class World:
+    """What a cluster would hold for one Model `m`."""
+
+    spec: ModelSpec = field(default_factory=spec)
+    now: datetime = START
+    status: ModelStatus = field(default_factory=ModelStatus)
+    annotations: dict[str, str] = field(default_factory=dict)
+    generation: int = 1
+    runs: dict[str, RunView] = field(default_factory=dict)
+    jobs: dict[str, JobView] = field(default_factory=dict)
+    policy: PolicyView | None = None
+    monitor_jobs: list[JobView] = field(default_factory=list)
+    cronjob_revision: int | None = None
+    deployments: dict[str, DeploymentView] = field(default_factory=dict)
+    service: ServiceView | None = None
+    traffic: dict[str, Traffic] | None = None  # None: nobody calls; a Deployment that is left out: unreadable
+    healthy: dict[str, bool] = field(default_factory=dict)  # by Deployment: do its pods get ready? Default: yes
+    notes: list[Note] = field(default_factory=list)
+    writes: int = 0
+    jobs_made: list[str] = field(default_factory=list)
+
+    # what is there ---------------------------------------------------------------------------------------------
+
+    def meta(self, name: str, uid: str | None = None, created: datetime | None = None, generation: int = 1) -> Meta:
+        return Meta("ns", name, uid or f"uid-{name}", created or self.now, generation, annotations=self.annotations)
+
+    @property
+    def model(self) -> ModelView:
+        return ModelView(self.meta("m", created=START, generation=self.generation), self.spec, self.status)
+
+    def observed(self) -> ModelObserved:
+        return ModelObserved(
+            model=self.model,
+            runs=tuple(self.runs.values()),
+            policies=(self.policy,) if self.policy else (),
+            deployments=tuple(self.deployments.values()),
+            services=(self.service,) if self.service else (),
+            traffic=dict.fromkeys(self.deployments, Traffic()) if self.traffic is None else self.traffic,
+        )
+
+    # what people and time do -----------------------------------------------------------------------------------
+
+    def change(self, new: ModelSpec) -> None:
+        self.spec, self.generation = new, self.generation + 1
+
+    def watch(self, **changes: object) -> None:
+        self.policy = PolicyView(
+            self.meta("p"), DriftPolicySpec.model_validate({**POLICY, **changes}), DriftPolicyStatus()
+        )
+
+    def external_run(self, name: str) -> None:
+        body = TrainingRunSpec.model_validate({"modelRef": {"name": "m"}})
+        self.runs[name] = RunView(self.meta(name), body, TrainingRunStatus())
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    def settle_pods(self) -> None:
+        """Pods get ready, where their Deployment is healthy; those that ought to go linger for one round first."""
+        for name, view in self.deployments.items():
+            good = self.healthy.get(name, True)
+            pods = tuple(
+                PodView(f"{name}-{i}", view.meta.created, phase="Running", ready=True)
+                if good
+                else PodView(f"{name}-{i}", view.meta.created, exit_code=137, exit_reason="OOMKilled", restarts=3)
+                for i in range(view.replicas)
+            )
+            leaving = tuple(
+                replace(pod, ready=False, deleting=True) for pod in view.pods[view.replicas :] if not pod.deleting
+            )
+            self.deployments[name] = replace(view, pods=pods + leaving, ready=view.replicas if good else 0)
+
+    def end_job(self, name: str, reason: str = "Succeeded", digest: str = "a", **pod: object) -> None:
+        """The training pod of a run ends, with a result or as `pod` says."""
+        job, run = self.jobs.get(name), self.runs[name]
+        if job is None or job.complete or job.failed_reason:
+            return
+        if pod:
+            view = PodView(f"{name}-x", self.now, phase="Failed", **pod)
+            self.jobs[name] = replace(job, failed_reason="PodFailurePolicy", finished=self.now, pods=(view,))
+            return
+        good = reason in {"Succeeded", "GatesFailed", "ChampionKept"}
+        message = result_message(run, job.meta.annotations[ANNOTATION_FINGERPRINT], reason, digest)
+        view = PodView(f"{name}-x", self.now, exit_code=0 if good else 3, exit_message=message, finished=self.now)
+        failed = None if good else "PodFailurePolicy"
+        self.jobs[name] = replace(job, complete=good, failed_reason=failed, finished=self.now, pods=(view,))
+
+    def report(self, *days: int, verdict: str = "Drift", revision: int | None = None) -> None:
+        """A monitor reports windows, each a day of January by its number."""
+        assert self.policy is not None
+        revision = revision or (self.status.active.revision if self.status.active else 1)
+        windows = [
+            WindowVerdict.model_validate(
+                {
+                    "start": datetime(2026, 1, day, tzinfo=UTC),
+                    "end": datetime(2026, 1, day, tzinfo=UTC) + timedelta(days=1),
+                    "revision": revision,
+                    "rows": 5000,
+                    "verdict": verdict,
+                    "kinds": ["DataDrift"] if verdict == "Drift" else [],
+                    "columns": 1 if verdict == "Drift" else 0,
+                }
+            )
+            for day in sorted(days, reverse=True)
+        ]
+        finding = {"kind": "DataDrift", "column": "hour", "statistic": "ks", "value": "0.5", "threshold": "0.1"}
+        result = MonitorResult.model_validate(
+            {
+                "policyUid": self.policy.meta.uid,
+                "revision": revision,
+                "reason": "Looked",
+                "windows": windows,
+                "findings": [{**finding, "message": "`hour` moved"}] if verdict == "Drift" else [],
+            }
+        )
+        name = f"look-{len(self.monitor_jobs)}"
+        pod = PodView(name, self.now, exit_code=0, exit_message=result.to_message(), finished=self.now)
+        self.monitor_jobs.append(JobView(self.meta(name), complete=True, finished=self.now, pods=(pod,)))
+
+    # what the operator does -------------------------------------------------------------------------------------
+
+    def reconcile(self, stop_after: int | None = None) -> int:
+        """One look at everything; answers how many writes it made. stop_after: killed after so many writes."""
+        before = self.writes
+        budget = [stop_after if stop_after is not None else 10**6]
+        for step in (self._reconcile_model, self._reconcile_runs, self._reconcile_policy):
+            step(budget)
+        return self.writes - before
+
+    def _write(self, budget: list[int]) -> bool:
+        if budget[0] <= 0:
+            return False
+        budget[0] -= 1
+        self.writes += 1
+        return True
+
+    def _reconcile_model(self, budget: list[int]) -> None:
+        plan = model_domain.decide(self.observed(), SETTINGS, self.now)
+        if plan.service is not None and self._write(budget):
+            self._switch(plan)
+        for intent in plan.deployments:
+            if self._write(budget):
+                self._deploy(intent)
+        if plan.run is not None and plan.run.name not in self.runs and self._write(budget):
+            body = TrainingRunSpec.model_validate({"modelRef": {"name": "m"}, "trigger": plan.run.trigger.dump()})
+            self.runs[plan.run.name] = RunView(self.meta(plan.run.name), body, TrainingRunStatus())
+        for name in plan.delete_deployments:
+            if self._write(budget):
+                assert not self.deployments[name].pods
+                del self.deployments[name]
+        if plan.status.dump() != self.status.dump() and self._write(budget):
+            self.status = ModelStatus.model_validate_json(plan.status.model_dump_json(by_alias=True))
+            self.notes += plan.notes
+
+    def _switch(self, plan: ModelPlan) -> None:
+        assert plan.service is not None
+        name = plan.service.deployment
+        if name is not None and self.service is not None and self.spec.serving.replicas > 0:
+            chosen = self.deployments.get(name)
+            others = [d for d in self.deployments.values() if d.ready and d.meta.name != name]
+            assert (chosen and chosen.ready) or not others, f"the selector would leave ready pods for {name}"
+        if name is None:
+            allowed = {served.deployment for served in (plan.status.active, plan.status.candidate) if served}
+            strangers = [d.meta.name for d in self.deployments.values() if d.pods and d.meta.name not in allowed]
+            assert not strangers, f"the widened selector reaches {strangers}"
+        self.service = ServiceView("m", serving_selector("m", name))
+
+    def _deploy(self, intent: DeploymentIntent) -> None:
+        selected = self.service.selector if self.service else {}
+        if intent.replicas == 0 and selected == serving_selector("m", intent.name):
+            assert self.spec.serving.replicas == 0, "pods would go while the selector names them"
+        old = self.deployments.get(intent.name)
+        if old is not None:
+            self.deployments[intent.name] = replace(old, replicas=intent.replicas, intact=True)
+            return
+        self.deployments[intent.name] = DeploymentView(
+            self.meta(intent.name),
+            intent.revision,
+            intent.run,
+            intent.artifact_digest,
+            intent.serving_key,
+            SETTINGS.server_image,
+            intent.replicas,
+        )
+
+    def _reconcile_runs(self, budget: list[int]) -> None:
+        for name in sorted(self.runs):
+            run = self.runs[name]
+            siblings = tuple(other for other in self.runs.values() if other.meta.name != name)
+            plan = run_domain.decide(RunObserved(run, self.model, siblings, self.jobs.get(name)), SETTINGS, self.now)
+            if plan.create_job and name not in self.jobs and self._write(budget):
+                marks = {
+                    ANNOTATION_FINGERPRINT: training_fingerprint(self.spec),
+                    ANNOTATION_GENERATION: str(self.generation),
+                }
+                self.jobs[name] = JobView(replace(self.meta(name), annotations=marks))
+                self.jobs_made.append(name)
+            if plan.delete_job and name in self.jobs and self._write(budget):
+                del self.jobs[name]
+            if plan.status.dump() != run.status.dump() and self._write(budget):
+                status = TrainingRunStatus.model_validate_json(plan.status.model_dump_json(by_alias=True))
+                self.runs[name] = replace(run, status=status)
+                self.notes += plan.notes
+
+    def _reconcile_policy(self, budget: list[int]) -> None:
+        if self.policy is None:
+            return
+        plan = policy_domain.decide(
+            PolicyObserved(
+                self.policy,
+                self.model,
+                tuple(self.runs.values()),
+                tuple(self.monitor_jobs),
+                cronjob_intact=True if self.cronjob_revision is not None else None,
+                cronjob_revision=self.cronjob_revision,
+            ),
+            SETTINGS,
+            self.now,
+        )
+        if plan.apply_cronjob and self._write(budget):
+            self.cronjob_revision = plan.watch_revision
+        if plan.status.dump() != self.policy.status.dump() and self._write(budget):
+            status = DriftPolicyStatus.model_validate_json(plan.status.model_dump_json(by_alias=True))
+            self.policy = replace(self.policy, status=status)
+            self.notes += plan.notes
+
+    # shortcuts ---------------------------------------------------------------------------------------------------
+
+    def calm(self, rounds: int = 80, train: str = "Succeeded", quiet_rounds: int = 20, step: float = 5) -> None:
+        """Lets everything come to rest: Jobs end, pods settle, time passes, until nothing is written for a while."""
+        quiet = 0
+        for _ in range(rounds):
+            for name in list(self.jobs):
+                self.end_job(name, train, digest=name)
+            self.settle_pods()
+            quiet = quiet + 1 if self.reconcile() == 0 else 0
+            self.pass_time(step)
+            if quiet >= quiet_rounds:
+                return
+        raise AssertionError(f"no rest after {rounds} rounds")
+
+    def condition(self, kind: str) -> tuple[str, str]:
+        found = next(condition for condition in self.status.conditions if condition.type == kind)
+        return found.status, found.reason
+
+    def reasons(self) -> list[str]:
+        return [note.reason for note in self.notes]
