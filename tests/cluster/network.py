@@ -86,13 +86,23 @@ def load_modules() -> None:
             raise ClusterError(f"the kernel has no {module}, which a node needs")
 
 
-def create() -> None:
+def owner() -> str | None:
+    """The state directory of the cluster whose network is on this machine, as `create` noted it on the link."""
+    if not succeeds(["ip", "link", "show", NODE_LINK]):
+        return None
+    (link,) = _json(["ip", "-j", "link", "show", NODE_LINK])
+    return str(link.get("ifalias", "")) or None
+
+
+def create(owner: str) -> None:
+    """Set up the node's network for the cluster of the state directory `owner`."""
     for name, wanted in WANTED_SYSCTLS.items():
         file = SYSCTL / name
         floor = name.startswith("fs/")
         if file.read_text().strip() != wanted and not (floor and int(file.read_text()) >= int(wanted)):
             file.write_text(wanted)
     run(["ip", "link", "add", NODE_LINK, "type", "bridge"])
+    run(["ip", "link", "set", NODE_LINK, "alias", owner])
     run(["ip", "address", "add", f"{NODE_IP}/32", "dev", NODE_LINK])
     run(["ip", "link", "set", NODE_LINK, "up"])
     run(["ip", "route", "add", SERVICE_RANGE, "dev", NODE_LINK])
@@ -131,11 +141,6 @@ def write_cni(directory: Path, state: Path) -> None:
     }
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "10-truekeep.conflist").write_text(json.dumps(document, indent=2) + "\n")
-
-
-def exists() -> bool:
-    """Whether anything of the cluster's network is there."""
-    return bool(remains())
 
 
 def remains() -> list[str]:

@@ -76,12 +76,13 @@ class OneNode:
 
     def _make(self, tool: str) -> None:
         _require_root()
+        self._require_no_other()
         _require_place(self._layout.root)
         cgroups.require()
         wanted = packages.missing_for_node()
         builder = Builder.here()
         missing = builder.missing(binaries.ONE_NODE_MODULES)
-        left = self._has_remains()
+        left = bool(self.remains())
         steps = [Step(PACKAGES.title.format(", ".join(wanted)), PACKAGES.usual, PACKAGES.note)] if wanted else []
         steps += [CLEAN] if left else []
         steps += [module.step for module in missing]
@@ -123,7 +124,7 @@ class OneNode:
         )
         network.write_cni(layout.cni_config, layout.root / "cni")
         cgroups.create()
-        network.create()
+        network.create(str(layout.root))
         for name in ("etcd", "containerd", "kube-apiserver"):
             self._start(name, builder)
         self._wait("containerd", "containerd answers", self.images.answers, seconds=60)
@@ -173,6 +174,7 @@ class OneNode:
 
     def down(self) -> None:
         """Take away processes, mounts, links, rules, cgroups and files, whatever of them is there."""
+        self._require_no_other()
         record = Record.read(self._layout)
         self._daemons.stop()
         cgroups.kill()
@@ -192,8 +194,14 @@ class OneNode:
         found += [str(self._layout.root)] if self._layout.root.exists() else []
         return found
 
-    def _has_remains(self) -> bool:
-        return bool(self.remains())
+    def _require_no_other(self) -> None:
+        """One machine carries one cluster: links, ranges and cgroups have one name each."""
+        owner = network.owner()
+        if owner not in (None, str(self._layout.root)):
+            raise ClusterError(
+                f"this machine carries the cluster of {owner}: "
+                f"`TRUEKEEP_CLUSTER_DIR={owner} python -m tests.cluster down` takes it away"
+            )
 
 
 DAEMONS: dict[str, Callable[[Builder, Layout], Sequence[str]]] = {

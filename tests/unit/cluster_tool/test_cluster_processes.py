@@ -91,9 +91,7 @@ def test_a_daemon_that_ended_is_reported_with_its_last_words(daemons: Daemons) -
     daemons.log("talker").write_text("starting\nreading flags\nno such flag\n")
     daemon.signal(signal.SIGKILL)
     os.waitpid(daemon.pid, 0)
-    with pytest.raises(
-        ClusterError, match=r"talker ended: reading flags \| no such flag \(all of it in .*talker\.log\)"
-    ):
+    with pytest.raises(ClusterError, match=r"talker ended: reading flags \| no such flag \(all of it in "):
         daemons.require("talker")
     with pytest.raises(ClusterError, match="stranger ended: it wrote no log"):
         daemons.require("stranger")

@@ -94,9 +94,9 @@ def test_the_annotation_retrains_once() -> None:
     assert world.status.handled_retrain == "now"
 
 
-def to_canary(world: World) -> str:
-    """Brings a new revision to its first step, with traffic to read; answers its Deployment."""
-    retrain(world)
+def to_canary(world: World, cause: str = "now") -> str:
+    """Brings a new revision to its first step; answers its Deployment."""
+    retrain(world, cause)
     for _ in range(20):
         for name in list(world.jobs):
             world.end_job(name, digest=name)
@@ -125,6 +125,20 @@ def test_a_canary_that_answers_well_is_promoted_and_the_old_one_stays_warm() -> 
     world.calm()
     assert world.deployments[old].replicas == 0, "the window is over"
     assert world.condition("RolledOut") == ("True", "Promoted")
+
+
+def test_a_warm_third_revision_leaves_before_the_selector_widens() -> None:
+    world = live()
+    to_canary(world, "first")
+    for _ in range(8):
+        world.pass_time(3)
+        world.settle_pods()
+        world.reconcile()
+    assert served(world) == 2
+    third = world.status.previous.deployment
+    to_canary(world, "second")
+    assert not world.deployments[third].pods
+    assert dict(world.service.selector) == serving_selector("m")
 
 
 def test_a_canary_that_fails_its_callers_is_taken_back_and_not_tried_again() -> None:
