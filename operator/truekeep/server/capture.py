@@ -1,0 +1,261 @@
+"""Keeps what was asked and answered: a bounded buffer, emptied into Parquet files by a thread of its own.
+
+An answer costs one append. Where the store stalls, the buffer fills up and then the newest rows are dropped and
+counted: it never grows past its bound and never slows an answer. A file that could not be written is tried again with
+growing pauses until the server ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from truekeep.api import model as api
+from truekeep.contract.artifact import SignatureFeature
+from truekeep.contract.layout import CaptureName, capture_file, captures
+from truekeep.features.encode import Matrix, category_text
+from truekeep.server.limits import Limits
+from truekeep.server.logs import fields, log
+from truekeep.server.metrics import Metrics
+from truekeep.storage import StoreError
+from truekeep.storage.s3 import Bucket
+
+_TIME = pa.timestamp("us", tz="UTC")
+FIRST_PAUSE = 1.0  # seconds, after the first failure; doubles
+LONGEST_PAUSE = 15.0
+
+
+@dataclass(slots=True, frozen=True)
+class Served:
+    """One request that was answered."""
+
+    request_id: str
+    matrix: Matrix  # (rows, features), as the model saw it
+    columns: Mapping[str, Sequence[Any]]  # as the client sent them
+    probability: npt.NDArray[np.float64]
+    prediction: npt.NDArray[np.int64]
+    received: int  # microseconds since 1970
+    event_times: Sequence[int | None] | None  # likewise, one a row
+    keys: Sequence[str | None] | None
+    size: int  # bytes of the request, which stand for the memory that it takes
+
+
+@dataclass(frozen=True)
+class Source:
+    """Who captures: what every row says besides its values."""
+
+    namespace: str
+    model: str
+    revision: int
+    pod: str
+    cut_off: float
+    features: tuple[SignatureFeature, ...]
+
+
+class Capture:
+    """The buffer and its thread."""
+
+    def __init__(
+        self,
+        settings: api.Capture,
+        source: Source,
+        limits: Limits,
+        metrics: Metrics,
+        open_bucket: Callable[[], Bucket] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._source = source
+        self._limits = limits
+        self._metrics = metrics
+        self._open = open_bucket or (lambda: Bucket.open(settings.s3, timeout_seconds=5))
+        self._kept = tuple(
+            (position, feature) for position, feature in enumerate(source.features) if feature.name not in settings.drop
+        )
+        self._texts = tuple(feature.name for _, feature in self._kept if feature.type == "Category")
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._closing = False
+        self._waiting: deque[Served] = deque()
+        self._rows = 0  # waiting, and in the file that is being written
+        self._bytes = 0
+        self._sequence = 0
+        self._full_since: float | None = None
+        self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def buffered_rows(self) -> int:
+        """Rows that are not written yet."""
+        return self._rows
+
+    def offer(self, served: Served) -> None:
+        """Take the request if its id is sampled and there is room."""
+        if not sampled(served.request_id, self._settings.fraction_percent):
+            return
+        rows = len(served.matrix)
+        # Only what is to be stored is kept: not the columns that the Model drops, nor those the matrix has already.
+        columns = {name: served.columns[name] for name in self._texts}
+        kept = Served(
+            served.request_id, served.matrix, columns, served.probability, served.prediction, served.received,
+            served.event_times, served.keys, served.size,
+        )  # fmt: skip
+        with self._lock:
+            full = (
+                self._rows + rows > self._limits.capture_rows or self._bytes + served.size > self._limits.capture_bytes
+            )
+            if not full:
+                self._waiting.append(kept)
+                self._rows += rows
+                self._bytes += served.size
+        if full:
+            self._metrics.capture_dropped.inc(rows)
+            self._say_full()
+        elif self._rows >= self._limits.capture_flush_rows and not self._wake.is_set():
+            self._wake.set()
+
+    def close(self, seconds: float) -> None:
+        """Write what waits, for at most so long; what is left then is counted as dropped."""
+        self._closing = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+        if self._rows:
+            self._metrics.capture_dropped.inc(self._rows)
+            log.warning("captured rows were lost at the end", extra=fields(rows=self._rows))
+
+    def _say_full(self) -> None:
+        if self._full_since is None:
+            self._full_since = time.monotonic()
+            log.warning(
+                "the capture buffer is full, new rows are dropped until the store takes the old ones",
+                extra=fields(rows=self._rows, limit=self._limits.capture_rows, uri=self._settings.s3.uri),
+            )
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait(self._settings.flush_seconds)
+            self._wake.clear()
+            while batch := self._take():
+                if not self._deliver(batch):
+                    return
+                if self._rows < self._limits.capture_flush_rows and not self._closing:
+                    break
+            if self._closing and not self._waiting:
+                return
+
+    def _take(self) -> list[Served]:
+        batch: list[Served] = []
+        rows = 0
+        with self._lock:
+            while self._waiting and rows < self._limits.capture_flush_rows:
+                batch.append(self._waiting.popleft())
+                rows += len(batch[-1].matrix)
+        return batch
+
+    def _deliver(self, batch: list[Served]) -> bool:
+        """Write the file, however often it takes. False where the server ended before it was written."""
+        rows = sum(len(served.matrix) for served in batch)
+        try:
+            content, first, last = self._file(batch)
+        except (pa.ArrowException, ValueError, TypeError):  # our own fault; holding on to it would block all others
+            log.exception("captured rows can't be written as Parquet and are dropped", extra=fields(rows=rows))
+            self._metrics.capture_dropped.inc(rows)
+            self._release(batch, rows)
+            return True
+        received = datetime.fromtimestamp(batch[0].received / 1e6, UTC)
+        pause, tried = FIRST_PAUSE, False
+        while True:
+            name = CaptureName(first // 1000, last // 1000, self._source.pod, self._sequence)
+            key = captures(self._source.namespace, self._source.model) + capture_file(
+                self._source.revision, received, name
+            )
+            try:
+                written = self._open().put(key, content, only_if_absent=True)
+            except StoreError as error:
+                self._metrics.capture_failures.inc()
+                log.warning("captured rows could not be written", extra=fields(rows=rows, key=key, reason=str(error)))
+                if self._closing:
+                    return False
+                tried = True
+                self._pause(pause)
+                pause = min(pause * 2, LONGEST_PAUSE)
+                continue
+            self._sequence += 1
+            # There already: by our own earlier try, whose answer was lost; or by this pod before it was restarted.
+            if written or tried:
+                self._metrics.captured.inc(rows)
+                self._release(batch, rows)
+                return True
+
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self._closing and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 0.2))  # the event also says "many rows", which is no reason to hurry here
+
+    def _release(self, batch: list[Served], rows: int) -> None:
+        with self._lock:
+            self._rows -= rows
+            self._bytes -= sum(served.size for served in batch)
+        if self._full_since is not None:
+            log.info(
+                "the capture buffer has room again", extra=fields(seconds=round(time.monotonic() - self._full_since, 1))
+            )
+            self._full_since = None
+
+    def _file(self, batch: Sequence[Served]) -> tuple[bytes, int, int]:
+        """A Parquet file of the rows, and its first and last event time (microseconds since 1970)."""
+        counts = [len(served.matrix) for served in batch]
+        rows = sum(counts)
+        matrix = np.concatenate([served.matrix for served in batch])
+        received = np.repeat(np.array([served.received for served in batch], dtype=np.int64), counts)
+        times: list[int | None] = []
+        keys: list[str | None] = []
+        for served, count in zip(batch, counts, strict=True):
+            times.extend(served.event_times or [None] * count)
+            keys.extend(served.keys or [None] * count)
+        event_time = pa.array(times, pa.int64())
+        event = np.where(event_time.is_null(), received, event_time.fill_null(0))
+        columns: dict[str, Any] = {
+            "truekeep.request_id": pa.array(
+                [served.request_id for served, count in zip(batch, counts, strict=True) for _ in range(count)],
+                pa.string(),
+            ),
+            "truekeep.row": pa.array(np.concatenate([np.arange(count, dtype=np.int32) for count in counts])),
+            "truekeep.revision": pa.array(np.full(rows, self._source.revision, dtype=np.int32)),
+            "truekeep.received_at": pa.array(received).cast(_TIME),
+            "truekeep.event_time": event_time.cast(_TIME),
+            "truekeep.key": pa.array(keys, pa.string()),
+            "truekeep.probability": pa.array(np.concatenate([served.probability for served in batch])),
+            "truekeep.prediction": pa.array(np.concatenate([served.prediction for served in batch])),
+            "truekeep.cut_off": pa.array(np.full(rows, self._source.cut_off)),
+        }
+        for position, feature in self._kept:
+            if feature.type == "Number":
+                columns[feature.name] = pa.array(matrix[:, position], from_pandas=True)  # NaN as null
+            else:
+                texts = [category_text(value) for served in batch for value in served.columns[feature.name]]
+                columns[feature.name] = pa.array(texts, pa.string())
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table(columns), sink, compression="zstd")
+        return sink.getvalue().to_pybytes(), int(event.min()), int(event.max())
+
+
+def sampled(request_id: str, percent: int) -> bool:
+    """Whether a request belongs to the sample; the same id gives the same answer everywhere."""
+    if percent >= 100:
+        return True
+    digest = hashlib.blake2b(request_id.encode("utf-8", "surrogatepass"), digest_size=4).digest()
+    return int.from_bytes(digest) % 100 < percent

@@ -1,0 +1,199 @@
+"""Deadlines, a bounded age and a graceful end for every connection.
+
+uvicorn has no deadline for a header, a body or a client that does not read; and it closes idle connections at once
+when it stops, also the one on which a request is just arriving. Here a sweep looks after all connections twice a
+second, which costs a request nothing but a few time stamps.
+
+A connection that reached its age is closed *after* an answer that said `Connection: close`, so that the client knows;
+it is closed while idle only after it was idle for long, because a request may be on its way (HTTP/1.1 has no way to
+say goodbye on an idle connection). The same holds while draining after SIGTERM: new connections and requests are still
+answered, each answer says `Connection: close`, and the end is when nobody is left, or at a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from truekeep.server.limits import Limits
+from truekeep.server.protocol import error_body
+
+SWEEP_SECONDS = 0.5
+
+# What a connection waits for.
+FIRST, IDLE, HEADER, BODY, ANSWER, GONE = range(6)
+
+
+class Keeper:
+    """Knows all connections of a server and ends them."""
+
+    def __init__(self, limits: Limits, max_age_seconds: float) -> None:
+        self.limits = limits
+        self.max_age_seconds = max_age_seconds
+        self.connections: set[Connection] = set()
+        self.draining_since: float | None = None
+
+    def age(self) -> float:
+        """How old one connection may become, in seconds: 75 to 100 % of the maximum, so that those that were opened
+        together are not closed together."""
+        return self.max_age_seconds * random.uniform(0.75, 1.0)
+
+    async def sweep_for_ever(self) -> None:
+        """Look after all connections until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self.sweep(time.monotonic())
+
+    def sweep(self, now: float) -> None:
+        """End what is over its time."""
+        for connection in list(self.connections):
+            connection.look(now)
+
+    def start_draining(self) -> None:
+        """From now on every answer says goodbye, those that are under way included."""
+        if self.draining_since is None:
+            self.draining_since = time.monotonic()
+            for connection in self.connections:
+                connection.say_goodbye()
+
+    async def drained(self) -> bool:
+        """Wait until nobody is left. False where the deadline came first."""
+        assert self.draining_since is not None
+        while True:
+            elapsed = time.monotonic() - self.draining_since
+            if elapsed >= self.limits.drain_seconds:
+                return not self.connections
+            if elapsed >= self.limits.drain_linger_seconds and not self.connections:
+                return True
+            await asyncio.sleep(0.02)
+
+
+class Connection(HttpToolsProtocol):
+    """One client's connection."""
+
+    def __init__(self, *, keeper: Keeper, **uvicorn: Any) -> None:
+        super().__init__(**uvicorn)
+        self._keeper = keeper
+        self._limits = keeper.limits
+        self._phase = FIRST
+        self._since = self._expires = 0.0
+        self._header_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._since = time.monotonic()
+        self._expires = self._since + self._keeper.age()
+        if len(self._keeper.connections) >= self._limits.connections:
+            self._phase = GONE
+            transport.abort()
+            return
+        self._keeper.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._keeper.connections.discard(self)
+        self._phase = GONE
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        # What is not parsed yet is held by the parser, so that is what a header without end must be measured by.
+        if self._phase in (FIRST, IDLE, HEADER):
+            self._header_bytes += len(data)
+        super().data_received(data)
+        if self._phase == HEADER and self._header_bytes > self._limits.header_bytes:
+            self._refuse(431, f"the header is larger than {self._limits.header_bytes} bytes; send less in it")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._enter(HEADER)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        if len(self.headers) > 100:
+            raise httptools.HttpParserError("more than 100 header fields")
+
+    def on_headers_complete(self) -> None:
+        self._enter(BODY)
+        self._header_bytes = 0
+        super().on_headers_complete()
+        if self._since >= self._expires or self._keeper.draining_since is not None:
+            self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._enter(IDLE if self.cycle.response_complete else ANSWER)
+
+    def on_response_complete(self) -> None:
+        # As uvicorn's, without its keep-alive timer: the sweep does that.
+        self.server_state.total_requests += 1
+        if self._phase == ANSWER:
+            self._enter(IDLE)
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            if self._keeper.draining_since is not None:
+                cycle.keep_alive = False
+            self._phase = BODY if cycle.more_body else ANSWER
+            self._start_asgi_task(cycle, app)
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, f"{msg} Send HTTP/1.1.")
+
+    def say_goodbye(self) -> None:
+        """Make the answer that is under way the last one."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+
+    def look(self, now: float) -> None:
+        """End the connection where it is over its time."""
+        limits, waited = self._limits, now - self._since
+        if self.transport.is_closing():  # the answer is written, the client does not take it
+            if waited > limits.write_seconds:
+                self.transport.abort()
+        elif self._phase == HEADER:
+            if waited > limits.header_seconds:
+                self._refuse(408, f"the header did not arrive within {limits.header_seconds:g} s")
+        elif self._phase == BODY:
+            if waited > limits.body_seconds:
+                self._refuse(
+                    408, f"the body did not arrive within {limits.body_seconds:g} s; send it faster or split it"
+                )
+        elif self._phase == ANSWER:
+            if self.flow.write_paused and waited > limits.write_seconds:
+                self.transport.abort()
+        elif self._idle_too_long(now, waited):
+            self.transport.close()
+
+    def _idle_too_long(self, now: float, waited: float) -> bool:
+        limits = self._limits
+        since = self._keeper.draining_since
+        if since is not None and now - since > limits.drain_idle_seconds and waited > 1:
+            return True
+        if self._phase == FIRST:
+            return waited > limits.first_byte_seconds
+        return waited > limits.idle_seconds and now > self._expires
+
+    def _enter(self, phase: int) -> None:
+        self._phase = phase
+        self._since = time.monotonic()
+
+    def _refuse(self, status: int, message: str) -> None:
+        """Answer without the application, and close. Silently where an earlier answer is still under way, or this
+        request was answered before its body was there."""
+        if self.transport.is_closing():
+            return
+        waits_for_body = self._phase == BODY and not self.pipeline and not self.cycle.response_started
+        if self.cycle is None or self.cycle.response_complete or waits_for_body:
+            body = error_body(message)
+            self.transport.write(
+                STATUS_LINE[status]
+                + b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+                + body
+            )
+        self.transport.close()

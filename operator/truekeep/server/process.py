@@ -1,0 +1,245 @@
+"""The life of a server process: listen, load, prove, answer, and on SIGTERM drain and flush."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import uvicorn
+
+from truekeep.contract.requests import (
+    DEFAULT_TERMINATION_LOG,
+    SERVER_PORT,
+    TERMINATION_LIMIT,
+    TERMINATION_LOG_ENV,
+    ServeRequest,
+)
+from truekeep.contract.results import EXIT_INPUT, EXIT_OUTSIDE
+from truekeep.server.app import Application
+from truekeep.server.capture import Capture, Source
+from truekeep.server.connections import Connection, Keeper
+from truekeep.server.limits import Limits
+from truekeep.server.load import LoadedModel, ModelInvalidError, fetch, load
+from truekeep.server.logs import fields, log
+from truekeep.server.metrics import Metrics
+from truekeep.storage import StoreError
+
+T = TypeVar("T")
+PORT_ENV = "TRUEKEEP_SERVER_PORT"
+
+
+class Server(uvicorn.Server):
+    """uvicorn, but a signal only says "drain", and the end waits for every connection."""
+
+    def __init__(self, config: uvicorn.Config, keeper: Keeper, told_to_stop: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._keeper = keeper
+        self._told_to_stop = told_to_stop
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Of SIGTERM and SIGINT; the second SIGINT ends at once. (uvicorn's own would raise the signal again at the
+        end, and a drained server would exit with 143.)"""
+        if sig == signal.SIGINT and self._keeper.draining_since is not None:
+            self.should_exit = self.force_exit = True
+        else:
+            self._told_to_stop()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening, then let those who came at the last moment have their answer."""
+        for server in self.servers:
+            server.close()
+        end = time.monotonic() + 1.0
+        while self._keeper.connections and time.monotonic() < end and not self.force_exit:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await super().shutdown(sockets)
+
+
+class Process:
+    """One server."""
+
+    def __init__(self, request: ServeRequest, limits: Limits, started: float) -> None:
+        self._request = request
+        self._limits = limits
+        self._started = started
+        self._exit_code = 0
+        self._metrics = Metrics()
+        self._keeper = Keeper(limits, request.connection_max_age_seconds)
+        self._app = Application(request, limits, self._metrics)
+        self._metrics.watch(
+            connections=lambda: len(self._keeper.connections),
+            in_flight=lambda: self._app.in_flight,
+            buffered=self._app.buffered_rows,
+            ready=lambda: self._app.ready,
+        )
+
+    async def run(self) -> int:
+        """Serve until told to stop; the exit code."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        listener = _listener(int(os.environ.get(PORT_ENV, SERVER_PORT)))
+        config = uvicorn.Config(
+            self._app,
+            http=functools.partial(Connection, keeper=self._keeper),  # type: ignore[arg-type]
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=2,
+        )
+        server = Server(config, self._keeper, lambda: loop.call_soon_threadsafe(stop.set))
+        tasks = [
+            asyncio.create_task(self._load(server)),
+            asyncio.create_task(self._drain(stop, server)),
+            asyncio.create_task(self._keeper.sweep_for_ever()),
+        ]
+        log.info("listening", extra=fields(port=listener.getsockname()[1]))
+        await server.serve(sockets=[listener])
+        for task in tasks:
+            task.cancel()
+        if self._app.capture is not None:
+            await asyncio.to_thread(self._app.capture.close, self._limits.capture_close_seconds)
+        log.info("stopped", extra=fields(exit_code=self._exit_code))
+        return self._exit_code
+
+    async def _load(self, server: Server) -> None:
+        """Fetch, prove and serve the model, or end the process with the reason."""
+        try:
+            warm = asyncio.create_task(_in_thread(_import_scikit_learn))
+            files = await _in_thread(functools.partial(fetch, self._request, self._limits.load_seconds))
+            await warm
+            model = await _in_thread(functools.partial(load, files))
+        except ModelInvalidError as error:
+            self._fail(server, EXIT_INPUT, "the artifact is invalid", str(error))
+            return
+        except StoreError as error:
+            self._fail(server, EXIT_OUTSIDE, "the store did not answer in time", str(error))
+            return
+        except Exception as error:
+            log.exception("loading failed")
+            self._fail(server, 1, "loading failed", f"{type(error).__name__}: {error}")
+            return
+        del files
+        self._app.serve(model, self._capture(model))
+        gc.collect()
+        gc.freeze()  # some 300,000 objects of libraries and model: no later collection need look at them
+        seconds = time.time() - self._started
+        self._metrics.self_test.set(1)
+        self._metrics.self_test_difference.set(model.self_test_difference)
+        self._metrics.load_seconds.set(seconds)
+        self._metrics.artifact.labels(
+            namespace=self._request.namespace,
+            model=self._request.model,
+            revision=str(self._request.revision),
+            digest=self._request.artifact_digest,
+            estimator=model.signature.estimator,
+            format=model.format,
+        ).set(1)
+        log.info(
+            "ready",
+            extra=fields(
+                seconds=round(seconds, 2),
+                digest=self._request.artifact_digest,
+                estimator=model.signature.estimator,
+                examples=len(model.signature.examples),
+                largest_difference=model.self_test_difference,
+                milliseconds_a_call=round(model.cost.call * 1e3, 3),
+                microseconds_a_row=round(model.cost.row * 1e6, 2),
+            ),
+        )
+
+    def _capture(self, model: LoadedModel) -> Capture | None:
+        settings = self._request.capture
+        if settings is None or settings.fraction_percent == 0:
+            return None
+        source = Source(
+            namespace=self._request.namespace,
+            model=self._request.model,
+            revision=self._request.revision,
+            pod=socket.gethostname().replace("_", "-")[:63],
+            cut_off=model.signature.cut_off,
+            features=tuple(model.signature.features),
+        )
+        capture = Capture(settings, source, self._limits, self._metrics)
+        capture.start()
+        return capture
+
+    async def _drain(self, stop: asyncio.Event, server: Server) -> None:
+        await stop.wait()
+        log.info("draining", extra=fields(connections=len(self._keeper.connections), in_flight=self._app.in_flight))
+        served = self._app.ready
+        self._app.draining = True
+        self._keeper.start_draining()
+        if served and not await self._keeper.drained():
+            log.warning("drained only in part", extra=fields(connections=len(self._keeper.connections)))
+        server.should_exit = True
+
+    def _fail(self, server: Server, code: int, what: str, reason: str) -> None:
+        log.error(what, extra=fields(reason=reason, exit_code=code))
+        last_words(reason)
+        self._exit_code = code
+        server.should_exit = True
+
+
+def last_words(message: str) -> None:
+    """Leave the reason where Kubernetes shows it."""
+    path = Path(os.environ.get(TERMINATION_LOG_ENV, DEFAULT_TERMINATION_LOG))
+    try:
+        path.write_bytes(message.encode()[:TERMINATION_LIMIT])
+    except OSError as error:  # outside of Kubernetes there is no such file
+        log.warning("the termination message could not be written", extra=fields(path=str(path), reason=str(error)))
+
+
+def _listener(port: int) -> socket.socket:
+    """A socket for IPv4 and IPv6 where there is IPv6, else for IPv4."""
+    backlog = 2048
+    if socket.has_dualstack_ipv6():
+        try:
+            return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=backlog)
+        except OSError:  # compiled in, but switched off
+            pass
+    return socket.create_server(("0.0.0.0", port), backlog=backlog)
+
+
+def _import_scikit_learn() -> None:
+    """The slow half of starting, while the artifact is on its way."""
+    import skops.io  # noqa: F401
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Run in a daemon thread, which the end of the process does not wait for."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:
+            loop.call_soon_threadsafe(_settle, future, None, error)
+        else:
+            loop.call_soon_threadsafe(_settle, future, result, None)
+
+    threading.Thread(target=run, daemon=True).start()
+    return await future
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
