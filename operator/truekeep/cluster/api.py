@@ -1,0 +1,191 @@
+"""Calls to the API server: typed, thin, each with a timeout. Objects are plain JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import aiohttp
+from kubernetes.aio import client, config
+from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.dynamic import DynamicClient
+from kubernetes.aio.dynamic import Resource as DynamicResource
+
+from truekeep.api.names import FIELD_MANAGER
+from truekeep.cluster.errors import (
+    AlreadyExists,
+    ClusterError,
+    Conflict,
+    NotFound,
+    Refused,
+    Unavailable,
+)
+from truekeep.cluster.kinds import ALL, Kind
+
+Json = dict[str, Any]
+Call = Callable[..., Awaitable[Any]]
+TIMEOUT_SECONDS = 10.0
+LEASE_TIMEOUT_SECONDS = 3.0
+CONNECTIONS = 32
+
+
+async def connect() -> client.ApiClient:
+    """A client with the pod's service account, or, outside of a cluster, with the kubeconfig's current context."""
+    configuration = client.Configuration(connection_pool_maxsize=CONNECTIONS)
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    else:
+        await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    return client.ApiClient(configuration)
+
+
+class Api:
+    """The API server.
+
+    `may_write` is asked before every write and raises NotLeader where nothing may be written; `wrote` hears of every
+    write that was done: verb and kind."""
+
+    def __init__(
+        self,
+        api_client: client.ApiClient,
+        may_write: Callable[[], None] = lambda: None,
+        wrote: Callable[[str, str], None] = lambda verb, kind: None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
+        dynamic = DynamicClient(api_client)  # type: ignore[no-untyped-call]
+        self._resources = {kind: _resource(kind, dynamic) for kind in ALL}
+        self._client = api_client
+        self._may_write = may_write
+        self._wrote = wrote
+        self._timeout = timeout_seconds
+
+    def for_lease(self) -> Api:
+        """The same API server, for what a standby must write, too, and soon: the Lease."""
+        return Api(self._client, wrote=self._wrote, timeout_seconds=LEASE_TIMEOUT_SECONDS)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()  # type: ignore[no-untyped-call]
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
+        """One object as it is now, or None."""
+        call = self._resources[kind].get
+        with suppress(NotFound):
+            return await self._call(f"get {kind.kind} {namespace}/{name}", call, namespace=namespace, name=name)
+        return None
+
+    async def list(
+        self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None, fields: str | None = None
+    ) -> list[Json]:
+        """All objects as they are now (never from a cache), in one namespace or, for None, in all."""
+        selector = ",".join(f"{key}={value}" for key, value in sorted((labels or {}).items())) or None
+        found: list[Json] = []
+        more: str | None = None
+        while True:
+            page = await self._call(
+                f"list {kind.plural} in {namespace or 'all namespaces'}",
+                self._resources[kind].get,
+                namespace=namespace,
+                label_selector=selector,
+                field_selector=fields,
+                limit=500,
+                _continue=more,
+            )
+            found += [{"apiVersion": kind.api_version, "kind": kind.kind, **item} for item in page.get("items") or []]
+            more = (page.get("metadata") or {}).get("continue")
+            if not more:
+                return found
+
+    async def create(self, kind: Kind, manifest: Json) -> Json:
+        """Create an object. AlreadyExists where there is one of this name."""
+        call = self._resources[kind].create
+        return await self._write("create", kind, manifest, call, body=manifest, field_manager=FIELD_MANAGER)
+
+    async def apply(self, kind: Kind, manifest: Json) -> Json:
+        """Server-side apply: what the manifest says holds afterwards, and what others say of the rest stays."""
+        call = self._resources[kind].server_side_apply
+        what = {"body": manifest, "field_manager": FIELD_MANAGER, "force_conflicts": True}
+        return await self._write("apply", kind, manifest, call, **what)
+
+    async def apply_status(self, kind: Kind, namespace: str, name: str, resource_version: str, status: Json) -> Json:
+        """Server-side apply of a whole status. Conflict where the object is no longer as it was read."""
+        metadata = {"namespace": namespace, "name": name, "resourceVersion": resource_version}
+        body = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, "status": status}
+        call = self._resources[kind].subresources["status"].server_side_apply
+        what = {"body": body, "field_manager": FIELD_MANAGER, "force_conflicts": True}
+        return await self._write("status", kind, body, call, **what)
+
+    async def replace(self, kind: Kind, manifest: Json) -> Json:
+        """Put an object in place of the one that was read. Conflict where it changed meanwhile."""
+        return await self._write("replace", kind, manifest, self._resources[kind].replace, body=manifest)
+
+    async def delete(self, kind: Kind, namespace: str, name: str, uid: str | None = None) -> bool:
+        """Delete an object, what it owns in the background. False where there was none (or not with this uid)."""
+        body: Json = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if uid:
+            body["preconditions"] = {"uid": uid}
+        manifest = {"metadata": {"namespace": namespace, "name": name}}
+        try:
+            await self._write("delete", kind, manifest, self._resources[kind].delete, name=name, body=body)
+        except (NotFound, Conflict):
+            return False
+        return True
+
+    async def _write(self, verb: str, kind: Kind, manifest: Json, call: Call, **keywords: Any) -> Json:
+        self._may_write()
+        namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+        answer = await self._call(f"{verb} {kind.kind} {namespace}/{name}", call, namespace=namespace, **keywords)
+        self._wrote(verb, kind.kind)
+        return answer
+
+    async def _call(self, what: str, call: Call, **keywords: Any) -> Json:
+        try:
+            async with asyncio.timeout(self._timeout):
+                response = await call(serialize=False, **keywords)
+                answer: Json = await response.json()
+        except ApiException as error:
+            raise _translated(what, error) from error
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise Unavailable(f"{what}: no answer from the API server: {error or type(error).__name__}") from error
+        return answer
+
+
+def _resource(kind: Kind, dynamic: DynamicClient) -> DynamicResource:
+    described: Json = {
+        "prefix": "apis" if kind.group else "api",
+        "group": kind.group or None,
+        "api_version": kind.version,
+        "kind": kind.kind,
+        "namespaced": True,
+    }
+    status = {"name": f"{kind.plural}/status", **described}
+    return DynamicResource(  # type: ignore[no-untyped-call]
+        name=kind.plural, client=dynamic, subresources={"status": status}, **described
+    )
+
+
+def _translated(what: str, error: ApiException) -> ClusterError:
+    body = error.body.decode() if isinstance(error.body, bytes) else str(error.body or "")
+    reason, message = _status(body)
+    text = f"{what}: {message or error.reason}"
+    match error.status:
+        case 404:
+            return NotFound(text)
+        case 409:
+            return AlreadyExists(text) if reason == "AlreadyExists" else Conflict(text)
+        case 400 | 403 | 405 | 413 | 422:
+            return Refused(text)
+        case _:
+            return Unavailable(f"{text} (HTTP {error.status})")
+
+
+def _status(body: str) -> tuple[str, str]:
+    """Reason and message of a `Status`, empty where the answer is none."""
+    with suppress(ValueError, AttributeError):
+        status = json.loads(body)
+        return str(status.get("reason") or ""), str(status.get("message") or "")
+    return "", ""

@@ -1,0 +1,260 @@
+"""All that decides about one object, read from the API server just now. Nothing is cached: what a stale cache shows
+can't double a run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, TypeVar
+
+from truekeep.api.names import (
+    LABEL_COMPONENT,
+    LABEL_POLICY,
+    LABEL_REVISION,
+    LABEL_RUN,
+    monitor_name,
+    serving_selector,
+)
+from truekeep.cluster import kinds
+from truekeep.cluster.api import Api
+from truekeep.cluster.kinds import Kind
+from truekeep.cluster.metrics import PodMetrics
+from truekeep.cluster.views import (
+    SpecInvalidError,
+    controller_uid,
+    deployment_of,
+    deployment_view,
+    frozen_template,
+    job_view,
+    label,
+    meta,
+    model_view,
+    owned_by,
+    pod_view,
+    policy_view,
+    run_view,
+    service_view,
+)
+from truekeep.domain.observed import (
+    DeploymentView,
+    JobView,
+    ModelObserved,
+    ModelView,
+    PodView,
+    PolicyObserved,
+    PolicyView,
+    RunObserved,
+    RunView,
+    ServiceView,
+)
+from truekeep.domain.plan import DeploymentIntent, ServiceIntent, Settings
+from truekeep.resources.compare import holds
+from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
+from truekeep.resources.services import deployment_service, stable_service
+from truekeep.resources.serving_deployment import serving_deployment
+
+Json = dict[str, Any]
+Observed = TypeVar("Observed", ModelObserved, RunObserved, PolicyObserved)
+View = TypeVar("View", RunView, PolicyView)
+# A pod that waits for its mounts says so only in events; they are asked for when it took this long.
+QUIET = timedelta(seconds=5)
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Seen(Generic[Observed]):
+    """What was observed, and the status as it is stored, to tell whether a new one is news."""
+
+    observed: Observed
+    stored_status: Mapping[str, Any] = field(default_factory=dict)
+
+
+def now() -> datetime:
+    """The wall clock."""
+    return datetime.now(UTC)
+
+
+class Observer:
+    """Reads what reconcilers decide on."""
+
+    def __init__(self, api: Api, metrics: PodMetrics, settings: Settings, clock: Callable[[], datetime] = now) -> None:
+        self._api = api
+        self._metrics = metrics
+        self._settings = settings
+        self._clock = clock
+
+    async def model(self, namespace: str, name: str) -> Seen[ModelObserved] | None:
+        """All that decides about a Model; None where there is none (any more)."""
+        ours = serving_selector(name)
+        item, runs, policies, deployments, services, pods = await asyncio.gather(
+            self._api.get(kinds.MODEL, namespace, name),
+            self._api.list(kinds.TRAINING_RUN, namespace),
+            self._api.list(kinds.DRIFT_POLICY, namespace),
+            self._api.list(kinds.DEPLOYMENT, namespace, ours),
+            self._api.list(kinds.SERVICE, namespace, ours),
+            self._api.list(kinds.POD, namespace, ours),
+        )
+        if item is None:
+            return None
+        model, problem = model_view(item)
+        by_deployment = await self._pods_by(pods, deployment_of)
+        views = tuple(
+            self._deployment(model, each, by_deployment.get(meta(each).name, []))
+            for each in owned_by(deployments, model.meta.uid)
+        )
+        candidate = model.status.candidate
+        canary = candidate is not None and candidate.step >= 0
+        observed = ModelObserved(
+            model=model,
+            runs=_of_model(runs, name, run_view),
+            policies=_of_model(policies, name, policy_view),
+            deployments=views,
+            services=tuple(_service(model, each) for each in owned_by(services, model.meta.uid)),
+            traffic=await self._metrics.traffic(_in_traffic(model, views)) if canary else {},
+            problem=problem,
+        )
+        return Seen(observed, item.get("status") or {})
+
+    def _deployment(self, model: ModelView, item: Json, pods: list[PodView]) -> DeploymentView:
+        seen = deployment_view(item, pods, None)
+        intent = DeploymentIntent(
+            seen.meta.name, seen.revision, seen.run, seen.artifact_digest, seen.serving_key, seen.replicas
+        )
+        template = frozen_template(item)
+        if template is None:
+            return seen
+        wanted = serving_deployment(model, intent, self._settings, template, scaled_by_others=True)
+        return deployment_view(item, pods, wanted)
+
+    async def run(self, namespace: str, name: str) -> Seen[RunObserved] | None:
+        """All that decides about a TrainingRun; None where there is none (any more)."""
+        item = await self._api.get(kinds.TRAINING_RUN, namespace, name)
+        if item is None:
+            return None
+        run = run_view(item)
+        model_name = run.spec.model_ref.name
+        labels = {LABEL_RUN: name, LABEL_COMPONENT: "trainer"}
+        model, siblings, job, pods = await asyncio.gather(
+            self._api.get(kinds.MODEL, namespace, model_name),
+            self._api.list(kinds.TRAINING_RUN, namespace),
+            self._api.get(kinds.JOB, namespace, name),
+            self._api.list(kinds.POD, namespace, labels),
+        )
+        others = _of_model(siblings, model_name, run_view)
+        observed = RunObserved(
+            run=run,
+            model=model_view(model)[0] if model else None,
+            siblings=tuple(other for other in others if other.meta.name != name),
+            job=await self._job(job, pods) if job and controller_uid(job) == run.meta.uid else None,
+        )
+        return Seen(observed, item.get("status") or {})
+
+    async def policy(self, namespace: str, name: str) -> Seen[PolicyObserved] | None:
+        """All that decides about a DriftPolicy; None where there is none (any more)."""
+        item = await self._api.get(kinds.DRIFT_POLICY, namespace, name)
+        if item is None:
+            return None
+        policy = policy_view(item)
+        model_name = policy.spec.model_ref.name
+        labels = {LABEL_POLICY: name, LABEL_COMPONENT: "monitor"}
+        model_item, runs, cronjob, jobs, pods = await asyncio.gather(
+            self._api.get(kinds.MODEL, namespace, model_name),
+            self._api.list(kinds.TRAINING_RUN, namespace),
+            self._api.get(kinds.CRON_JOB, namespace, monitor_name(name)),
+            self._api.list(kinds.JOB, namespace, labels),
+            self._api.list(kinds.POD, namespace, labels),
+        )
+        model = model_view(model_item)[0] if model_item else None
+        if cronjob is not None and controller_uid(cronjob) != policy.meta.uid:
+            cronjob = None
+        mine = [job for job in jobs if cronjob and controller_uid(job) == meta(cronjob).uid]
+        views = await asyncio.gather(*(self._job(job, pods) for job in mine))
+        revision = label(cronjob, LABEL_REVISION) if cronjob else ""
+        observed = PolicyObserved(
+            policy=policy,
+            model=model,
+            runs=_of_model(runs, model_name, run_view),
+            jobs=tuple(sorted(views, key=lambda job: (job.meta.created, job.meta.name))),
+            cronjob_intact=self._cronjob_intact(cronjob, policy, model) if cronjob else None,
+            cronjob_revision=int(revision) if revision.isdecimal() else None,
+        )
+        return Seen(observed, item.get("status") or {})
+
+    def _cronjob_intact(self, cronjob: Json, policy: PolicyView, model: ModelView | None) -> bool:
+        active = model.status.active if model else None
+        if model is None or active is None:
+            return True
+        watched = Watched(active.revision, active.artifact_digest, policy.spec.suspend == "Now")
+        wanted = monitor_cronjob(model, policy, watched, self._settings)
+        return wanted is None or holds(wanted, cronjob)
+
+    async def _job(self, job: Json, pods: list[Json]) -> JobView:
+        about = meta(job)
+        mine = [pod for pod in pods if controller_uid(pod) == about.uid]
+        views = [view for group in (await self._pods_by(mine, lambda pod: "")).values() for view in group]
+        seen = job_view(job, views)
+        if views or seen.complete or seen.failed_reason or self._clock() - about.created < QUIET:
+            return seen
+        return job_view(job, views, await self._why_no_pod(about.namespace, about.uid))
+
+    async def _why_no_pod(self, namespace: str, uid: str) -> str | None:
+        """What the Job controller said when it could make no pod: a quota, an admission policy."""
+        events = await self._warnings(namespace, kinds.JOB, uid)
+        failed = [event for event in events if event.get("reason") == "FailedCreate"]
+        return str(failed[-1].get("note") or "") if failed else None
+
+    async def _pods_by(self, pods: list[Json], group: Callable[[Json], str]) -> dict[str, list[PodView]]:
+        result: dict[str, list[PodView]] = {}
+        for pod in pods:
+            view = pod_view(pod)
+            creating = view.phase == "Pending" and view.waiting_reason == "ContainerCreating"
+            if creating and self._clock() - view.created > QUIET:
+                about = meta(pod)
+                view = pod_view(pod, await self._warnings(about.namespace, kinds.POD, about.uid))
+            result.setdefault(group(pod), []).append(view)
+        return result
+
+    async def _warnings(self, namespace: str, kind: Kind, uid: str) -> list[Json]:
+        """Warnings about an object, the oldest first."""
+        fields = f"regarding.kind={kind.kind},regarding.uid={uid},type=Warning"
+        events = await self._api.list(kinds.EVENT, namespace, fields=fields)
+        return sorted(events, key=_last_seen)
+
+
+def _last_seen(event: Json) -> str:
+    series = event.get("series") or {}
+    return str(series.get("lastObservedTime") or event.get("deprecatedLastTimestamp") or event.get("eventTime") or "")
+
+
+def _service(model: ModelView, item: Json) -> ServiceView:
+    name = meta(item).name
+    stable = name == model.meta.name
+    wanted = stable_service(model, ServiceIntent(name, None)) if stable else deployment_service(model, name)
+    return service_view(item, wanted)
+
+
+def _in_traffic(model: ModelView, deployments: tuple[DeploymentView, ...]) -> list[DeploymentView]:
+    status = model.status
+    names = {each.deployment for each in (status.active, status.candidate) if each}
+    return [deployment for deployment in deployments if deployment.meta.name in names]
+
+
+def _of_model(items: list[Json], model: str, view: Callable[[Json], View]) -> tuple[View, ...]:
+    """Those that name the Model. One whose spec can't be read is left out, and said: the rest must go on."""
+    found = []
+    for item in items:
+        reference = (item.get("spec") or {}).get("modelRef") or {}
+        if reference.get("name") != model:
+            continue
+        try:
+            found.append(view(item))
+        except SpecInvalidError as error:
+            about = meta(item)
+            logger.warning("%s %s/%s is left out: %s", item.get("kind"), about.namespace, about.name, error)
+    return tuple(sorted(found, key=lambda each: (each.meta.created, each.meta.name)))
+
+
+__all__ = ["Observer", "Seen", "now"]

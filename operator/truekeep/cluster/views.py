@@ -1,0 +1,243 @@
+"""What the API server says, as the domain's values. Nothing here raises: objects may have been written by anybody."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from truekeep.api.common import Schema
+from truekeep.api.driftpolicy import DriftPolicySpec, DriftPolicyStatus
+from truekeep.api.model import ModelSpec, ModelStatus
+from truekeep.api.names import (
+    ANNOTATION_ARTIFACT,
+    ANNOTATION_SERVING_KEY,
+    LABEL_DEPLOYMENT,
+    LABEL_REVISION,
+    LABEL_RUN,
+)
+from truekeep.api.trainingrun import TrainingRunSpec, TrainingRunStatus
+from truekeep.domain.observed import (
+    DeploymentView,
+    JobView,
+    Meta,
+    ModelView,
+    PodView,
+    PolicyView,
+    RunView,
+    ServiceView,
+)
+from truekeep.resources.compare import holds
+from truekeep.resources.serving_deployment import ANNOTATION_TEMPLATE
+
+Json = dict[str, Any]
+Status = TypeVar("Status", bound=Schema)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+WAITING_QUIETLY = frozenset({"ContainerCreating", "PodInitializing", ""})
+
+
+class SpecInvalidError(Exception):
+    """A stored spec is not one that this version understands; the text says where."""
+
+
+def parsed_time(value: Any) -> datetime | None:
+    """A time as Kubernetes writes it, or None."""
+    try:
+        moment = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def meta(item: Json) -> Meta:
+    """The metadata of an object."""
+    metadata = item.get("metadata") or {}
+    return Meta(
+        namespace=str(metadata.get("namespace", "")),
+        name=str(metadata.get("name", "")),
+        uid=str(metadata.get("uid", "")),
+        created=parsed_time(metadata.get("creationTimestamp")) or EPOCH,
+        generation=_integer(metadata.get("generation"), 1),
+        resource_version=str(metadata.get("resourceVersion", "")),
+        deleting="deletionTimestamp" in metadata,
+        annotations={str(key): str(value) for key, value in (metadata.get("annotations") or {}).items()},
+    )
+
+
+def controller_uid(item: Json) -> str | None:
+    """UID of the object that owns this one."""
+    for reference in (item.get("metadata") or {}).get("ownerReferences") or []:
+        if reference.get("controller"):
+            return str(reference.get("uid"))
+    return None
+
+
+def owned_by(items: Iterable[Json], uid: str) -> list[Json]:
+    """Those that the object with this UID owns, or nobody does: what an owner of the same name left behind is not
+    ours, and goes by itself."""
+    return [item for item in items if controller_uid(item) in (uid, None)]
+
+
+def model_view(item: Json) -> tuple[ModelView, str | None]:
+    """A Model, and what could not be read of its status. SpecInvalidError where its spec can't be read."""
+    status, problem = lenient_status(ModelStatus, item)
+    return ModelView(meta(item), _spec(ModelSpec, item), status), problem
+
+
+def run_view(item: Json) -> RunView:
+    """A TrainingRun. SpecInvalidError where its spec can't be read."""
+    return RunView(meta(item), _spec(TrainingRunSpec, item), lenient_status(TrainingRunStatus, item)[0])
+
+
+def policy_view(item: Json) -> PolicyView:
+    """A DriftPolicy. SpecInvalidError where its spec can't be read."""
+    return PolicyView(meta(item), _spec(DriftPolicySpec, item), lenient_status(DriftPolicyStatus, item)[0])
+
+
+def _spec(kind: type[Status], item: Json) -> Status:
+    try:
+        return kind.model_validate(item.get("spec") or {})
+    except ValidationError as error:
+        raise SpecInvalidError(f"spec can't be read by this version: {_first_error(error)}") from error
+
+
+def lenient_status(kind: type[Status], item: Json) -> tuple[Status, str | None]:
+    """A stored status, without those of its fields that are garbage, and what was wrong with them, in words."""
+    stored = item.get("status")
+    stored = dict(stored) if isinstance(stored, Mapping) else {}
+    problem: str | None = None
+    while True:
+        try:
+            return kind.model_validate(stored), problem
+        except ValidationError as error:
+            problem = problem or f"the stored status was not readable and is made anew: {_first_error(error)}"
+            broken = {str(detail["loc"][0]) for detail in error.errors() if detail["loc"]}
+            kept = {key: value for key, value in stored.items() if key not in broken}
+            stored = kept if len(kept) < len(stored) else {}
+
+
+def _first_error(error: ValidationError) -> str:
+    detail = error.errors()[0]
+    return f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}"
+
+
+def pod_view(item: Json, events: Iterable[Json] = ()) -> PodView:
+    """A pod of ours. `events`: warnings about it; they explain a container that waits without saying why."""
+    status = item.get("status") or {}
+    conditions = {str(each.get("type")): each for each in status.get("conditions") or []}
+    container: Json = next(iter(status.get("containerStatuses") or []), {})
+    state = container.get("state") or {}
+    terminated = state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
+    waiting = state.get("waiting") or {}
+    reason, message = str(waiting.get("reason") or ""), str(waiting.get("message") or "")
+    evicted = str(status.get("reason") or "") if status.get("phase") == "Failed" else ""
+    for event in events:
+        if reason in WAITING_QUIETLY:
+            message = str(event.get("note") or message)
+    scheduled = conditions.get("PodScheduled") or {}
+    unschedulable = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
+    about = meta(item)
+    return PodView(
+        name=about.name,
+        created=about.created,
+        phase=str(status.get("phase") or "Pending"),
+        ready=(conditions.get("Ready") or {}).get("status") == "True",
+        deleting=about.deleting,
+        ip=status.get("podIP") or None,
+        waiting_reason=reason or None,
+        waiting_message=message,
+        exit_code=_integer_or_none(terminated.get("exitCode")),
+        exit_reason=evicted or terminated.get("reason") or None,
+        exit_message=str(terminated.get("message") or (status.get("message") if evicted else "") or ""),
+        finished=parsed_time(terminated.get("finishedAt")),
+        restarts=_integer(container.get("restartCount"), 0),
+        unschedulable=str(scheduled.get("message") or "Unschedulable") if unschedulable else None,
+    )
+
+
+def job_view(item: Json, pods: Iterable[PodView] = (), create_error: str | None = None) -> JobView:
+    """A Job of ours. `create_error`: why its controller could make no pod, from the events about it."""
+    status = item.get("status") or {}
+    conditions = {
+        str(each.get("type")): each for each in status.get("conditions") or [] if each.get("status") == "True"
+    }
+    failed = conditions.get("Failed")
+    done = failed or conditions.get("Complete")
+    return JobView(
+        meta=meta(item),
+        complete="Complete" in conditions,
+        failed_reason=str(failed.get("reason") or "Failed") if failed else None,
+        failed_message=str(failed.get("message") or "") if failed else "",
+        finished=parsed_time(done.get("lastTransitionTime")) if done else None,
+        suspended=bool((item.get("spec") or {}).get("suspend")),
+        pods=tuple(sorted(pods, key=lambda pod: (pod.created, pod.name))),
+        create_error=create_error,
+    )
+
+
+def deployment_view(item: Json, pods: Iterable[PodView], wanted: Json | None) -> DeploymentView:
+    """A serving Deployment. `wanted`: what its manifest should be, without the replicas."""
+    about = meta(item)
+    labels = (item.get("metadata") or {}).get("labels") or {}
+    spec, status = item.get("spec") or {}, item.get("status") or {}
+    containers = (((spec.get("template") or {}).get("spec")) or {}).get("containers") or [{}]
+    trouble = [
+        str(each.get("message") or each.get("reason") or "")
+        for each in status.get("conditions") or []
+        if each.get("type") == "ReplicaFailure" and each.get("status") == "True"
+    ]
+    return DeploymentView(
+        meta=about,
+        revision=_integer(labels.get(LABEL_REVISION), 0),
+        run=str(labels.get(LABEL_RUN, "")),
+        artifact_digest=about.annotations.get(ANNOTATION_ARTIFACT, ""),
+        serving_key=about.annotations.get(ANNOTATION_SERVING_KEY, ""),
+        image=str(containers[0].get("image", "")),
+        replicas=_integer(spec.get("replicas"), 1),
+        ready=_integer(status.get("readyReplicas"), 0),
+        pods=tuple(sorted(pods, key=lambda pod: (pod.created, pod.name))),
+        create_error=trouble[0] if trouble else None,
+        intact=wanted is not None and holds(wanted, item),
+    )
+
+
+def service_view(item: Json, wanted: Json) -> ServiceView:
+    """A Service. `wanted`: what its manifest should be; its selector is for the domain to judge."""
+    selector = {str(key): str(value) for key, value in ((item.get("spec") or {}).get("selector") or {}).items()}
+    rest = {key: value for key, value in wanted["spec"].items() if key != "selector"}
+    return ServiceView(meta(item).name, selector, holds({**wanted, "spec": rest}, item))
+
+
+def frozen_template(item: Json) -> Json | None:
+    """The pod template of a Deployment as it was first applied, or None where that was lost."""
+    text = meta(item).annotations.get(ANNOTATION_TEMPLATE)
+    try:
+        template = json.loads(text or "")
+    except ValueError:
+        return None
+    return template if isinstance(template, dict) and isinstance(template.get("spec"), dict) else None
+
+
+def label(item: Json, name: str) -> str:
+    """A label of an object, or nothing."""
+    return str(((item.get("metadata") or {}).get("labels") or {}).get(name, ""))
+
+
+def deployment_of(pod: Json) -> str:
+    """Name of the serving Deployment that a pod belongs to."""
+    return label(pod, LABEL_DEPLOYMENT)
+
+
+def _integer(value: Any, default: int) -> int:
+    number = _integer_or_none(value)
+    return default if number is None else number
+
+
+def _integer_or_none(value: Any) -> int | None:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,171 @@
+"""Carrying out what was decided. Every write is one that a repeat does not double: names follow from causes, and what
+already holds is not written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from truekeep.api.names import FIELD_MANAGER, MANAGED_BY
+from truekeep.cluster import kinds
+from truekeep.cluster.api import Api
+from truekeep.cluster.errors import AlreadyExists, NameTaken, NotFound
+from truekeep.cluster.kinds import Kind
+from truekeep.cluster.views import controller_uid, frozen_template, meta
+from truekeep.domain.observed import Meta, ModelView
+from truekeep.domain.plan import DeploymentIntent, Note, Settings
+from truekeep.resources.compare import holds
+from truekeep.resources.serving_deployment import serving_deployment
+
+Json = dict[str, Any]
+NOTE_LIMIT = 1024  # of an Event's note, by the API
+UNORDERED = ("conditions", "metrics")  # lists by key: the API server may keep them in another order
+
+
+class Writer:
+    """Writes what reconcilers decided."""
+
+    def __init__(self, api: Api, settings: Settings, instance: str) -> None:
+        self._api = api
+        self._settings = settings
+        self._instance = instance
+
+    async def ensure(self, kind: Kind, manifest: Json) -> bool:
+        """Make the manifest hold, restoring what somebody changed. Whether anything was written.
+
+        NameTaken where an object of this name belongs to somebody else: it is left alone."""
+        about = manifest["metadata"]
+        live = await self._api.get(kind, about["namespace"], about["name"])
+        if live is not None:
+            self._must_be_ours(kind, live, manifest)
+            if holds(manifest, live):
+                return False
+        applied = await self._api.apply(kind, manifest)
+        if not holds(manifest, applied):
+            # What others added to a list of ours stays in an apply; only a replacement takes it away.
+            version = {"resourceVersion": applied["metadata"]["resourceVersion"]}
+            await self._api.replace(kind, {**manifest, "metadata": {**about, **version}})
+        return True
+
+    async def create(self, kind: Kind, manifest: Json) -> bool:
+        """Create an object, once. False where it is there already. NameTaken where that one is somebody else's."""
+        try:
+            await self._api.create(kind, manifest)
+        except AlreadyExists:
+            about = manifest["metadata"]
+            live = await self._api.get(kind, about["namespace"], about["name"])
+            if live is not None:
+                self._must_be_ours(kind, live, manifest)
+            return False
+        return True
+
+    async def deployment(self, model: ModelView, intent: DeploymentIntent) -> bool:
+        """Make a serving Deployment, or scale and restore the one that is there; its pods stay as they were first
+        made, server image included. Whether anything was written."""
+        namespace = model.meta.namespace
+        live = await self._api.get(kinds.DEPLOYMENT, namespace, intent.name)
+        if live is None:
+            return await self.ensure(kinds.DEPLOYMENT, serving_deployment(model, intent, self._settings))
+        template = frozen_template(live) or live["spec"]["template"]
+        scaled = await self._scaled_by_others(namespace, intent.name)
+        return await self.ensure(
+            kinds.DEPLOYMENT, serving_deployment(model, intent, self._settings, template, scaled_by_others=scaled)
+        )
+
+    async def _scaled_by_others(self, namespace: str, name: str) -> bool:
+        """Whether an autoscaler owns the replicas of a Deployment."""
+        for autoscaler in await self._api.list(kinds.AUTOSCALER, namespace):
+            target = (autoscaler.get("spec") or {}).get("scaleTargetRef") or {}
+            if target.get("kind") == "Deployment" and target.get("name") == name:
+                return True
+        return False
+
+    async def delete(self, kind: Kind, namespace: str, name: str, uid: str | None = None) -> bool:
+        """Delete an object, what it owns in the background. False where it was gone already."""
+        return await self._api.delete(kind, namespace, name, uid)
+
+    async def delete_owned(self, kind: Kind, owner: Meta, name: str) -> bool:
+        """Delete the owner's child of this name. False where there is none."""
+        live = await self._api.get(kind, owner.namespace, name)
+        if live is None or controller_uid(live) != owner.uid or meta(live).deleting:
+            return False
+        return await self._api.delete(kind, owner.namespace, name, meta(live).uid)
+
+    async def status(self, kind: Kind, about: Meta, stored: Mapping[str, Any], status: Json) -> bool:
+        """Write a status, whole, unless it is stored already. Conflict where the object changed since it was read."""
+        if _ordered(stored) == _ordered(status):
+            return False
+        await self._api.apply_status(kind, about.namespace, about.name, about.resource_version, status)
+        return True
+
+    async def event(self, kind: Kind, about: Meta, note: Note, moment: datetime) -> None:
+        """Say something about an object. The same about the same state of it is said once."""
+        cause = "\n".join((about.uid, about.resource_version, note.type, note.reason, note.message))
+        manifest: Json = {
+            "apiVersion": kinds.EVENT.api_version,
+            "kind": "Event",
+            "metadata": {
+                "name": f"{about.name}.{hashlib.sha256(cause.encode()).hexdigest()[:16]}",
+                "namespace": about.namespace,
+                "labels": dict(MANAGED_BY),
+            },
+            "eventTime": moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "type": note.type,
+            "reason": note.reason[:128],
+            "note": _shortened(note.message),
+            "action": "Reconcile",
+            "reportingController": FIELD_MANAGER,
+            "reportingInstance": self._instance,
+            "regarding": {
+                "apiVersion": kind.api_version,
+                "kind": kind.kind,
+                "namespace": about.namespace,
+                "name": about.name,
+                "uid": about.uid,
+                "resourceVersion": about.resource_version,
+            },
+        }
+        try:
+            await self._api.create(kinds.EVENT, manifest)
+        except (AlreadyExists, NotFound):  # it was said, or its namespace goes
+            return
+
+    def _must_be_ours(self, kind: Kind, live: Json, manifest: Json) -> None:
+        """An object without an owner, but with our label, was orphaned on purpose: it is taken back."""
+        owner = controller_uid(live)
+        wanted = controller_uid(manifest)
+        labels = (live.get("metadata") or {}).get("labels") or {}
+        if owner == wanted or (owner is None and MANAGED_BY.items() <= labels.items()):
+            return
+        about = meta(live)
+        whose = "belongs to an object that is gone; it is removed soon" if _leftover(live, manifest) else "is not ours"
+        raise NameTaken(
+            f"{kind.kind} {about.namespace}/{about.name} {whose}; delete it, or give the Model or policy another name"
+        )
+
+
+def _leftover(live: Json, manifest: Json) -> bool:
+    """Whether the object was made for an owner of the same kind and name that is gone."""
+    (wanted,) = manifest["metadata"]["ownerReferences"]
+    for reference in live["metadata"].get("ownerReferences") or []:
+        if (reference.get("kind"), reference.get("name")) == (wanted["kind"], wanted["name"]):
+            return True
+    return False
+
+
+def _ordered(status: Mapping[str, Any]) -> Json:
+    """A status with its lists by key in a fixed order."""
+    result = dict(status)
+    for name in UNORDERED:
+        if isinstance(result.get(name), list):
+            result[name] = sorted(result[name], key=lambda item: str(item.get("type") or item.get("name")))
+    return result
+
+
+def _shortened(text: str) -> str:
+    """At most as long as an Event may be, in bytes of UTF-8."""
+    if len(text.encode()) <= NOTE_LIMIT:
+        return text
+    return text.encode()[: NOTE_LIMIT - 4].decode(errors="ignore") + "…"

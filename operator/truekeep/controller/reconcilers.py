@@ -1,0 +1,232 @@
+"""A reconciler a kind: observe, decide, carry out, in an order in which a crash between any two writes repeats nothing.
+
+First what serves (Services, Deployments), then what is made (runs, Jobs, CronJobs), then what goes, then the status,
+then Events. Whatever a crash or a refusal leaves undone, the next look finds again."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, Protocol
+
+from truekeep.api.names import monitor_name
+from truekeep.cluster import kinds
+from truekeep.cluster.errors import NameTaken, Refused
+from truekeep.cluster.kinds import Kind
+from truekeep.cluster.observe import Observer
+from truekeep.cluster.write import Writer
+from truekeep.contract.requests import Champion
+from truekeep.controller.queue import Key
+from truekeep.controller.refusal import AnyStatus, explained
+from truekeep.domain import model as model_domain
+from truekeep.domain import policy as policy_domain
+from truekeep.domain import run as run_domain
+from truekeep.domain.observed import Meta, ModelObserved, ModelView, PolicyObserved, RunObserved
+from truekeep.domain.plan import ModelPlan, Note, PolicyPlan, RunPlan, Settings
+from truekeep.resources.disruption_budget import disruption_budget
+from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
+from truekeep.resources.services import deployment_service, stable_service
+from truekeep.resources.training_job import training_job
+from truekeep.resources.training_run import training_run
+
+
+class Reconciler(Protocol):
+    """Brings one object closer to what it wants."""
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Seconds after which to look again, None for not by itself."""
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What reconcilers work with."""
+
+    observer: Observer
+    writer: Writer
+    settings: Settings
+    clock: Callable[[], datetime]
+    wake: Callable[[Iterable[Key]], None]  # look at these, too
+
+
+@dataclass
+class Outcome(Generic[AnyStatus]):
+    """What is left to write of a plan: the status, then Events; and the refusal that kept the rest from being made."""
+
+    kind: Kind
+    about: Meta
+    stored: AnyStatus
+    status: AnyStatus
+    notes: tuple[Note, ...]
+    refusal: Refused | NameTaken | None = None
+
+    async def attempt(self, work: Awaitable[None], now: datetime) -> None:
+        """Carry out what comes before the status. A refusal becomes what the status says."""
+        try:
+            await work
+        except (Refused, NameTaken) as error:
+            self.refusal = error
+            self.status, self.notes = explained(self.stored, self.status, self.about, error, now)
+
+    async def conclude(self, tools: Tools, stored: Mapping[str, Any]) -> bool:
+        """Write the status and Events. Whether the status was news."""
+        if self.about.deleting:
+            return False
+        news = await tools.writer.status(self.kind, self.about, stored, self.status.dump())
+        for note in self.notes:
+            await tools.writer.event(self.kind, self.about, note, tools.clock())
+        return news
+
+    def complain(self) -> None:
+        """The refusal, so that the key is tried again like any other failure."""
+        if self.refusal:
+            raise self.refusal
+
+
+class ModelReconciler:
+    """Models: their Services, Deployments, runs."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    async def reconcile(self, key: Key) -> float | None:
+        """One look at a Model."""
+        seen = await self._tools.observer.model(key.namespace, key.name)
+        if seen is None:
+            return None
+        observed, now = seen.observed, self._tools.clock()
+        plan = model_domain.decide(observed, self._tools.settings, now)
+        model = observed.model
+        outcome = Outcome(kinds.MODEL, model.meta, model.status, plan.status, plan.notes)
+        if not model.meta.deleting:
+            await outcome.attempt(self._carry_out(observed, plan), now)
+        news = await outcome.conclude(self._tools, seen.stored_status)
+        if news or plan.run:
+            self._tools.wake(_related(key, observed, plan))
+        outcome.complain()
+        return plan.look_again_seconds
+
+    async def _carry_out(self, observed: ModelObserved, plan: ModelPlan) -> None:
+        model, writer = observed.model, self._tools.writer
+        if plan.service:
+            await writer.ensure(kinds.SERVICE, stable_service(model, plan.service))
+        for intent in plan.deployments:
+            await writer.deployment(model, intent)
+        await self._own_services(observed, plan)
+        await self._disruption_budget(model, plan)
+        if plan.run:
+            await writer.create(kinds.TRAINING_RUN, training_run(model, plan.run))
+        for name in plan.delete_deployments:
+            await writer.delete_owned(kinds.DEPLOYMENT, model.meta, name)
+
+    async def _own_services(self, observed: ModelObserved, plan: ModelPlan) -> None:
+        """Every Deployment has the Service of its name, and no other has one."""
+        model = observed.model
+        there = {service.name: service for service in observed.services if service.name != model.meta.name}
+        wanted = {each.meta.name for each in observed.deployments} | {each.name for each in plan.deployments}
+        wanted -= set(plan.delete_deployments)
+        for name in sorted(wanted):
+            manifest = deployment_service(model, name)
+            service = there.get(name)
+            if service is None or not service.intact or dict(service.selector) != manifest["spec"]["selector"]:
+                await self._tools.writer.ensure(kinds.SERVICE, manifest)
+        for name in sorted(set(there) - wanted):
+            await self._tools.writer.delete_owned(kinds.SERVICE, model.meta, name)
+
+    async def _disruption_budget(self, model: ModelView, plan: ModelPlan) -> None:
+        budget = disruption_budget(model) if plan.status.active else None
+        if budget:
+            await self._tools.writer.ensure(kinds.DISRUPTION_BUDGET, budget)
+        else:
+            await self._tools.writer.delete_owned(kinds.DISRUPTION_BUDGET, model.meta, model.meta.name)
+
+
+def _related(key: Key, observed: ModelObserved, plan: ModelPlan) -> list[Key]:
+    """What looks at this Model's status: its unfinished runs and its policies."""
+    runs = [run.meta.name for run in observed.runs if not run_domain.finished(run)]
+    runs += [plan.run.name] if plan.run else []
+    names = [("TrainingRun", name) for name in runs]
+    names += [("DriftPolicy", policy.meta.name) for policy in observed.policies]
+    return [Key(kind, key.namespace, name, key.model) for kind, name in names]
+
+
+class RunReconciler:
+    """TrainingRuns: their Jobs."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    async def reconcile(self, key: Key) -> float | None:
+        """One look at a TrainingRun."""
+        seen = await self._tools.observer.run(key.namespace, key.name)
+        if seen is None:
+            return None
+        observed, now = seen.observed, self._tools.clock()
+        plan = run_domain.decide(observed, self._tools.settings, now)
+        run = observed.run
+        outcome = Outcome(kinds.TRAINING_RUN, run.meta, run.status, plan.status, plan.notes)
+        await outcome.attempt(self._carry_out(observed, plan), now)
+        if await outcome.conclude(self._tools, seen.stored_status):
+            model = run.spec.model_ref.name
+            waiting = [other.meta.name for other in observed.siblings if not run_domain.finished(other)]
+            names = [("Model", model), *(("TrainingRun", name) for name in waiting)]
+            self._tools.wake(Key(kind, key.namespace, name, model) for kind, name in names)
+        outcome.complain()
+        return plan.look_again_seconds
+
+    async def _carry_out(self, observed: RunObserved, plan: RunPlan) -> None:
+        if plan.create_job and observed.model and not observed.run.meta.deleting:
+            job = training_job(observed.model, observed.run, self._tools.settings, champion_of(observed))
+            await self._tools.writer.create(kinds.JOB, job)
+        if plan.delete_job and observed.job:
+            meta = observed.job.meta
+            await self._tools.writer.delete(kinds.JOB, meta.namespace, meta.name, meta.uid)
+
+
+def champion_of(observed: RunObserved) -> Champion | None:
+    """The live revision, for the comparison, with the newest event that it was trained on."""
+    active = observed.model.status.active if observed.model else None
+    if active is None:
+        return None
+    made_by = next((run for run in observed.siblings if run.meta.name == active.run), None)
+    data = made_by.status.data if made_by else None
+    return Champion(
+        revision=active.revision,
+        artifact_digest=active.artifact_digest,
+        trained_until=data.window_end if data else None,
+    )
+
+
+class PolicyReconciler:
+    """DriftPolicies: their CronJobs."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    async def reconcile(self, key: Key) -> float | None:
+        """One look at a DriftPolicy."""
+        seen = await self._tools.observer.policy(key.namespace, key.name)
+        if seen is None:
+            return None
+        observed, now = seen.observed, self._tools.clock()
+        plan = policy_domain.decide(observed, self._tools.settings, now)
+        policy = observed.policy
+        outcome = Outcome(kinds.DRIFT_POLICY, policy.meta, policy.status, plan.status, plan.notes)
+        if not policy.meta.deleting:
+            await outcome.attempt(self._carry_out(observed, plan), now)
+        if await outcome.conclude(self._tools, seen.stored_status):
+            self._tools.wake([Key("Model", key.namespace, policy.spec.model_ref.name, policy.spec.model_ref.name)])
+        outcome.complain()
+        return plan.look_again_seconds
+
+    async def _carry_out(self, observed: PolicyObserved, plan: PolicyPlan) -> None:
+        policy, model = observed.policy, observed.model
+        if plan.delete_cronjob:
+            await self._tools.writer.delete_owned(kinds.CRON_JOB, policy.meta, monitor_name(policy.meta.name))
+        active = model.status.active if model else None
+        if not plan.apply_cronjob or model is None or active is None or active.revision != plan.watch_revision:
+            return
+        watched = Watched(active.revision, active.artifact_digest, plan.suspend_cronjob)
+        cronjob = monitor_cronjob(model, policy, watched, self._tools.settings)
+        if cronjob:
+            await self._tools.writer.ensure(kinds.CRON_JOB, cronjob)

@@ -1,0 +1,106 @@
+"""The CronJob that looks at what a revision predicted, for one DriftPolicy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from truekeep.api.names import (
+    ANNOTATION_ARTIFACT,
+    LABEL_COMPONENT,
+    LABEL_MODEL,
+    LABEL_POLICY,
+    LABEL_REVISION,
+    MANAGED_BY,
+    monitor_name,
+)
+from truekeep.contract.requests import MonitorRequest, complete
+from truekeep.domain.observed import ModelView, PolicyView
+from truekeep.domain.plan import Settings
+from truekeep.resources.amounts import MONITOR, container_resources
+from truekeep.resources.metadata import child_metadata
+from truekeep.resources.pods import pod_template
+from truekeep.resources.training_job import failure_rules
+
+COMPONENT = "monitor"
+RETRIES = 1
+LATE_SECONDS = 120  # a look that is later than this is left out: the next one judges the same windows
+DEADLINE_SECONDS = 1800
+TMP_SIZE = "1Gi"
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What the CronJob looks at, and whether it rests."""
+
+    revision: int
+    artifact_digest: str
+    suspended: bool = False
+
+
+def monitor_cronjob(
+    model: ModelView, policy: PolicyView, watched: Watched, settings: Settings
+) -> dict[str, Any] | None:
+    """The CronJob that watches a revision; None where the Model keeps no captures, so that there is nothing to see."""
+    capture = model.spec.serving.capture
+    if capture is None:
+        return None
+    store = model.spec.store.s3
+    location = complete(capture.s3, store)
+    request = MonitorRequest(
+        namespace=policy.meta.namespace,
+        model=model.meta.name,
+        policy=policy.meta.name,
+        policy_uid=policy.meta.uid,
+        revision=watched.revision,
+        artifact_digest=watched.artifact_digest,
+        store=store,
+        capture=location,
+        window=policy.spec.window,
+        drift=policy.spec.data,
+    )
+    labels = {
+        LABEL_MODEL: model.meta.name,
+        LABEL_POLICY: policy.meta.name,
+        LABEL_REVISION: str(watched.revision),
+        LABEL_COMPONENT: COMPONENT,
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": child_metadata(
+            monitor_name(policy.meta.name),
+            "DriftPolicy",
+            policy.meta,
+            labels,
+            {ANNOTATION_ARTIFACT: watched.artifact_digest},
+        ),
+        "spec": {
+            "schedule": policy.spec.schedule,
+            "timeZone": "Etc/UTC",
+            "suspend": watched.suspended,
+            "concurrencyPolicy": "Forbid",
+            "startingDeadlineSeconds": LATE_SECONDS,
+            "successfulJobsHistoryLimit": 3,
+            "failedJobsHistoryLimit": 2,
+            "jobTemplate": {
+                "metadata": {"labels": {**MANAGED_BY, **labels}},
+                "spec": {
+                    "backoffLimit": RETRIES,
+                    "activeDeadlineSeconds": DEADLINE_SECONDS,
+                    "podFailurePolicy": {"rules": failure_rules(COMPONENT)},
+                    "template": pod_template(
+                        component=COMPONENT,
+                        image=settings.monitor_image,
+                        request=request,
+                        resources=container_resources(policy.spec.resources, MONITOR),
+                        pods=model.spec.pods,
+                        locations=[store, location],
+                        labels={**MANAGED_BY, **labels},
+                        tmp_size=TMP_SIZE,
+                        spec={"restartPolicy": "Never"},
+                    ),
+                },
+            },
+        },
+    }

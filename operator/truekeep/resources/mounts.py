@@ -1,0 +1,52 @@
+"""Credentials and certificates as files: a volume for each Secret and each ConfigMap that a location names.
+
+A volume is not optional: where the object or its key is missing, the pod waits, and the kubelet says in an event what
+it lacks. A pod that started without would fail later and less clearly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from truekeep.api.common import S3Location
+from truekeep.contract.requests import DEFAULT_CERTIFICATES_DIR, DEFAULT_SECRETS_DIR
+
+CREDENTIAL_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+READABLE_BY_GROUP = 0o440  # the pod's group, which is its user's too
+
+Volumes = list[dict[str, Any]]
+
+
+def location_volumes(locations: Iterable[S3Location]) -> tuple[Volumes, Volumes]:
+    """Volumes and mounts for what the locations name, each object once, by name, so that the order never changes.
+
+    Volumes are numbered: a Secret's name may be longer than a volume's, and hold dots."""
+    secrets: set[str] = set()
+    bundles: dict[str, set[str]] = {}
+    for location in locations:
+        if location.credentials_secret_ref:
+            secrets.add(location.credentials_secret_ref.name)
+        if location.ca_bundle_ref:
+            bundles.setdefault(location.ca_bundle_ref.name, set()).add(location.ca_bundle_ref.key)
+    volumes: Volumes = []
+    mounts: Volumes = []
+    for number, name in enumerate(sorted(secrets)):
+        items = _items(CREDENTIAL_KEYS)
+        volumes.append(
+            {
+                "name": f"secret-{number}",
+                "secret": {"secretName": name, "items": items, "defaultMode": READABLE_BY_GROUP, "optional": False},
+            }
+        )
+        mounts.append({"name": f"secret-{number}", "mountPath": f"{DEFAULT_SECRETS_DIR}/{name}", "readOnly": True})
+    for number, name in enumerate(sorted(bundles)):
+        items = _items(sorted(bundles[name]))
+        config_map = {"name": name, "items": items, "defaultMode": READABLE_BY_GROUP, "optional": False}
+        volumes.append({"name": f"certificates-{number}", "configMap": config_map})
+        path = f"{DEFAULT_CERTIFICATES_DIR}/{name}"
+        mounts.append({"name": f"certificates-{number}", "mountPath": path, "readOnly": True})
+    return volumes, mounts
+
+
+def _items(keys: Iterable[str]) -> list[dict[str, str]]:
+    return [{"key": key, "path": key} for key in keys]

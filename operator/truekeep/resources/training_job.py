@@ -1,0 +1,89 @@
+"""The Job that trains: made once for a run, and never changed, because a Job can't be (and Kueue owns `suspend`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from truekeep.api.names import (
+    ANNOTATION_FINGERPRINT,
+    ANNOTATION_GENERATION,
+    LABEL_COMPONENT,
+    LABEL_MODEL,
+    LABEL_RUN,
+    MANAGED_BY,
+)
+from truekeep.contract.requests import Champion, TrainRequest, complete_data
+from truekeep.contract.results import EXIT_INPUT
+from truekeep.domain.fingerprints import training_fingerprint
+from truekeep.domain.observed import ModelView, RunView
+from truekeep.domain.plan import Settings
+from truekeep.resources.amounts import TRAINER, container_resources
+from truekeep.resources.metadata import child_metadata
+from truekeep.resources.pods import pod_template
+
+COMPONENT = "trainer"
+RETRIES = 2  # of a pod that crashed, or found the store gone; a run that judged never repeats
+EXIT_KILLED = 137  # out of memory; where the node is at fault, the pod says DisruptionTarget instead
+TMP_SIZE = "4Gi"
+
+
+def training_job(model: ModelView, run: RunView, settings: Settings, champion: Champion | None) -> dict[str, Any]:
+    """The training Job of a run, for the Model as it is now. It bears the run's name."""
+    spec = model.spec
+    store = spec.store.s3
+    data = complete_data(spec.data, store)
+    fingerprint = training_fingerprint(spec)
+    labels = {LABEL_MODEL: model.meta.name, LABEL_RUN: run.meta.name, LABEL_COMPONENT: COMPONENT}
+    request = TrainRequest(
+        namespace=run.meta.namespace,
+        model=model.meta.name,
+        model_uid=model.meta.uid,
+        model_generation=model.meta.generation,
+        run=run.meta.name,
+        run_uid=run.meta.uid,
+        trigger=run.spec.trigger,
+        training_fingerprint=fingerprint,
+        image=settings.trainer_image,
+        operator_version=settings.operator_version,
+        store=store,
+        data=data,
+        training=spec.training,
+        evaluation=spec.evaluation,
+        champion=champion,
+    )
+    locations = [store, data.source.s3, *(join.source.s3 for join in data.joins)]
+    if data.label.source:
+        locations.append(data.label.source.s3)
+    annotations = {ANNOTATION_FINGERPRINT: fingerprint, ANNOTATION_GENERATION: str(model.meta.generation)}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": child_metadata(run.meta.name, "TrainingRun", run.meta, labels, annotations),
+        "spec": {
+            "backoffLimit": RETRIES,
+            "activeDeadlineSeconds": spec.training.timeout_seconds,
+            "podFailurePolicy": {"rules": failure_rules(COMPONENT)},
+            "template": pod_template(
+                component=COMPONENT,
+                image=settings.trainer_image,
+                request=request,
+                resources=container_resources(spec.training.resources, TRAINER),
+                pods=spec.pods,
+                locations=locations,
+                labels={**MANAGED_BY, **labels},
+                tmp_size=TMP_SIZE,
+                spec={"restartPolicy": "Never"},
+            ),
+        },
+    }
+
+
+def failure_rules(container: str) -> list[dict[str, Any]]:
+    """How a Job takes the end of a pod. In this order: a pod that its node evicted was killed, too."""
+    return [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {
+            "action": "FailJob",
+            "onExitCodes": {"containerName": container, "operator": "In", "values": [EXIT_INPUT, EXIT_KILLED]},
+        },
+    ]
