@@ -2,27 +2,76 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PY := $(BIN)/python
 UV := $(BIN)/uv
+PYTEST := $(BIN)/pytest
 
-.PHONY: help venv lock crds lint unit images up install demo e2e test test-full bench down
+.PHONY: help demo test test-full unit e2e lint format bench venv lock crds images up install down
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
+demo: install ## bring everything up and tell the whole story on the flight-delay example
+	@$(PY) -m tests.story
+
+test: lint install ## lint, types, unit tests, and the story and its faults on the real cluster
+	@$(PYTEST) tests/unit tests/cluster tests/e2e -m 'not full'
+
+test-full: lint install ## all of `make test` and the long suites
+	@$(PYTEST) tests/unit tests/cluster tests/e2e
+
+unit: venv ## unit tests alone, no cluster
+	@$(PYTEST) tests/unit
+
+e2e: install ## the tests on the real cluster alone
+	@$(PYTEST) tests/cluster tests/e2e -m 'not full'
+
+lint: venv ## style, types, and which room may import which
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+format: venv ## put the code into its standard shape
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+bench: venv ## the benchmarks, side by side with a limit or a peer
+	@$(PYTEST) tests/bench -s
+
+crds: venv ## write crds/ anew from the pydantic models
+	@$(PY) -m truekeep.api.crd crds
+
+images: venv ## build the images that changed
+	@$(PY) -m images build
+
+up: venv ## a real Kubernetes: kind where a Docker engine answers, else one node made here
+	@$(PY) -m tests.cluster up
+
+install: up images ## bring the images into the cluster and install the operator
+	@$(PY) -m images load
+	@$(PY) -m tests.cluster.install
+
+down: ## remove the cluster and all that belongs to it
+	@if test -x $(PY); then $(PY) -m tests.cluster down; else echo "no $(VENV), so no cluster of ours"; fi
+
 $(VENV)/.done: requirements.lock
-	@echo "[venv] installing the locked packages into $(VENV)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
-	@VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet --require-hashes requirements.lock --allow-empty-requirements
-	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps -e . 'uv>=0.8'
+	@echo "[venv] installing the locked packages into $(VENV) (about half a minute)"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV) 2>/dev/null \
+	  || { apt-get -o DPkg::Lock::Timeout=600 install -y -qq python3-venv >/dev/null && $(PYTHON) -m venv --clear $(VENV); }
+	@$(PY) -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
+	@VIRTUAL_ENV=$(VENV) $(UV) pip sync --quiet --require-hashes requirements.lock
+	@VIRTUAL_ENV=$(VENV) $(PY) -m ensurepip --upgrade >/dev/null 2>&1 || true
+	@VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --no-deps -e . 'uv>=0.8' pip
 	@touch $@
 
 venv: $(VENV)/.done ## make the virtual environment from the lock
 
-lock: ## re-make requirements.lock from pyproject.toml
-	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header \
+lock: venv ## make requirements.lock anew from pyproject.toml
+	@$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header \
 	  --no-emit-index-url --quiet -o requirements.lock
