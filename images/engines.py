@@ -1,0 +1,187 @@
+"""Who builds: Docker where its engine answers, else buildah in a store of its own. The Dockerfiles are the same."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import Protocol
+
+from images import base as local_base
+from images import wheels
+from images.commands import answer, install_missing, run
+from images.dockerfiles import parse
+from images.errors import ImagesError
+from images.inputs import Inputs
+from images.places import IMAGES, REPOSITORY, Cache, Image
+
+OnLine = Callable[[str], None]
+
+
+class Engine(Protocol):
+    """What the tool asks of an engine. Every step writes to a log and reports its lines."""
+
+    name: str
+
+    def prepare(self, on_line: OnLine, *, renew_base: bool = False) -> None:
+        """Have the programs and the base."""
+
+    def identity(self, image: Image) -> str | None:
+        """What the image's base is, for its tag; None while the base has yet to be made."""
+
+    def fetch(self, inputs: Collection[Inputs], on_line: OnLine) -> None:
+        """Have what the builds of these install."""
+
+    def build(self, inputs: Inputs, on_line: OnLine) -> None:
+        """Build the image under its name."""
+
+    def save(self, name: str, archive: Path, on_line: OnLine) -> None:
+        """Write a built image as an archive."""
+
+    def prune(self, kept: Iterable[str]) -> None:
+        """Delete our images whose names are not among these."""
+
+
+def find(cache: Cache) -> Engine:
+    """Docker's engine if it answers, else buildah."""
+    if answer(["docker", "version", "--format", "{{.Server.Version}}"]):
+        return Docker(cache)
+    return Buildah(cache)
+
+
+def default_base(image: Image) -> str:
+    """What the Dockerfile builds on when it is told nothing."""
+    return parse((REPOSITORY / image.dockerfile).read_text()).arguments["BASE"]
+
+
+class Docker:
+    """Docker with its own store; RUN steps reach the index as the user's Docker does."""
+
+    name = "docker"
+
+    def __init__(self, cache: Cache) -> None:
+        self._log = cache.logs / "docker.log"
+
+    def prepare(self, on_line: OnLine, *, renew_base: bool = False) -> None:
+        if renew_base:
+            raise ImagesError("with Docker the base is renewed by name: set TRUEKEEP_BASE to NAME@sha256:DIGEST")
+
+    def identity(self, image: Image) -> str | None:
+        return self._base(image)
+
+    def fetch(self, inputs: Collection[Inputs], on_line: OnLine) -> None:
+        pass
+
+    def build(self, inputs: Inputs, on_line: OnLine) -> None:
+        run(self.build_command(inputs), log=self._log, env={"DOCKER_BUILDKIT": "1"}, on_line=on_line)
+
+    def build_command(self, inputs: Inputs) -> list[str | Path]:
+        base, _, digest = self._base(inputs.image).partition("@")
+        arguments = {"BASE": base, "BASE_DIGEST": digest}
+        return [
+            *("docker", "build", "--tag", inputs.name, "--file", inputs.context / inputs.image.dockerfile),
+            *build_arguments(inputs, arguments),
+            inputs.context,
+        ]
+
+    def save(self, name: str, archive: Path, on_line: OnLine) -> None:
+        run(["docker", "save", "--output", archive, name], log=self._log, on_line=on_line)
+
+    def prune(self, kept: Iterable[str]) -> None:
+        keep = set(kept)
+        for image in IMAGES:
+            listed = answer(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}", image.repository]) or ""
+            for name in listed.split():
+                if name.startswith(f"{image.repository}:dev-") and name not in keep:
+                    answer(["docker", "image", "rm", name])
+
+    @staticmethod
+    def _base(image: Image) -> str:
+        default = default_base(image)
+        return default if default == "scratch" else os.environ.get("TRUEKEEP_BASE") or default
+
+
+class Buildah:
+    """buildah on the local base, wheels from the cache, RUN steps in a chroot: needs root and nothing else."""
+
+    name = "buildah"
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self._log = cache.logs / "buildah.log"
+        self._base: local_base.Base | None = local_base.find(cache)
+
+    def prepare(self, on_line: OnLine, *, renew_base: bool = False) -> None:
+        install_missing({"buildah": "buildah", "mmdebstrap": "mmdebstrap"}, self._log)
+        if os.geteuid() != 0:
+            raise ImagesError(
+                "no Docker engine answers, and without it images are built as root only: start Docker, or be root"
+            )
+        base = self._base = local_base.ensure(self._cache, self._log, on_line, renew=renew_base)
+        if answer([*self._buildah(), "images", "--quiet", base.reference]) is None:
+            context = self._cache.contexts / "base"
+            context.mkdir(parents=True, exist_ok=True)
+            recipe = context / "Dockerfile"
+            recipe.write_text("FROM scratch\nADD rootfs.tar /\nENV PATH=/usr/sbin:/usr/bin:/sbin:/bin\n")
+            (context / "rootfs.tar").unlink(missing_ok=True)
+            os.link(self._cache.base / base.archive, context / "rootfs.tar")
+            run([*self._bud(), "--layers=false", "--tag", base.reference, context], log=self._log, on_line=on_line)
+
+    def identity(self, image: Image) -> str | None:
+        if default_base(image) == "scratch":
+            return "scratch"
+        return self._base.sha256 if self._base else None
+
+    def fetch(self, inputs: Collection[Inputs], on_line: OnLine) -> None:
+        requirements = [text for each in inputs for text in each.requirements.values()]
+        if requirements and self._base:
+            wheels.ensure(self._cache, self._base, requirements, self._log, on_line)
+
+    def build(self, inputs: Inputs, on_line: OnLine) -> None:
+        # The stages that installed the libraries get names too: unnamed ones are pruned, and with them the work.
+        for stage in [stage for stage in inputs.dockerfile.stages if stage in ("storage", "libraries")]:
+            name = f"localhost/{inputs.image.repository}-{stage}:latest"
+            run([*self.build_command(inputs, name), "--target", stage, inputs.context], log=self._log, on_line=on_line)
+        run([*self.build_command(inputs, f"localhost/{inputs.name}"), inputs.context], log=self._log, on_line=on_line)
+
+    def build_command(self, inputs: Inputs, name: str) -> list[str | Path]:
+        base = self._base.reference if self._base else ""
+        arguments = {"PIP": wheels.PIP, "PIP_OPTIONS": wheels.PIP_OPTIONS}
+        if default_base(inputs.image) != "scratch":
+            arguments["BASE"] = base
+        mounts = ["--volume", f"{self._cache.packages}:{wheels.MOUNT}:ro"] if inputs.requirements else []
+        return [
+            *(*self._bud(), "--layers", "--tag", name, "--file", inputs.context / inputs.image.dockerfile),
+            *(*build_arguments(inputs, arguments), *mounts),
+        ]
+
+    def save(self, name: str, archive: Path, on_line: OnLine) -> None:
+        archive.unlink(missing_ok=True)
+        # By its id: an image that is pushed by a name takes that name into the archive as well.
+        identifier = (answer([*self._buildah(), "images", "--quiet", "--no-trunc", f"localhost/{name}"]) or "").strip()
+        target = f"docker-archive:{archive}:{name}"
+        run([*self._buildah(), "push", "--quiet", identifier, target], log=self._log, on_line=on_line)
+
+    def prune(self, kept: Iterable[str]) -> None:
+        keep = {f"localhost/{name}" for name in kept}
+        listed = json.loads(answer([*self._buildah(), "images", "--json"]) or "[]") or []
+        for name in [name for entry in listed for name in entry.get("names") or []]:
+            old_image = ":dev-" in name and name not in keep
+            old_base = name.startswith("localhost/truekeep/base:") and self._base and name != self._base.reference
+            if old_image or old_base:
+                answer([*self._buildah(), "rmi", name])
+        answer([*self._buildah(), "rmi", "--prune"])
+
+    def _buildah(self) -> list[str | Path]:
+        state = Path("/run/truekeep-images")
+        return ["buildah", "--root", self._cache.storage, "--runroot", state, "--storage-driver", "overlay"]
+
+    def _bud(self) -> list[str | Path]:
+        return [*self._buildah(), "bud", "--isolation", "chroot", "--format", "docker", "--pull-never"]
+
+
+def build_arguments(inputs: Inputs, values: dict[str, str]) -> list[str]:
+    """`--build-arg` for those values that the Dockerfile takes."""
+    taken = inputs.dockerfile.arguments
+    return [word for name, value in values.items() if name in taken for word in ("--build-arg", f"{name}={value}")]
