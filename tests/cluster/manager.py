@@ -62,6 +62,7 @@ def down(*, purge: bool = False) -> None:
                     raise ClusterError(f"not everything went away: {', '.join(remains)}")
     cache = cache_directory()
     if purge:
+        onenode.unmount_below(cache)  # an image build that was interrupted leaves mounts there
         shutil.rmtree(cache, ignore_errors=True)
     if cache.exists():
         _say(f"the cluster is gone; the binaries stay in {cache} (`python -m tests.cluster down --purge` removes them)")

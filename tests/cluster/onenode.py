@@ -178,7 +178,7 @@ class OneNode:
         record = Record.read(self._layout)
         self._daemons.stop()
         cgroups.kill()
-        _unmount_below(self._layout.root)
+        unmount_below(self._layout.root)
         same_boot = record is not None and record.boot == boot_id()
         network.remove(record.sysctls if record is not None and same_boot else {})
         cgroups.remove()
@@ -243,7 +243,8 @@ def remove_tree(root: Path) -> None:
     shutil.rmtree(root)
 
 
-def _unmount_below(root: Path) -> None:
+def unmount_below(root: Path) -> None:
+    """Unmount all that is mounted below a directory, so that removing it removes nothing else."""
     for _ in range(5):  # a mount may have been stacked on another
         points = mounts_below(root)
         if not points:
