@@ -1,0 +1,142 @@
+"""kopf as a source of events, and nothing else: every event of our kinds and of their children puts keys on the queue.
+
+Only `on.event` is used: kopf's other handlers write annotations and finalizers into objects that Git owns, and react
+to differences instead of to what is there. kopf runs in a thread with an event loop of its own, because it takes all
+tasks of its loop down when a watch breaks for good; then it is started again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import kopf
+
+from truekeep.api.common import GROUP, VERSION
+from truekeep.api.names import MANAGED_BY
+from truekeep.controller.keys import Relations, key_of, keys_of_child
+from truekeep.controller.queue import Key
+
+OWN = {"models": "Model", "trainingruns": "TrainingRun", "driftpolicies": "DriftPolicy"}
+CHILDREN = (
+    ("batch", "v1", "jobs"),
+    ("batch", "v1", "cronjobs"),
+    ("apps", "v1", "deployments"),
+    ("", "v1", "services"),
+    ("", "v1", "pods"),
+)
+# A watch is renewed by the server after this time at the latest, and given up by the client a little later.
+SERVER_TIMEOUT_SECONDS = 270
+CLIENT_TIMEOUT_SECONDS = 300
+CONNECT_TIMEOUT_SECONDS = 10
+RESTART_SECONDS = 5.0
+logger = logging.getLogger(__name__)
+Wake = Callable[[Sequence[Key]], None]
+
+
+class Watch:
+    """Events of the cluster, as keys. `wake` is called in kopf's thread."""
+
+    def __init__(self, wake: Wake, namespaces: Sequence[str] = ()) -> None:
+        self._wake = wake
+        self._namespaces = list(namespaces)
+        self._stop = threading.Event()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self.versions: dict[Key, str] = {}  # of our kinds: the version that was seen last
+        self.events = 0
+        self.restarts = 0
+
+    def start(self) -> None:
+        """Start watching."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching, without waiting for the end."""
+        self._stop.set()
+
+    def ready(self) -> bool:
+        """Whether the watches were set up."""
+        return self._ready.is_set() and self._thread.is_alive()
+
+    def alive(self) -> bool:
+        """Whether anybody watches."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                asyncio.run(self._operator())
+            except Exception:
+                logger.exception("the watches broke and are set up again")
+            self._ready.clear()
+            if not self._stop.is_set():
+                self.restarts += 1
+                time.sleep(RESTART_SECONDS)
+
+    async def _operator(self) -> None:
+        await kopf.operator(
+            registry=self._registry(),
+            settings=settings(),
+            standalone=True,
+            clusterwide=not self._namespaces,
+            namespaces=self._namespaces,
+            stop_flag=self._stop,
+            ready_flag=self._ready,
+        )
+
+    def _registry(self) -> kopf.OperatorRegistry:
+        registry = kopf.OperatorRegistry()
+        relations = Relations()
+
+        @kopf.on.login(registry=registry)
+        def login(**arguments: Any) -> kopf.ConnectionInfo | None:
+            return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+
+        for plural, kind in OWN.items():
+
+            @kopf.on.event(GROUP, VERSION, plural, registry=registry, id=plural, param=kind)
+            async def of_ours(event: Mapping[str, Any], param: str, **_: Any) -> None:
+                item, gone = event["object"], event["type"] == "DELETED"
+                self._remember(param, item, gone)
+                self._wake(relations.keys(param, item, gone))
+
+        for group, version, plural in CHILDREN:
+
+            @kopf.on.event(group, version, plural, registry=registry, id=plural)
+            async def of_a_child(event: Mapping[str, Any], **_: Any) -> None:
+                self.events += 1
+                self._wake(keys_of_child(event["object"]))
+
+        return registry
+
+    def _remember(self, kind: str, item: Mapping[str, Any], gone: bool) -> None:
+        self.events += 1
+        key = key_of(kind, item)
+        if key is None:
+            return
+        if gone:
+            self.versions.pop(key, None)
+        else:
+            self.versions[key] = str(item["metadata"].get("resourceVersion"))
+
+
+def settings() -> kopf.OperatorSettings:
+    """kopf writes nothing: no peering, no events, no progress, no finalizer; and no watch may hang for ever."""
+    result = kopf.OperatorSettings()
+    result.posting.enabled = False
+    result.peering.standalone = True
+    result.scanning.disabled = True
+    result.process.ultimate_exiting_timeout = None
+    result.watching.server_timeout = SERVER_TIMEOUT_SECONDS
+    result.watching.client_timeout = CLIENT_TIMEOUT_SECONDS
+    result.watching.connect_timeout = CONNECT_TIMEOUT_SECONDS
+    result.networking.request_timeout = 30
+    result.networking.connect_timeout = CONNECT_TIMEOUT_SECONDS
+    selector = ",".join(f"{key}={value}" for key, value in MANAGED_BY.items())
+    for child in CHILDREN:
+        result.watching.label_selectors[child] = selector
+    return result
