@@ -115,3 +115,4 @@ class MonitorRequest(Schema):
     capture: S3Location
     window: MonitorWindow
     drift: DataDrift
+    dropped: tuple[str, ...] = ()  # features that spec.serving.capture.drop leaves out: they are not missed

@@ -9,6 +9,7 @@ cell the two distribution functions can part by no more than the smaller of thei
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -50,7 +51,7 @@ def edges(values: Floats, also: Iterable[float | None] = ()) -> Floats:
 
 def below(value: float) -> float:
     """The greatest double that is smaller."""
-    return float(np.nextafter(value, -np.inf))
+    return math.nextafter(value, -math.inf)
 
 
 def count(values: Floats, at: Floats) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

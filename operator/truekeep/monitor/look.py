@@ -1,0 +1,248 @@
+"""One look of the monitor: what is closed and not judged yet is judged, in order, and the report is stored.
+
+A report in the store is final: it is written only where there is none, so that a pod that is repeated, or two at a
+time, judge nothing twice. The result repeats the recent windows, so that a lost termination message is no loss.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from truekeep.api.driftpolicy import Finding, WindowVerdict
+from truekeep.contract import layout
+from truekeep.contract.canonical import canonical_json
+from truekeep.contract.requests import MonitorRequest
+from truekeep.contract.results import MonitorResult
+from truekeep.monitor import captures, windows
+from truekeep.monitor.captures import CaptureFile, Skipped
+from truekeep.monitor.judge import Settings, judge
+from truekeep.monitor.report import StoredReport
+from truekeep.profiling.schema import Profile
+from truekeep.storage import ArtifactInvalid, ObjectMissing, artifacts
+from truekeep.storage.s3 import Bucket
+
+KEPT_WINDOWS = 30
+KEPT_FINDINGS = 20
+WINDOWS_AT_ONCE = 500
+KEY_TIME = "%Y-%m-%dT%H"
+
+
+class ProfileMissingError(Exception):
+    """The artifact has no profile that can be read. A second try can't help."""
+
+
+@dataclass(frozen=True)
+class Captures:
+    """What lies in the capture store."""
+
+    files: tuple[CaptureFile, ...]  # of the revision, in the order of their keys
+    clock: windows.Clock
+    odd: int  # Parquet files of the revision whose names say no time
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is looked at, and what it is compared with."""
+
+    request: MonitorRequest
+    lake: Bucket
+    reference: Profile
+    found: Captures
+
+
+def look(request: MonitorRequest, now: datetime, say: Callable[[str], None]) -> MonitorResult:
+    """Judge what is to be judged. StoreError where a store does not do what it must, ProfileMissingError."""
+    store, lake = Bucket.open(request.store), Bucket.open(request.capture)
+    reference = read_profile(store, request.artifact_digest)
+    found = list_captures(lake, request, now)
+    judged = _judged(store, request)
+    cut = windows.Cut(request.window.hours)
+    skipped = Skipped()
+    due = _due(lake, found, cut, judged.keys(), skipped)
+    say(_opening(request, found, len(judged), len(due)))
+    fresh: dict[datetime, StoredReport] = {}
+    for index in due[:WINDOWS_AT_ONCE]:
+        report = _judge_one(Subject(request, lake, reference, found), index, now)
+        start = report.window.start
+        key = _key(request, start)
+        if not store.put(key, canonical_json(report.dump()), only_if_absent=True):
+            report = _read(store, key) or report  # somebody was quicker; the first report holds
+        judged[start], fresh[start] = key, report
+        for line in describe(report):
+            say(line)
+    recent = sorted(judged, reverse=True)[:KEPT_WINDOWS]
+    reports = [kept for start in recent if (kept := fresh.get(start) or _read(store, judged[start])) is not None]
+    skipped.reasons += [reason for report in fresh.values() for reason in report.skipped]
+    skipped_files = max(len(skipped.keys), sum(report.skipped_files for report in fresh.values()))
+    parts = [
+        f"revision {request.revision}: {len(fresh)} windows judged now, {len(reports)} recent ones reported",
+        f"{len(due) - len(fresh)} more are left for the next look" if len(due) > len(fresh) else "",
+        f"{skipped_files} capture files could not be read and were skipped ({skipped.reasons[0]})"
+        if skipped.reasons
+        else "",
+        f"{found.odd} capture files have names without times" if found.odd else "",
+        "" if found.files else "nothing is captured of it yet",
+    ]
+    return _result(request, found.clock.newest_event, reports, "; ".join(part for part in parts if part))
+
+
+def read_profile(store: Bucket, digest: str) -> Profile:
+    """The profile that training saved. ProfileMissingError where the artifact has none that can be read."""
+    try:
+        files = artifacts.read(store, digest, only={layout.PROFILE})
+        return Profile.model_validate_json(files[layout.PROFILE])
+    except ArtifactInvalid as error:
+        raise ProfileMissingError(str(error)) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        at = ".".join(str(part) for part in first["loc"][:4])
+        raise ProfileMissingError(
+            f"artifact {digest}: {layout.PROFILE} is no profile that this version reads, at {at}: {first['msg']}; "
+            "watch it with the version that trained it, or train again"
+        ) from error
+
+
+def list_captures(lake: Bucket, request: MonitorRequest, now: datetime) -> Captures:
+    """Files of the revision, and the clock, which goes by the files of all revisions of the model."""
+    prefix = layout.captures(request.namespace, request.model)
+    mine = layout.captures(request.namespace, request.model, request.revision)
+    seen = windows.Seen(request.window, now)
+    files = []
+    odd = 0
+    for info in lake.list(prefix):
+        name = layout.parse_capture_file(info.key)
+        if name is None or not windows.plausible(name):
+            odd += info.key.startswith(mine) and info.key.endswith(".parquet")
+            continue
+        seen.add(name, info.last_modified)
+        if info.key.startswith(mine):
+            files.append(CaptureFile(info.key, info.size, name))
+    return Captures(tuple(files), seen.clock(), odd)
+
+
+def describe(report: StoredReport) -> list[str]:
+    """What a person reads in the log of the pod."""
+    window = report.window
+    lines = [
+        f"{window.start:%Y-%m-%d %H:%M} to {window.end:%Y-%m-%d %H:%M}: {window.verdict}, {window.rows:,} rows in "
+        f"{report.files} files" + (f", {report.skipped_files} skipped" if report.skipped_files else "")
+    ]
+    if window.verdict == "InsufficientData":
+        lines[0] += f" (window.minRows is {report.cut.min_rows:,})"
+    lines += [
+        f"  {finding.severity.lower():6} {finding.kind:15} {finding.message} "
+        f"[{finding.statistic} {finding.value}, from {finding.threshold}"
+        + (f", p {finding.p_value}]" if finding.p_value is not None else "]")
+        for finding in report.report.findings[:KEPT_FINDINGS]
+    ]
+    return lines + [f"  skipped {reason}" for reason in report.skipped]
+
+
+def _key(request: MonitorRequest, start: datetime) -> str:
+    return layout.window_report(request.namespace, request.model, request.policy_uid, request.revision, start)
+
+
+def _judged(store: Bucket, request: MonitorRequest) -> dict[datetime, str]:
+    """Windows with a report, by their start."""
+    folder = _key(request, windows.EPOCH).rpartition("/")[0] + "/"
+    found = {}
+    for info in store.list(folder):
+        try:
+            start = datetime.strptime(info.key.removeprefix(folder), f"{KEY_TIME}.json").replace(tzinfo=UTC)
+        except ValueError:
+            continue
+        found[start] = info.key
+    return found
+
+
+def _due(lake: Bucket, found: Captures, cut: windows.Cut, judged: Iterable[datetime], skipped: Skipped) -> list[int]:
+    """Windows that are closed, have rows and were not judged, in order."""
+    done = {cut.index(windows.milliseconds(start)) for start in judged}
+    due: set[int] = set()
+    for file in found.files:
+        touched = cut.touched(file.name)
+        if len(touched) > windows.WIDE or any(i not in done and found.clock.closes(cut.end(i)) for i in touched):
+            due |= captures.windows_with_rows(lake, file, cut, skipped)
+    return sorted(index for index in due - done if found.clock.closes(cut.end(index)))
+
+
+def _judge_one(subject: Subject, index: int, now: datetime) -> StoredReport:
+    request, found = subject.request, subject.found
+    cut = windows.Cut(request.window.hours)
+    start, end = cut.start(index), cut.end(index)
+    files = [file for file in found.files if file.name.first < end and file.name.last >= start]
+    skipped = Skipped()
+    counted = captures.count(subject.lake, files, subject.reference, start=start, end=end, skipped=skipped)
+    settings = Settings(
+        min_rows=request.window.min_rows,
+        false_alarms_per_thousand_windows=request.drift.false_alarms_per_thousand_windows,
+        minimum_effect=float(request.drift.minimum_effect),
+        ignore=frozenset(request.drift.ignore),
+        dropped=frozenset(request.dropped),
+    )
+    report = judge(subject.reference, counted.profile(), settings)
+    begins = windows.moment(start)
+    return StoredReport(
+        namespace=request.namespace,
+        model=request.model,
+        policy=request.policy,
+        policy_uid=request.policy_uid,
+        artifact_digest=request.artifact_digest,
+        window=WindowVerdict(
+            start=begins,
+            end=windows.moment(end),
+            revision=request.revision,
+            rows=report.rows,
+            verdict=report.verdict,
+            kinds=list(report.kinds),
+            columns=report.drifted,
+            report=Bucket.open(request.store).uri(_key(request, begins))[:1024],
+        ),
+        settings=request.drift,
+        cut=request.window,
+        judged_at=now,
+        closed_by="NewestEvent" if found.clock.passed(end) else "Idle",
+        files=len(files),
+        skipped=tuple(skipped.reasons),
+        skipped_files=len(skipped.keys),
+        report=report,
+    )
+
+
+def _read(store: Bucket, key: str) -> StoredReport | None:
+    """A stored report; None where it is gone, or is none that this version reads."""
+    try:
+        return StoredReport.model_validate(json.loads(store.get(key)))
+    except (ObjectMissing, ValueError, RecursionError):
+        return None
+
+
+def _result(
+    request: MonitorRequest, newest_event: int | None, reports: list[StoredReport], message: str
+) -> MonitorResult:
+    """`reports`: the newest first."""
+    findings = reports[0].report.findings[:KEPT_FINDINGS] if reports else ()
+    return MonitorResult(
+        policy_uid=request.policy_uid,
+        revision=request.revision,
+        reason="Looked",
+        message=message[:1024],
+        windows=tuple(report.window for report in reports),
+        findings=tuple(Finding.model_validate(finding.dump()) for finding in findings),
+        newest_event=windows.moment(newest_event) if newest_event is not None else None,
+    )
+
+
+def _opening(request: MonitorRequest, found: Captures, judged: int, due: int) -> str:
+    newest = found.clock.newest_event
+    event = f"newest event {windows.moment(newest):%Y-%m-%d %H:%M}" if newest is not None else "no event"
+    idle = ", nothing comes any more" if found.clock.idle else ""
+    return (
+        f"{request.namespace}/{request.model}, policy {request.policy}, revision {request.revision}: "
+        f"{len(found.files)} capture files, {event}{idle}; {judged} windows were judged, {due} are due"
+    )
