@@ -106,8 +106,7 @@ def structural(node: Json, definitions: Json, in_list: bool = False) -> Json:
     if "const" in node:
         result["enum"] = [node["const"]]
     if not in_list and not isinstance(node.get("default"), list | type(None)):
-        # An object's own default is empty: the API server fills in those of its fields.
-        result["default"] = {} if isinstance(node["default"], dict) else node["default"]
+        result["default"] = _object_default(node) if isinstance(node["default"], dict) else node["default"]
     if node.get("type") == "integer":
         result["format"] = "int64"
     if "items" in node:
@@ -120,6 +119,14 @@ def structural(node: Json, definitions: Json, in_list: bool = False) -> Json:
         result["additionalProperties"] = structural(node["additionalProperties"], definitions, in_list=True)
         result.pop("default", None)
     return result
+
+
+def _object_default(node: Json) -> Json:
+    """An object's own default is empty, because the API server fills in those of its fields. Where the object has
+    rules, the default must pass them by itself."""
+    if "x-kubernetes-validations" not in node:
+        return {}
+    return {key: value for key, value in node["default"].items() if isinstance(value, str | int)}
 
 
 def _without_defaults(node: Any) -> Any:

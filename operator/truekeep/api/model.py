@@ -263,7 +263,7 @@ class Holdout(Schema):
 
     CEL = (
         (
-            "double(self.latestFraction) >= 0.01 && double(self.latestFraction) <= 0.9",
+            "!has(self.latestFraction) || (double(self.latestFraction) >= 0.01 && double(self.latestFraction) <= 0.9)",
             "latestFraction must be between 0.01 and 0.9",
         ),
     )

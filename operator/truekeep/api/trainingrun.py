@@ -38,7 +38,12 @@ class PolicyTrigger(Schema):
 class Trigger(Schema):
     """Why this run was made."""
 
-    CEL = (("self.type != 'DriftPolicy' || has(self.policy)", "a trigger of type DriftPolicy names its policy"),)
+    CEL = (
+        (
+            "!has(self.type) || self.type != 'DriftPolicy' || has(self.policy)",
+            "a trigger of type DriftPolicy names its policy",
+        ),
+    )
 
     type: Literal["Spec", "DriftPolicy", "Manual", "External"] = Field(
         default="External",
