@@ -1,0 +1,64 @@
+"""The docs speak of what is there: reasons, paths, targets of make, YAML."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from truekeep.api.driftpolicy import DriftPolicy
+from truekeep.api.model import Model
+from truekeep.api.trainingrun import TrainingRun
+
+ROOT = Path(__file__).parents[3]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
+KINDS = {"Model": Model, "TrainingRun": TrainingRun, "DriftPolicy": DriftPolicy}
+REASON = re.compile(r"^[A-Z][a-z]+([A-Z][a-z]+)*$")
+# CamelCase words in domain/ that are no reasons: conditions, states, enum values of the API, exit reasons of pods.
+OTHER_WORDS = set(
+    "Ready Reconciling Stalled Complete Failed Working Stuck Waiting Declined True False Unknown Warning Normal Data Gates "
+    "Training Rollout Rollback Promote Canary BlueGreen Retrain Alert Now Never Spec Manual DriftPolicy Drift Running "
+    "Pending Error Evicted NodeLost Shutdown Preempting ErrImagePull ImagePullBackOff InvalidImageName ErrImageNeverPull "
+    "CreateContainerConfigError CreateContainerError RunContainerError DataDrift PredictionDrift Secret ConfigMap Model "
+    "Succeeded Target Wish".split()
+)
+
+
+def reasons() -> set[str]:
+    """The words that decisions may answer as a reason."""
+    found = set()
+    for source in (ROOT / "operator/truekeep/domain").glob("*.py"):
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and REASON.match(node.value):
+                found.add(node.value)
+    return found - OTHER_WORDS
+
+
+def test_every_reason_is_explained() -> None:
+    explained = set(re.findall(r"`([A-Z][A-Za-z]+)`", (ROOT / "docs/reference.md").read_text()))
+    assert len(reasons()) > 30
+    assert reasons() - explained == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_paths_and_targets_exist(page: Path) -> None:
+    text = page.read_text()
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert {name for name in re.findall(r"\bmake ([a-z-]+)", text)} <= targets | {"nothing"}
+    for path in re.findall(r"`((?:operator|crds|manifests|images|tests|docs)/[^`*\s]*)`", text):
+        assert (ROOT / path).exists(), f"{page.name} names {path}, which is not there"
+    assert "@@" not in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_yaml_is_valid(page: Path) -> None:
+    for block in re.findall(r"```yaml\n(.*?)```", page.read_text(), re.S):
+        for document in yaml.safe_load_all(block):
+            kind = KINDS[document["kind"]]
+            parsed = kind.model_validate(document)
+            for field, value in document["spec"].items():
+                assert field in parsed.dump()["spec"], f"{page.name}: unknown field spec.{field}"
+                assert value is not None
