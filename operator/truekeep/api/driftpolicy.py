@@ -72,12 +72,12 @@ class Response(Schema):
 
     CEL = (
         (
-            "self.on != 'DataQuality' || self.action == 'Alert'",
-            "broken data never retrains: the action on DataQuality must be Alert",
+            "self.finding != 'DataQuality' || self.action == 'Alert'",
+            "broken data never retrains: the action on finding DataQuality must be Alert",
         ),
     )
 
-    on: FindingKind = Field(description="DataDrift, PredictionDrift or DataQuality.")
+    finding: FindingKind = Field(description="DataDrift, PredictionDrift or DataQuality.")
     action: Literal["Retrain", "Alert"] = Field(
         description="Retrain: start a TrainingRun, within cooldown and budget. Alert: condition, Event and metric."
     )
@@ -98,10 +98,10 @@ class DriftPolicySpec(Schema):
         default=2, description="Windows in a row that must breach before anything follows. Default: 2."
     )
     responses: list[Response] = Field(
-        default=[Response(on="DataDrift", action="Alert"), Response(on="DataQuality", action="Alert")],
+        default=[Response(finding="DataDrift", action="Alert"), Response(finding="DataQuality", action="Alert")],
         max_length=8,
         description="What follows each kind of finding. Default: alert on DataDrift and DataQuality.",
-        json_schema_extra=keyed("on"),
+        json_schema_extra=keyed("finding"),
     )
     cooldown_seconds: Annotated[int, Field(ge=0, le=31536000)] = Field(
         default=3600,

@@ -125,7 +125,7 @@ def breach(policy: PolicyView, observed: ModelObserved) -> WindowVerdict | None:
     if consecutive(windows) < policy.spec.consecutive_windows:
         return None
     newest = next(window for window in windows if window.verdict != "InsufficientData")
-    retrains = {response.on for response in policy.spec.responses if response.action == "Retrain"}
+    retrains = {response.finding for response in policy.spec.responses if response.action == "Retrain"}
     return newest if retrains.intersection(newest.kinds) else None
 
 

@@ -54,7 +54,7 @@ POLICY = {
     "modelRef": {"name": "m"},
     "schedule": "* * * * *",
     "window": {"hours": 24},
-    "responses": [{"on": "DataDrift", "action": "Retrain"}, {"on": "DataQuality", "action": "Alert"}],
+    "responses": [{"finding": "DataDrift", "action": "Retrain"}, {"finding": "DataQuality", "action": "Alert"}],
     "consecutiveWindows": 2,
     "cooldownSeconds": 100,
     "maxRunsPerWeek": 2,
