@@ -1,0 +1,155 @@
+"""A Model with everything set, one with nothing that has a default, and what is built for them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from truekeep.api.driftpolicy import DriftPolicySpec, DriftPolicyStatus
+from truekeep.api.model import ModelSpec, ModelStatus
+from truekeep.api.trainingrun import TrainingRunSpec, TrainingRunStatus, Trigger
+from truekeep.contract.requests import Champion
+from truekeep.domain.observed import Meta, ModelView, PolicyView, RunView
+from truekeep.domain.plan import DeploymentIntent, RunIntent, ServiceIntent, Settings
+from truekeep.resources.disruption_budget import disruption_budget
+from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
+from truekeep.resources.services import deployment_service, stable_service
+from truekeep.resources.serving_deployment import serving_deployment
+from truekeep.resources.training_job import training_job
+from truekeep.resources.training_run import training_run
+
+CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+DIGEST = "sha256:" + "ab" * 32
+KEY = "sha256:" + "cd" * 32
+SETTINGS = Settings(
+    trainer_image="registry.example/trainer:1",
+    server_image="registry.example/server:1",
+    monitor_image="registry.example/monitor:1",
+    operator_version="1.2.3",
+)
+
+PLAIN: dict[str, Any] = {
+    "store": {"s3": {"uri": "s3://models/"}},
+    "data": {
+        "source": {"s3": {"uri": "s3://lake/flights/"}},
+        "timeColumn": "scheduled_at",
+        "key": "flight_id",
+        "label": {"column": "late"},
+        "features": [{"name": "hour", "type": "Number"}],
+    },
+    "training": {"recipe": {"estimator": "sklearn.linear_model.LogisticRegression"}},
+}
+
+FULL: dict[str, Any] = {
+    "store": {
+        "s3": {
+            "uri": "s3://models/",
+            "endpoint": "https://s3.demo:7070",
+            "region": "eu-central-1",
+            "credentialsSecretRef": {"name": "lake"},
+            "caBundleRef": {"name": "store-ca"},
+        }
+    },
+    "data": {
+        **PLAIN["data"],
+        "window": {"days": 60},
+        "label": {
+            "column": "late",
+            "source": {"s3": {"uri": "s3://lake/arrivals/", "credentialsSecretRef": {"name": "arrivals.reader"}}},
+            "maturesAfterSeconds": 86400,
+        },
+        "joins": [
+            {
+                "name": "weather",
+                "source": {
+                    "s3": {
+                        "uri": "s3://weather/",
+                        "endpoint": "http://elsewhere:9000",
+                        "caBundleRef": {"name": "store-ca", "key": "other.pem"},
+                    }
+                },
+                "timeColumn": "observed_at",
+                "by": ["origin"],
+            }
+        ],
+        "features": [
+            {"name": "hour", "type": "Number", "minimum": "0", "maximum": "24"},
+            {"name": "carrier", "type": "Category", "maxCategories": 50},
+        ],
+        "rules": [{"name": "enough", "minRows": 10000}],
+    },
+    "training": {
+        "recipe": {
+            "estimator": "sklearn.ensemble.HistGradientBoostingClassifier",
+            "parameters": [{"name": "max_iter", "value": "120"}],
+            "seed": 7,
+        },
+        "timeoutSeconds": 1800,
+        "resources": {"requests": {"memory": "6Gi"}, "limits": {"cpu": "1500m"}},
+    },
+    "evaluation": {"gates": [{"name": "auc", "metric": "roc_auc", "minimum": "0.65"}], "refit": "OnAllRows"},
+    "serving": {
+        "replicas": 3,
+        "resources": {"limits": {"cpu": "250m", "memory": "128Mi"}},
+        "connectionMaxAgeSeconds": 5,
+        "capture": {
+            "s3": {"uri": "s3://lake/captures/", "credentialsSecretRef": {"name": "captures"}},
+            "drop": ["carrier"],
+        },
+    },
+    "pods": {
+        "imagePullSecrets": [{"name": "registry"}],
+        "nodeSelector": {"disk": "ssd", "arch": "amd64"},
+        "tolerations": [
+            {"key": "ml", "operator": "Equal", "value": "yes", "effect": "NoSchedule"},
+            {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300},
+        ],
+        "priorityClassName": "batch-low",
+    },
+}
+
+
+def meta(name: str, uid: str, generation: int = 1) -> Meta:
+    return Meta(namespace="demo", name=name, uid=uid, created=CREATED, generation=generation, resource_version="7")
+
+
+def model(spec: dict[str, Any] | None = None) -> ModelView:
+    return ModelView(meta("flight-delay", "model-uid", 4), ModelSpec.model_validate(spec or FULL), ModelStatus())
+
+
+def run(trigger: Trigger | None = None) -> RunView:
+    spec = TrainingRunSpec.model_validate({"modelRef": {"name": "flight-delay"}, "trigger": (trigger or Trigger()).dump()})
+    return RunView(meta("flight-delay-0a1b2c3d4e", "run-uid"), spec, TrainingRunStatus())
+
+
+def policy() -> PolicyView:
+    spec = {
+        "modelRef": {"name": "flight-delay"},
+        "schedule": "*/5 * * * *",
+        "window": {"hours": 168, "minRows": 2000},
+        "data": {"minimumEffect": "0.03", "ignore": ["hour"]},
+    }
+    return PolicyView(meta("weekly", "policy-uid"), DriftPolicySpec.model_validate(spec), DriftPolicyStatus())
+
+
+INTENT = DeploymentIntent("flight-delay-r3-cdcdcd", 3, "flight-delay-0a1b2c3d4e", DIGEST, KEY, replicas=2)
+CHAMPION = Champion(revision=2, artifact_digest=DIGEST, trained_until=CREATED)
+
+
+def built() -> dict[str, dict[str, Any] | None]:
+    """Every golden manifest, by its name."""
+    plain = model(PLAIN)
+    return {
+        "training-job": training_job(model(), run(), SETTINGS, CHAMPION),
+        "training-job-plain": training_job(plain, run(), SETTINGS, None),
+        "serving-deployment": serving_deployment(model(), INTENT, SETTINGS),
+        "serving-deployment-plain": serving_deployment(plain, INTENT, SETTINGS),
+        "stable-service": stable_service(model(), ServiceIntent("flight-delay", INTENT.name)),
+        "stable-service-canary": stable_service(model(), ServiceIntent("flight-delay", None)),
+        "deployment-service": deployment_service(model(), INTENT.name),
+        "disruption-budget": disruption_budget(model()),
+        "monitor-cronjob": monitor_cronjob(model(), policy(), Watched(3, DIGEST), SETTINGS),
+        "training-run": training_run(
+            model(), RunIntent("flight-delay-0a1b2c3d4e", Trigger(type="Manual", message="asked for", value="1"))
+        ),
+    }

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.unit.resources import golden
+from tests.unit.resources.samples import (
+    CHAMPION,
+    DIGEST,
+    FULL,
+    INTENT,
+    PLAIN,
+    SETTINGS,
+    built,
+    model,
+    policy,
+    run,
+)
+from truekeep.api.common import Resources
+from truekeep.contract.requests import MonitorRequest, ServeRequest, TrainRequest
+from truekeep.domain.plan import Settings
+from truekeep.resources.amounts import SERVER, TRAINER, container_resources, threads
+from truekeep.resources.compare import holds
+from truekeep.resources.disruption_budget import disruption_budget
+from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
+from truekeep.resources.serving_deployment import ANNOTATION_TEMPLATE, serving_deployment
+from truekeep.resources.training_job import training_job
+
+BUILT = built()
+
+
+@pytest.mark.parametrize("name", sorted(BUILT))
+def test_a_manifest_is_as_it_was_agreed(name: str) -> None:
+    assert BUILT[name] == golden.read(name), "read the diff; then python -m tests.unit.resources.golden"
+
+
+def test_there_is_no_golden_manifest_too_many() -> None:
+    assert {file.stem for file in golden.GOLDEN.glob("*.yaml")} == set(BUILT)
+
+
+def pod_specs() -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, manifest in BUILT.items():
+        assert manifest is not None
+        spec = manifest.get("spec", {})
+        spec = spec.get("jobTemplate", {}).get("spec", spec)
+        if "template" in spec:
+            yield name, spec["template"]["spec"]
+
+
+PODS = dict(pod_specs())
+
+
+@pytest.mark.parametrize("name", sorted(PODS))
+def test_every_pod_passes_pod_security_restricted(name: str) -> None:
+    pod = PODS[name]
+    assert not {"hostNetwork", "hostPID", "hostIPC", "serviceAccountName"} & pod.keys()
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for volume in pod["volumes"]:
+        assert volume.keys() - {"name"} <= {"emptyDir", "secret", "configMap"}
+    (container,) = pod["containers"]
+    security = container["securityContext"]
+    assert security["allowPrivilegeEscalation"] is False
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    assert security["readOnlyRootFilesystem"] is True
+
+
+@pytest.mark.parametrize("name", sorted(PODS))
+def test_no_pod_holds_a_kubernetes_token(name: str) -> None:
+    assert PODS[name]["automountServiceAccountToken"] is False
+    assert PODS[name]["enableServiceLinks"] is False
+
+
+@pytest.mark.parametrize("name", sorted(PODS))
+def test_every_pod_is_bounded(name: str) -> None:
+    (container,) = PODS[name]["containers"]
+    assert set(container["resources"]["requests"]) == set(container["resources"]["limits"]) == {"cpu", "memory"}
+    assert all("sizeLimit" in volume["emptyDir"] for volume in PODS[name]["volumes"] if "emptyDir" in volume)
+
+
+def request_of(pod: dict[str, Any]) -> str:
+    (value,) = (each["value"] for each in pod["containers"][0]["env"] if each["name"] == "TRUEKEEP_REQUEST")
+    return str(value)
+
+
+def test_a_training_request_says_all_that_the_trainer_needs() -> None:
+    request = TrainRequest.model_validate_json(request_of(PODS["training-job"]))
+    assert request.champion == CHAMPION
+    assert request.run_uid == "run-uid"
+    assert request.model_generation == 4
+    assert request.data.source.s3.endpoint == "https://s3.demo:7070"  # completed from the store
+    assert request.data.joins[0].source.s3.credentials_secret_ref is None  # a stranger's endpoint gets no credentials
+    job = BUILT["training-job"]
+    assert job is not None
+    assert job["metadata"]["annotations"]["truekeep.dev/training-fingerprint"] == request.training_fingerprint
+
+
+def test_requests_to_server_and_monitor_are_complete() -> None:
+    serve = ServeRequest.model_validate_json(request_of(PODS["serving-deployment"]))
+    assert serve.capture is not None
+    assert serve.capture.s3.endpoint == "https://s3.demo:7070"
+    monitor = MonitorRequest.model_validate_json(request_of(PODS["monitor-cronjob"]))
+    assert monitor.capture == serve.capture.s3
+    assert (monitor.revision, monitor.artifact_digest) == (3, DIGEST)
+
+
+@pytest.mark.parametrize(
+    ("pod", "secrets"),
+    [
+        ("training-job", {"arrivals.reader", "lake"}),
+        ("serving-deployment", {"captures", "lake"}),
+        ("monitor-cronjob", {"captures", "lake"}),
+        ("training-job-plain", set()),
+    ],
+)
+def test_a_pod_mounts_the_secrets_that_it_needs_and_no_other(pod: str, secrets: set[str]) -> None:
+    volumes = [volume["secret"] for volume in PODS[pod]["volumes"] if "secret" in volume]
+    assert {volume["secretName"] for volume in volumes} == secrets
+    assert all(volume["optional"] is False for volume in volumes)
+    paths = {mount["mountPath"] for mount in PODS[pod]["containers"][0]["volumeMounts"]}
+    assert {f"/var/run/truekeep/secrets/{name}" for name in secrets} <= paths
+
+
+def test_two_keys_of_one_bundle_share_a_volume() -> None:
+    (bundle,) = (volume["configMap"] for volume in PODS["training-job"]["volumes"] if "configMap" in volume)
+    assert [item["key"] for item in bundle["items"]] == ["ca.crt", "other.pem"]
+
+
+@pytest.mark.parametrize(
+    ("given", "requests", "limits"),
+    [
+        ({}, ("500m", "1Gi"), ("2", "4Gi")),
+        ({"requests": {"memory": "8Gi"}}, ("500m", "8Gi"), ("2", "8Gi")),
+        ({"limits": {"memory": "512Mi", "cpu": "250m"}}, ("250m", "512Mi"), ("250m", "512Mi")),
+        ({"requests": {"cpu": "1"}, "limits": {"cpu": "3"}}, ("1", "1Gi"), ("3", "4Gi")),
+    ],
+)
+def test_resources_are_given_or_default_and_never_contradict(
+    given: dict[str, Any], requests: tuple[str, str], limits: tuple[str, str]
+) -> None:
+    resources = container_resources(Resources.model_validate(given), TRAINER)
+    assert resources == {
+        "requests": {"cpu": requests[0], "memory": requests[1]},
+        "limits": {"cpu": limits[0], "memory": limits[1]},
+    }
+
+
+@pytest.mark.parametrize(("cpu", "count"), [("250m", 1), ("1", 1), ("1500m", 2), ("4", 4)])
+def test_threads_follow_the_limit(cpu: str, count: int) -> None:
+    resources = container_resources(Resources.model_validate({"limits": {"cpu": cpu}}), SERVER)
+    assert threads(resources) == count
+
+
+def test_no_budget_for_a_single_pod() -> None:
+    spec = copy.deepcopy(FULL)
+    spec["serving"]["replicas"] = 1
+    assert disruption_budget(model(spec)) is None
+
+
+def test_no_monitor_where_nothing_is_captured() -> None:
+    assert monitor_cronjob(model(PLAIN), policy(), Watched(1, DIGEST), SETTINGS) is None
+
+
+def test_a_template_stays_as_it_was_frozen() -> None:
+    first = serving_deployment(model(), INTENT, SETTINGS)
+    template = json.loads(first["metadata"]["annotations"][ANNOTATION_TEMPLATE])
+    newer = Settings(server_image="registry.example/server:2")
+    again = serving_deployment(model(PLAIN), INTENT, newer, template)
+    assert again["spec"]["template"] == first["spec"]["template"]
+    assert again["metadata"]["annotations"] == first["metadata"]["annotations"]
+
+
+def test_an_autoscaler_keeps_its_replicas() -> None:
+    assert "replicas" not in serving_deployment(model(), INTENT, SETTINGS, scaled_by_others=True)["spec"]
+
+
+def test_a_node_that_takes_a_pod_away_is_no_failure_of_training() -> None:
+    job = training_job(model(), run(), SETTINGS, None)
+    disruption, exit_codes = job["spec"]["podFailurePolicy"]["rules"]
+    assert disruption["action"] == "Ignore"
+    assert exit_codes == {
+        "action": "FailJob",
+        "onExitCodes": {"containerName": "trainer", "operator": "In", "values": [3, 137]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("wanted", "live", "answer"),
+    [
+        ({"a": 1}, {"a": 1, "b": 2}, True),
+        ({"a": 1}, {"a": 2}, False),
+        ({"a": 1}, {}, False),
+        ({"a": 0, "b": [], "c": "", "d": {}}, {}, True),
+        ({"a": False}, {}, False),  # a default may be true
+        ({"a": [1, 2]}, {"a": [1, 2, 3]}, False),
+        ({"a": [{"b": 1}]}, {"a": [{"b": 1, "c": 2}]}, True),
+        ({"a": "1"}, {"a": 1}, False),
+        ({"cpu": "1500m"}, {"cpu": "1.5"}, True),
+        ({"memory": "1Gi"}, {"memory": "1024Mi"}, True),
+        ({"memory": "1Gi"}, {"memory": "1G"}, False),
+        ({"memory": "1Gi"}, {"memory": "much"}, False),
+        ({"x": "1Gi"}, {"x": "1024Mi"}, False),
+    ],
+)
+def test_what_holds_is_not_applied_again(wanted: object, live: object, answer: bool) -> None:
+    assert holds(wanted, live) is answer
