@@ -27,6 +27,8 @@ def microseconds(value: Any) -> int | None:
         return None
     if type(value) is str:
         try:
+            if value[4:5] != "-":  # Python would read many a number, an epoch as text among them, as a date
+                raise ValueError
             moment = datetime.fromisoformat(value)
         except ValueError:
             raise ValueError(f"{value[:40]!r} is no ISO 8601 time; send for example 2013-05-01T12:00:00Z") from None
@@ -70,7 +72,7 @@ def keys(name: str, values: Sequence[Any]) -> list[str | None]:
         if text is not None and len(text) > KEY_CHARACTERS:
             raise RequestError(
                 422,
-                f"tensor {name}, row {row}: the key has {len(text)} characters; at most {KEY_CHARACTERS} are stored",
+                f"tensor {name}, row {row}: the key has {len(text)} characters, at most {KEY_CHARACTERS} are kept",
             )
         texts.append(text)
     return texts

@@ -72,9 +72,11 @@ def load(files: dict[str, bytes]) -> LoadedModel:
         pipeline = load_pipeline(files[MODEL_FILE], signature.estimator)
     except UntrustedModelError as error:
         raise ModelInvalidError(f"the artifact is refused: {error}; train it again") from error
-    if pipeline.n_features_in_ != len(signature.features):
+    # Pipeline's own n_features_in_ fails where its first step is "passthrough".
+    width = next(step.n_features_in_ for _, step in pipeline.steps if hasattr(step, "n_features_in_"))
+    if width != len(signature.features):
         raise ModelInvalidError(
-            f"the artifact is refused: the model takes {pipeline.n_features_in_} columns, but its signature lists "
+            f"the artifact is refused: the model takes {width} columns, but its signature lists "
             f"{len(signature.features)}; train it again"
         )
     encoder = Encoder(signature.features)
