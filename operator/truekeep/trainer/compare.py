@@ -1,0 +1,108 @@
+"""Challenger against champion: the same rows, new to both, and a paired bootstrap of the difference.
+
+Rows are resampled in pairs (both models' scores of a row together), so that what makes a row hard for both cancels out;
+the interval is the percentile interval (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from truekeep.api.model import ChampionRule, Metric
+from truekeep.api.trainingrun import ChampionResult
+from truekeep.trainer.metrics import Floats, Scored, value, weighted
+from truekeep.trainer.text import against, counted, decimal
+
+RESAMPLES = 400
+LEAST_RESAMPLES = 200
+MANY_ROWS = 50_000  # beyond that the interval is narrow, and fewer resamples are enough
+LEAST_ROWS = 200
+CONFIDENCE = 0.95
+_CHUNK = 1_000_000  # weights that are held at a time
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The difference challenger - champion, and the ends of its 95 % interval."""
+
+    difference: float
+    low: float
+    high: float
+
+
+def bootstrap(metric: Metric, challenger: Scored, champion: Scored, seed: int) -> Interval:
+    """Percentile interval of the difference over resamples of pairs. The same input gives the same numbers.
+
+    Resamples in which the metric is not defined (one class only) are left out."""
+    rows = len(challenger.labels)
+    resamples = RESAMPLES if rows <= MANY_ROWS else max(LEAST_RESAMPLES, RESAMPLES * MANY_ROWS // rows)
+    first, second = weighted(metric, challenger), weighted(metric, champion)
+    random = np.random.default_rng(seed)
+    differences: list[Floats] = []
+    size = max(1, _CHUNK // rows)
+    for start in range(0, resamples, size):
+        weights = _counts(random, min(size, resamples - start), rows)
+        differences.append(first(weights) - second(weights))
+    known = np.concatenate(differences)
+    known = known[~np.isnan(known)]
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(known, [tail, 100 - tail]) if len(known) else (math.nan, math.nan)
+    return Interval(value(metric, challenger) - value(metric, champion), float(low), float(high))
+
+
+def _counts(random: np.random.Generator, resamples: int, rows: int) -> Floats:
+    """How often each row occurs in each resample, shape (resamples, rows)."""
+    drawn = random.integers(rows, size=(resamples, rows)) + np.arange(resamples)[:, None] * rows
+    return np.bincount(drawn.ravel(), minlength=resamples * rows).reshape(resamples, rows).astype(np.float64)
+
+
+def judge(rule: ChampionRule, revision: int, challenger: Scored, champion: Scored, seed: int) -> ChampionResult:
+    """The verdict by the declared rule; NotJudged where the rows are too few or of one class."""
+    rows = len(challenger.labels)
+    positives = int((challenger.labels == 1).sum())
+    if rows < LEAST_ROWS or positives in (0, rows):
+        few = f"{counted(rows, 'row')} new to both, fewer than {LEAST_ROWS}"
+        return not_judged(rule, revision, few if rows < LEAST_ROWS else f"all {rows:,} rows are of one class", rows)
+    interval = bootstrap(rule.metric, challenger, champion, seed)
+    bound, passes, words = _RULES[rule.rule](rule, interval)
+    return ChampionResult(
+        revision=revision,
+        metric=rule.metric,
+        challenger=decimal(value(rule.metric, challenger)),
+        champion=decimal(value(rule.metric, champion)),
+        low=against(interval.low, bound),
+        high=decimal(interval.high),
+        rows=rows,
+        result="Passed" if passes else "Failed",
+        rule=words,
+    )
+
+
+def not_judged(rule: ChampionRule, revision: int, why: str, rows: int = 0) -> ChampionResult:
+    """No verdict: the gates decide alone."""
+    unknown = decimal(math.nan)
+    return ChampionResult(
+        **{"revision": revision, "metric": rule.metric, "rows": rows, "result": "NotJudged"},
+        **{"challenger": unknown, "champion": unknown, "low": unknown, "high": unknown},
+        rule=f"{rule.rule} was not judged, the gates decide alone: {why}"[:512],
+    )
+
+
+def _not_worse(rule: ChampionRule, interval: Interval) -> tuple[float, bool, str]:
+    bound = -float(rule.tolerance)
+    words = f"NotWorse: the 95 % interval of the difference must not lie below -{rule.tolerance}"
+    return bound, interval.low >= bound, words
+
+
+def _better(_: ChampionRule, interval: Interval) -> tuple[float, bool, str]:
+    return 0.0, interval.low > 0, "Better: the 95 % interval of the difference must lie above 0"
+
+
+_RULES: dict[str, Callable[[ChampionRule, Interval], tuple[float, bool, str]]] = {
+    "NotWorse": _not_worse,
+    "Better": _better,
+}

@@ -1,0 +1,304 @@
+"""From declared sources to the rows that train: read, cut to the window, joined, labelled, validated, in time's order.
+
+What was read is kept with it (`Dataset.read`, `pins`, `schema`), because the record must say it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+
+from truekeep.api.common import S3Location
+from truekeep.api.model import Data, Join
+from truekeep.api.trainingrun import DataRead
+from truekeep.contract.canonical import digest_of
+from truekeep.trainer import join, validate
+from truekeep.trainer.columns import NO_LABEL, NO_TIME, Values, Want, empty, select
+from truekeep.trainer.faults import DataInvalid, InputFault
+from truekeep.trainer.read import Objects, Pin, Selection, Table, read_table
+from truekeep.trainer.text import MICROSECONDS, counted, moment
+from truekeep.trainer.validate import Origin, Rows, Violation
+
+DAY = 86400 * MICROSECONDS
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled rows in the order of their events. Arrays have shape (rows,); `times` in microseconds since 1970.
+
+    `columns` holds the Model's features, and of those that only the champion knows what the data still has."""
+
+    times: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int8]
+    columns: dict[Want, Values]
+    read: DataRead
+    pins: tuple[Pin, ...]
+    schema: dict[str, dict[str, str]]  # source -> column -> type
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def named(self, wants: Sequence[Want], rows: slice = slice(None)) -> dict[str, Any]:
+        """Columns by name, as `features.encode` takes them; only wanted ones that there are."""
+        return {want.name: self.columns[want][rows] for want in wants if want in self.columns}
+
+
+class DataFault(DataInvalid):
+    """The data is not as declared; with what was read of it until then."""
+
+    def __init__(self, fault: InputFault, read: DataRead, pins: tuple[Pin, ...], schema: Any) -> None:
+        super().__init__(str(fault), fault.details)
+        self.read, self.pins, self.schema = read, pins, schema
+
+
+def load(data: Data, also: Sequence[Want], opened: Callable[[S3Location], Objects], now: int, say: Say) -> Dataset:
+    """Read all that the Model declares, and the columns `also` where they are there. `now` in microseconds since 1970.
+
+    DataFault where the data is not as declared, StoreError where the store is at fault."""
+    return _Loader(data, also, opened, now, say).load()
+
+
+class _Loader:
+    def __init__(
+        self, data: Data, also: Sequence[Want], opened: Callable[[S3Location], Objects], now: int, say: Say
+    ) -> None:
+        self.data = data
+        self.features = [Want(feature.name, feature.type) for feature in data.features]
+        self.also = [want for want in also if want not in self.features]
+        self.opened = opened
+        self.now = now
+        self.say = say
+        self.tables: list[Table] = []
+        self.found: list[Violation] = []
+        self.newest = NO_TIME
+
+    def load(self) -> Dataset:
+        try:
+            rows = self._rows()
+            found = validate.check(rows, self.data, self.newest, self.now)
+            read = self._read(rows, [str(violation) for violation in found if violation.severity == "Warn"])
+            validate.refuse(found)
+        except DataInvalid as fault:
+            read = self._read(None, [])
+            raise DataFault(fault, read, self._pins(), self._schema()) from fault
+        used = np.flatnonzero(rows.used)
+        order = used[np.argsort(rows.times[used], kind="stable")]
+        columns = {want: select(values, order) for want, values in rows.columns.items()}
+        return Dataset(rows.times[order], rows.labels[order], columns, read, self._pins(), self._schema())
+
+    def _rows(self) -> Rows:
+        main = self._main()
+        key: Any = main.columns[Want(self.data.key, "Category")]
+        last, duplicates = join.last_of_each(key)
+        before = len(main)
+        main = main.select(last)
+        self.tables[0] = main
+        times: Any = main.columns[Want(self.data.time_column, "Time")]
+        mine = Origin(main, np.arange(len(main)))
+        labels = self._labels(main)
+        columns, origins = self._columns(main, times)
+        essential = {self.data.time_column, self.data.key, ""}
+        self.found += validate.relevant(main, np.ones(len(main), dtype=np.bool_), essential)
+        young = times > self.newest - self.data.label.matures_after_seconds * MICROSECONDS
+        return Rows(
+            times=times,
+            labels=labels,
+            ripe=~young if self.data.label.matures_after_seconds else np.ones(len(main), dtype=np.bool_),
+            columns=columns,
+            origins=origins,
+            main=mine,
+            key=main.columns[Want(self.data.key, "Category")],
+            duplicates=duplicates,
+            before=before,
+            found=self.found,
+        )
+
+    def _main(self) -> Table:
+        """The rows of the source that lie in the window; those whose time is unknown, too, to be told of."""
+        time, key = Want(self.data.time_column, "Time"), Want(self.data.key, "Category")
+        by = [Want(column, "Category") for one in self.data.joins for column in one.by]
+        label = [Want(self.data.label.column, "Label")] if self.data.label.source is None else []
+        wants = list(dict.fromkeys([time, key, *label, *by, *self.features, *self.also]))
+        back = self.data.window.days * DAY if self.data.window else None
+
+        def keep(values: Values) -> npt.NDArray[np.bool_]:
+            times: Any = values
+            self.newest = max(self.newest, int(times.max(initial=NO_TIME)))
+            if back is None or self.newest == NO_TIME:
+                return np.ones(len(times), dtype=np.bool_)
+            return np.asarray((times == NO_TIME) | (times > self.newest - back))
+
+        def skip(greatest: int) -> bool:
+            return back is not None and self.newest != NO_TIME and greatest <= self.newest - back
+
+        table = self._read_table("source", self.data.source.s3, wants, Selection(time, keep, skip))
+        self._require(table, self.data.source.s3, [time.name, key.name, *(want.name for want in label)])
+        if not len(table) or self.newest == NO_TIME:
+            self.found += validate.relevant(table, np.zeros(len(table), dtype=np.bool_), {"", time.name, key.name})
+            if not self.found:
+                raise DataInvalid(f"there is no row below {self.data.source.s3.uri}; write some first")
+        validate.refuse(self.found)
+        return table.select(keep(table.columns[time]))
+
+    def _labels(self, main: Table) -> npt.NDArray[np.int8]:
+        """A label for each row, NO_LABEL where there is none."""
+        label = Want(self.data.label.column, "Label")
+        if self.data.label.source is None:
+            values: Any = main.columns[label]
+            return np.asarray(values)
+        key = Want(self.data.key, "Category")
+        keys: Any = main.columns[key]
+
+        def keep(values: Values) -> npt.NDArray[np.bool_]:
+            found: Any = pc.is_in(values, value_set=keys, skip_nulls=True)  # type: ignore[arg-type]
+            return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.bool_)
+
+        location = self.data.label.source.s3
+        table = self._read_table("label", location, [key, label], Selection(key, keep))
+        if not self._require(table, location, [key.name, label.name]):
+            return np.full(len(main), NO_LABEL, dtype=np.int8)
+        positions = join.by_key(keys, table.columns[key])  # type: ignore[arg-type]
+        self.found += validate.relevant(table, _mask(len(table), positions), {"", key.name})
+        labels: Any = table.columns[label]
+        return np.append(labels, np.int8(NO_LABEL))[positions]
+
+    def _columns(self, main: Table, times: npt.NDArray[np.int64]) -> tuple[dict[Want, Values], dict[Want, Origin]]:
+        """Every feature from the first source that has it: the main one, then the joins in order."""
+        columns: dict[Want, Values] = {}
+        origins: dict[Want, Origin] = {}
+
+        def take(table: Table, positions: npt.NDArray[np.int64]) -> None:
+            for want in [*self.features, *self.also]:
+                if want in table.columns and want not in columns:
+                    columns[want] = _at(table.columns[want], want, positions)
+                    origins[want] = Origin(table, positions)
+
+        take(main, np.arange(len(main)))
+        for one in self.data.joins:
+            missing = [want for want in [*self.features, *self.also] if want not in columns]
+            table, positions = self._join(one, main, times, missing)
+            take(table, positions)
+            essential = {"", one.time_column, *one.by}
+            self.found += validate.relevant(table, _mask(len(table), positions), essential)
+        for want in self.features:
+            if want not in columns:
+                seen = "; ".join(f"{table.name} has {_listed(table.known)}" for table in self.tables)
+                remedy = f"write the column, or correct the feature's name ({seen})"
+                self.found.append(Violation("schema", want.name, "no source has this column", remedy))
+        return columns, origins
+
+    def _join(
+        self, one: Join, main: Table, times: npt.NDArray[np.int64], missing: Sequence[Want]
+    ) -> tuple[Table, npt.NDArray[np.int64]]:
+        """A further source and, for each row of the main one, the position in it of what was known then."""
+        time = Want(one.time_column, "Time")
+        by = [Want(column, "Category") for column in one.by]
+        oldest = int(times[times != NO_TIME].min())
+        age = None if one.max_age_seconds is None else one.max_age_seconds * MICROSECONDS
+
+        def keep(values: Values) -> npt.NDArray[np.bool_]:
+            known: Any = values
+            useful = known <= self.newest
+            if age is not None:
+                useful &= known >= oldest - age
+            return np.asarray(useful | (known == NO_TIME))
+
+        def skip(greatest: int) -> bool:
+            return age is not None and greatest < oldest - age
+
+        location = one.source.s3
+        wants = list(dict.fromkeys([time, *by, *missing]))
+        table = self._read_table(f"join {one.name}", location, wants, Selection(time, keep, skip))
+        complete = self._require(table, location, [time.name, *one.by])
+        complete &= self._require(main, self.data.source.s3, one.by)
+        if not complete:
+            return table, np.full(len(main), -1)
+        positions = join.as_of(
+            times,
+            [main.columns[want] for want in by],  # type: ignore[misc]
+            table.columns[time],  # type: ignore[arg-type]
+            [table.columns[want] for want in by],  # type: ignore[misc]
+            age,
+        )
+        matched = int((positions >= 0).sum())
+        self.say(f"joined {one.name} as of each event: {matched:,} of {counted(len(main), 'row')} found a match")
+        return table, positions
+
+    def _read_table(self, name: str, location: S3Location, wants: Sequence[Want], selection: Selection) -> Table:
+        table = read_table(self.opened(location), name, wants, selection)
+        size = sum(pin.size for pin in table.pins) / 1e6
+        rows = sum(pin.rows for pin in table.pins)
+        self.say(
+            f"read {name} {location.uri}: {counted(len(table.pins), 'object')}, {size:.1f} MB, "
+            f"{counted(rows, 'row')}, {len(table):,} of use"
+        )
+        self.tables.append(table)
+        if not table.pins:
+            problem = f"no Parquet or CSV object lies below {location.uri} ({name})"
+            self.found.append(Violation("schema", None, problem, "write .parquet, .csv or .csv.gz objects there"))
+        return table
+
+    def _require(self, table: Table, location: S3Location, names: Sequence[str]) -> bool:
+        """Whether the table has these columns; what it lacks is a violation."""
+        missing = [name for name in names if name not in table.known]
+        if not table.known:  # no file, or none that can be read: that is told
+            return False
+        for name in missing:
+            problem = f"no object of {table.name} below {location.uri} has this column"
+            remedy = f"write it, or correct the name in the Model; there are {_listed(table.known)}"
+            self.found.append(Violation("schema", name, problem, remedy))
+        return not missing
+
+    def _read(self, rows: Rows | None, warnings: list[str]) -> DataRead:
+        pins = self._pins()
+        names = sorted([pin.uri, pin.size, pin.sha256] for pin in pins)
+        read = DataRead(
+            objects=len(pins),
+            rows=0,
+            digest=digest_of(names) if pins else None,
+            replayable="True" if pins and all(pin.version_id for pin in pins) else "False",
+            warnings=[warning[:500] for warning in warnings[:10]],
+        )
+        if rows is None:
+            return read
+        used = rows.times[rows.used]
+        return read.model_copy(
+            update={
+                "rows": len(used),
+                "unripe": int((~rows.ripe).sum()),
+                "unlabelled": int((rows.ripe & (rows.labels < 0)).sum()),
+                "window_start": moment(used.min()) if len(used) else None,
+                "window_end": moment(used.max()) if len(used) else None,
+            }
+        )
+
+    def _pins(self) -> tuple[Pin, ...]:
+        return tuple(pin for table in self.tables for pin in table.pins)
+
+    def _schema(self) -> dict[str, dict[str, str]]:
+        return {table.name: dict(table.known) for table in self.tables}
+
+
+def _at(values: Values, want: Want, positions: npt.NDArray[np.int64]) -> Values:
+    """The values at these positions, null at -1."""
+    if isinstance(values, np.ndarray):
+        return np.asarray(np.append(values, empty(want.kind, 1))[positions])
+    return select(values, positions)
+
+
+def _mask(rows: int, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which rows are at one of these positions."""
+    mask = np.zeros(rows + 1, dtype=np.bool_)
+    mask[positions] = True
+    return mask[:rows]
+
+
+def _listed(names: Iterable[str], most: int = 30) -> str:
+    listed = list(names)
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")

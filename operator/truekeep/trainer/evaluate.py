@@ -1,0 +1,144 @@
+"""The verdict on rows that training never saw: holdout, cut-off, metrics, gates, slices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import ROUND_CEILING
+from decimal import Decimal as Exact
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from truekeep.api.model import Decision, Evaluation, Gate, Slice
+from truekeep.api.trainingrun import GateResult, MetricValue
+from truekeep.trainer.columns import codes
+from truekeep.trainer.faults import DataInvalid
+from truekeep.trainer.metrics import METRICS, Floats, Scored, value
+from truekeep.trainer.text import against, decimal, iso
+
+MAX_GROUPS = 250
+MAX_GATES = 64  # as many as a TrainingRun's status holds
+NULL_GROUP = "(null)"
+
+
+class Split(NamedTuple):
+    """Rows in the order of time: train is [0, at), the holdout [at, rows)."""
+
+    at: int
+    rows: int
+
+
+def split(times: npt.NDArray[np.int64], labels: npt.NDArray[Any], fraction: str) -> Split:
+    """Cut off the newest fraction. Rows of the same time stay together, in the holdout.
+
+    DataInvalid where a part has no row or one class only."""
+    rows = len(times)
+    wanted = int((Exact(fraction) * rows).to_integral_value(ROUND_CEILING))
+    at = int(np.searchsorted(times, times[rows - wanted], side="left"))
+    parts = (("training rows before", labels[:at]), ("holdout rows from", labels[at:]))
+    for words, part in parts:
+        positives = int((part == 1).sum())
+        if positives in (0, len(part)):
+            seen = f"all {len(part):,} {words} {iso(times[at])} are {part[0]}" if len(part) else f"no {words} it"
+            raise DataInvalid(
+                f"evaluation.holdout.latestFraction {fraction} cuts {rows:,} labelled rows at {iso(times[at])}: "
+                f"{seen}; both classes are needed on both sides, so widen spec.data.window or change latestFraction"
+            )
+    return Split(at, rows)
+
+
+def choose_cut_off(decision: Decision | None, labels: npt.NDArray[Any], probabilities: Floats) -> float:
+    """The cut-off by the declared rule, on the holdout: a row is positive where its probability is at least that."""
+    if decision is None:
+        return 0.5
+    if decision.rule == "Fixed":
+        return float(decision.value)
+    negatives = np.sort(probabilities[labels != 1])[::-1]
+    allowed = math.floor(float(decision.value) * len(negatives) + 1e-9)  # 0.1 * 70 is 7, not 6.999…
+    if allowed >= len(negatives):
+        return 0.0
+    # Above the first negative that must not be taken; the lowest score that is, so that the cut-off is one that occurs.
+    higher = probabilities[probabilities > negatives[allowed]]
+    return float(higher.min()) if len(higher) else float(np.nextafter(negatives[allowed], np.inf))
+
+
+def metrics(scored: Scored) -> list[MetricValue]:
+    """Every metric there is."""
+    return [MetricValue(name=name, value=decimal(value(name, scored))) for name in METRICS]
+
+
+def judge(evaluation: Evaluation, scored: Scored, columns: Mapping[str, Any]) -> list[GateResult]:
+    """What all gates and slices say, the worst first, those that were not judged last."""
+    results = [_gate(gate, scored) for gate in evaluation.gates]
+    for one in evaluation.slices:
+        results += _slice(one, scored, columns[one.column])
+    order = {"Failed": 0, "Passed": 1, "NotJudged": 2}
+    return sorted(results, key=lambda result: (order[result.result], _margin(result)))
+
+
+def failed(results: Sequence[GateResult]) -> list[GateResult]:
+    """Those that did not pass."""
+    return [result for result in results if result.result == "Failed"]
+
+
+def sentence(result: GateResult) -> str:
+    """Example: gate auc: roc_auc 0.6321 is below 0.65 on 10,247 rows."""
+    verdict = {"Failed": "is below", "Passed": "meets", "NotJudged": "is not judged against"}[result.result]
+    return f"gate {result.name}: {result.metric} {result.value} {verdict} {result.threshold} on {result.rows:,} rows"
+
+
+def _margin(result: GateResult) -> float:
+    margin = float(result.value) - float(result.threshold)
+    return -math.inf if math.isnan(margin) else margin
+
+
+def _gate(gate: Gate, scored: Scored) -> GateResult:
+    found = value(gate.metric, scored)
+    minimum = float(gate.minimum)
+    return GateResult(
+        name=gate.name,
+        metric=gate.metric,
+        value=against(found, minimum),
+        threshold=gate.minimum,
+        result="Passed" if found >= minimum else "Failed",
+        rows=len(scored.labels),
+    )
+
+
+def _slice(one: Slice, scored: Scored, column: Any) -> Iterator[GateResult]:
+    minimum = float(one.minimum)
+    for group, mask in _groups(one, column):
+        rows = int(mask.sum())
+        part = Scored(scored.labels[mask], scored.probabilities[mask], scored.cut_off)
+        found = value(one.metric, part)
+        judged = rows >= one.min_rows and not math.isnan(found)
+        yield GateResult(
+            name=f"{one.name}={group}"[:160],
+            metric=one.metric,
+            value=against(found, minimum),
+            threshold=one.minimum,
+            result=("Passed" if found >= minimum else "Failed") if judged else "NotJudged",
+            rows=rows,
+        )
+
+
+def _groups(one: Slice, column: Any) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+    """Groups of equal values by their text, nulls as one of their own."""
+    if isinstance(column, np.ndarray):
+        distinct, position = np.unique(np.where(np.isnan(column), np.nan, column), return_inverse=True)
+        names = [NULL_GROUP if np.isnan(number) else f"{number:g}" for number in distinct]
+    else:
+        position, values = codes(column)
+        names = values.to_pylist()
+        if (position < 0).any():
+            position = np.where(position < 0, len(names), position)
+            names.append(NULL_GROUP)
+    if len(names) > MAX_GROUPS:
+        raise DataInvalid(
+            f"slice {one.name}: {one.column} has {len(names):,} distinct values, at most {MAX_GROUPS} make groups; "
+            "slice by another feature"
+        )
+    for number, name in sorted(enumerate(names), key=lambda item: item[1]):
+        yield name, position == number

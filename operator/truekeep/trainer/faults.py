@@ -1,0 +1,30 @@
+"""What a person has to mend before a run can succeed."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+FaultReason = Literal["DataInvalid", "ParametersInvalid"]
+
+
+class InputFault(Exception):  # noqa: N818  it is the user's fault, not the program's error
+    """The input is at fault, and trying again can't help. The text names field, value, limit and remedy; `details`
+    are for the record."""
+
+    reason: FaultReason = "DataInvalid"
+
+    def __init__(self, message: str, details: list[dict[str, Any]] | None = None) -> None:
+        super().__init__(message)
+        self.details = details or []
+
+
+class DataInvalid(InputFault):
+    """The data is not as the Model declares it."""
+
+    reason: FaultReason = "DataInvalid"
+
+
+class ParametersInvalid(InputFault):
+    """The estimator can't be built or fitted with these hyperparameters."""
+
+    reason: FaultReason = "ParametersInvalid"

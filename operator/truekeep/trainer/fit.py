@@ -1,0 +1,148 @@
+"""Fit, judge, compare, refit: from a data set to a verdict and, where it is good, an artifact's files. No I/O here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from truekeep.api.trainingrun import ChampionResult, GateResult, MetricValue
+from truekeep.contract.artifact import Signature, SignatureFeature
+from truekeep.contract.requests import TrainRequest
+from truekeep.features import encode
+from truekeep.features.trust import UntrustedModelError, load_pipeline
+from truekeep.trainer import bundle, compare, evaluate, pipeline
+from truekeep.trainer.columns import Want
+from truekeep.trainer.dataset import Dataset
+from truekeep.trainer.metrics import Scored
+from truekeep.trainer.text import EPOCH, MICROSECONDS, counted, decimal, iso
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class LoadedChampion:
+    """The live revision's artifact as far as it could be read; `fault` says why not."""
+
+    signature: Signature | None = None
+    model: bytes = b""
+    fault: str = ""
+
+    def wants(self) -> list[Want]:
+        """The columns that it must be fed."""
+        return [Want(feature.name, feature.type) for feature in self.signature.features] if self.signature else []
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came out. `files` is empty where the model must not serve."""
+
+    metrics: list[MetricValue]
+    gates: list[GateResult]
+    champion: ChampionResult | None
+    cut_off: float
+    fit_seconds: float
+    trained_until: int  # microseconds since 1970
+    facts: dict[str, Any]  # for the record: where the holdout begins, rows, what scikit-learn warned of
+    files: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether it may serve."""
+        return not evaluate.failed(self.gates) and (self.champion is None or self.champion.result != "Failed")
+
+
+def train(request: TrainRequest, dataset: Dataset, champion: LoadedChampion | None, threads: int, say: Say) -> Verdict:
+    """The whole recipe on labelled rows in time's order. InputFault where data or parameters make it impossible."""
+    recipe, evaluation = request.training.recipe, request.evaluation
+    wants = [Want(feature.name, feature.type) for feature in request.data.features]
+    at = evaluate.split(dataset.times, dataset.labels, evaluation.holdout.latest_fraction).at
+    old, new = slice(None, at), slice(at, None)
+    features = bundle.signature_features(request.data.features, dataset.named(wants, old))
+    fitted = pipeline.fit(recipe, features, _matrix(dataset, wants, features, old), dataset.labels[old], threads)
+    say(f"fitted {recipe.estimator} on {counted(at, 'row')} in {fitted.seconds:.1f} s")
+
+    scores = fitted.probabilities(_matrix(dataset, wants, features, new))
+    cut_off = evaluate.choose_cut_off(evaluation.decision, dataset.labels[new], scores)
+    scored = Scored(dataset.labels[new], scores, cut_off)
+    metrics = evaluate.metrics(scored)
+    gates = evaluate.judge(evaluation, scored, dataset.named(wants, new))
+    say(f"judged on {counted(len(scores), 'row')} since {iso(dataset.times[at])}: " + _listed(metrics))
+    for gate in gates:
+        say(f"  {gate.result}: {evaluate.sentence(gate)}")
+    against = _against(request, dataset, new, scored, champion)
+    if against is not None:
+        say(f"  {against.result}: {compared(against)}")
+    facts: dict[str, Any] = {
+        "holdout": {"since": iso(dataset.times[at]), "rows": len(scores), "positives": int(scored.labels.sum())},
+        "train": {"rows": at, "positives": int(dataset.labels[old].sum()), "until": iso(dataset.times[at - 1])},
+        "warnings": list(fitted.warnings),
+    }
+    seconds = fitted.seconds
+    until = int(dataset.times[at - 1])
+    verdict = Verdict(metrics, gates, against, cut_off, seconds, until, facts)
+    if not verdict.passed:
+        return verdict
+
+    rows = old
+    if evaluation.refit == "OnAllRows":
+        rows = slice(None)
+        features = bundle.signature_features(request.data.features, dataset.named(wants))
+        fitted = pipeline.fit(recipe, features, _matrix(dataset, wants, features, rows), dataset.labels, threads)
+        seconds += fitted.seconds
+        until = int(dataset.times[-1])
+        say(f"fitted again on all {counted(len(dataset), 'row')} in {fitted.seconds:.1f} s")
+        facts["refit"] = {"rows": len(dataset), "warnings": list(fitted.warnings)}
+    draft = Signature(estimator=recipe.estimator, features=features, cut_off=cut_off, examples=[])
+    files = bundle.files(fitted.pipeline, draft, dataset.named(wants, rows), scores)
+    return Verdict(metrics, gates, against, cut_off, seconds, until, facts, files)
+
+
+def compared(result: ChampionResult) -> str:
+    """The comparison in a sentence."""
+    if result.result == "NotJudged":
+        return f"revision {result.revision}: {result.rule}"
+    return (
+        f"{result.metric} {result.challenger}, revision {result.revision} has {result.champion} on the same "
+        f"{counted(result.rows, 'row')}, difference {result.low} to {result.high}; {result.rule}"
+    )
+
+
+def _matrix(
+    dataset: Dataset, wants: Sequence[Want], features: Sequence[SignatureFeature], rows: slice
+) -> npt.NDArray[np.float64]:
+    return encode.matrix(dataset.named(wants, rows), features)
+
+
+def _against(
+    request: TrainRequest, dataset: Dataset, holdout: slice, scored: Scored, champion: LoadedChampion | None
+) -> ChampionResult | None:
+    """The comparison with the live revision, where one is declared and there is one."""
+    rule = request.evaluation.champion
+    if rule is None or request.champion is None or champion is None:
+        return None
+    revision = request.champion.revision
+    if champion.signature is None:
+        return compare.not_judged(rule, revision, f"its artifact can't be used: {champion.fault}")
+    until = request.champion.trained_until
+    if until is None:  # it may have been fitted on these very rows, and would win
+        return compare.not_judged(rule, revision, "nobody knows until when its training data goes")
+    mask = dataset.times[holdout] > round((until - EPOCH).total_seconds() * MICROSECONDS)
+    if not mask.any():
+        return compare.not_judged(rule, revision, f"no row of the holdout is newer than its training ({until})")
+    try:
+        model = load_pipeline(champion.model, champion.signature.estimator)
+        columns = dataset.named(champion.wants(), holdout)
+        scores = pipeline.probabilities(model, encode.matrix(columns, champion.signature.features))
+    except (UntrustedModelError, encode.FeatureError) as error:
+        return compare.not_judged(rule, revision, f"it can't be scored on this data: {error}")
+    mine = Scored(scored.labels[mask], scored.probabilities[mask], scored.cut_off)
+    other = Scored(scored.labels[mask], scores[mask], champion.signature.cut_off)
+    return compare.judge(rule, revision, mine, other, request.training.recipe.seed)
+
+
+def _listed(metrics: Sequence[MetricValue]) -> str:
+    return ", ".join(f"{metric.name} {decimal(float(metric.value))}" for metric in metrics)

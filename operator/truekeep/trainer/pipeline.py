@@ -1,0 +1,181 @@
+"""The built-in recipe: a scikit-learn Pipeline from declared features and one allow-listed estimator.
+
+Its input is the float64 matrix of `features.encode`: a Number as it is, a Category as its code, null as NaN, an unknown
+category as -1. HistGradientBoosting takes that natively. For the others categories become indicator columns
+(an unknown one is none of them, null is one of its own), nulls of numbers become the median beside an indicator, and
+numbers are scaled where the estimator is linear.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from truekeep.api.estimators import ESTIMATORS
+from truekeep.api.model import Recipe
+from truekeep.contract.artifact import SignatureFeature
+from truekeep.trainer.faults import DataInvalid, ParametersInvalid
+
+MAX_NATIVE_CATEGORIES = 255
+RESERVED = {
+    "n_jobs": "threads follow the pod's CPU limit",
+    "random_state": "set recipe.seed instead",
+    "verbose": "progress is in the pod's log",
+    "warm_start": "every run starts afresh",
+    "categorical_features": "they follow from the features of type Category",
+}
+Matrix = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted pipeline, how many seconds `fit` took, and what it warned of."""
+
+    pipeline: Any
+    seconds: float
+    warnings: tuple[str, ...]
+
+    def probabilities(self, matrix: Matrix) -> Matrix:
+        """Probability of class 1, float64, shape (rows,)."""
+        return probabilities(self.pipeline, matrix)
+
+
+def probabilities(pipeline: Any, matrix: Matrix) -> Matrix:
+    """Probability of class 1, float64, shape (rows,)."""
+    return np.ascontiguousarray(pipeline.predict_proba(matrix)[:, 1], dtype=np.float64)
+
+
+def build(recipe: Recipe, features: Sequence[SignatureFeature]) -> Any:
+    """The pipeline, not fitted yet. ParametersInvalid for a hyperparameter that the estimator does not take,
+    DataInvalid for more categories than it can take."""
+    from sklearn.pipeline import Pipeline
+
+    estimator = _estimator(recipe)
+    name = type(estimator).__name__
+    if name == "HistGradientBoostingClassifier":
+        _check_native_categories(estimator, features)
+        columns = [position for position, feature in enumerate(features) if feature.type == "Category"]
+        estimator.set_params(categorical_features=columns or None)
+        return Pipeline([("estimator", estimator)])
+    return Pipeline(
+        [("features", _encoded(features, scaled="linear_model" in recipe.estimator)), ("estimator", estimator)]
+    )
+
+
+def fit(recipe: Recipe, features: Sequence[SignatureFeature], matrix: Matrix, labels: Any, threads: int) -> Fitted:
+    """Fit on `matrix`, float64 of shape (rows, features), and labels 0 or 1 of shape (rows,).
+
+    The result depends on the data, the recipe and the seed only, not on `threads`. ParametersInvalid where
+    scikit-learn refuses what only fitting can tell."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    pipeline = build(recipe, features)
+    estimator = pipeline.steps[-1][1]
+    if "n_jobs" in estimator.get_params(deep=False):
+        estimator.set_params(n_jobs=threads)
+    with warnings.catch_warnings(record=True) as caught, threadpool_limits({"openmp": threads, "blas": 1}):
+        warnings.simplefilter("always")
+        started = time.perf_counter()
+        try:
+            pipeline.fit(matrix, np.asarray(labels, dtype=np.int64))
+        except (ValueError, TypeError, OverflowError) as error:
+            _refuse(estimator, error)
+        seconds = time.perf_counter() - started
+    _forget_threads(estimator)
+    return Fitted(pipeline, seconds, tuple(dict.fromkeys(str(one.message).partition("\n")[0] for one in caught)))
+
+
+def parameters(recipe: Recipe) -> dict[str, Any]:
+    """Hyperparameters as Python values: JSON, else the text itself."""
+    return {parameter.name: _value(parameter.name, parameter.value) for parameter in recipe.parameters}
+
+
+def _value(name: str, text: str) -> Any:
+    try:
+        value = json.loads(text, parse_constant=_no_constant)
+    except ValueError:
+        return text
+    if name == "class_weight" and isinstance(value, dict):
+        return {int(key) if key in ("0", "1") else key: weight for key, weight in value.items()}
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _estimator(recipe: Recipe) -> Any:
+    if recipe.estimator not in ESTIMATORS:
+        raise ParametersInvalid(
+            f"estimator {recipe.estimator!r:.100} is not allowed; use one of {', '.join(ESTIMATORS)}"
+        )
+    module, _, name = recipe.estimator.rpartition(".")
+    kind: Any = getattr(importlib.import_module(module), name)
+    estimator = kind()
+    takes = sorted(set(estimator.get_params(deep=False)) - set(RESERVED))
+    chosen = parameters(recipe)
+    for parameter in chosen:
+        if parameter in RESERVED:
+            raise ParametersInvalid(f"parameter {parameter} of {name} can't be set: {RESERVED[parameter]}; remove it")
+        if parameter not in takes:
+            near = difflib.get_close_matches(parameter, takes, 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ParametersInvalid(f"{name} has no parameter {parameter}; {hint}It takes {', '.join(takes)}")
+    estimator.set_params(**chosen)
+    if "random_state" in estimator.get_params(deep=False):
+        estimator.set_params(random_state=recipe.seed)
+    try:
+        estimator._validate_params()
+    except ValueError as error:
+        _refuse(estimator, error)
+    return estimator
+
+
+def _refuse(estimator: Any, error: Exception) -> NoReturn:
+    name = type(estimator).__name__
+    raise ParametersInvalid(
+        f"{name} refuses its parameters: {error!s:.1500} Correct spec.training.recipe.parameters"
+    ) from error
+
+
+def _check_native_categories(estimator: Any, features: Sequence[SignatureFeature]) -> None:
+    limit = min(int(estimator.max_bins), MAX_NATIVE_CATEGORIES)
+    for feature in features:
+        if len(feature.categories or ()) > limit:
+            raise DataInvalid(
+                f"{feature.name}: {len(feature.categories or ())} categories, and {type(estimator).__name__} takes at "
+                f"most {limit} (max_bins); bring rare values together, or use another estimator"
+            )
+
+
+def _encoded(features: Sequence[SignatureFeature], scaled: bool) -> Any:
+    from sklearn.compose import ColumnTransformer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+    numbers = [position for position, feature in enumerate(features) if feature.type == "Number"]
+    categories = [position for position, feature in enumerate(features) if feature.type == "Category"]
+    imputer = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
+    number = Pipeline([("impute", imputer), ("scale", StandardScaler())]) if scaled else imputer
+    parts = [("number", number, numbers), ("category", OneHotEncoder(handle_unknown="ignore"), categories)]
+    return ColumnTransformer([part for part in parts if part[2]])
+
+
+def _forget_threads(estimator: Any) -> None:
+    """Leave no trace of how many threads there were: the artifact's digest must not depend on it, and predictions of
+    forests are sums whose order must not either."""
+    if "n_jobs" in estimator.get_params(deep=False):
+        estimator.set_params(n_jobs=None)
+    binned = getattr(estimator, "_bin_mapper", None)
+    if binned is not None:
+        binned.n_threads = 1

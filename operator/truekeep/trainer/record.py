@@ -1,0 +1,113 @@
+"""`record.json`: what a run was asked, read, did and decided, named by the digest of its own canonical JSON.
+
+It is written for every verdict, also for a run that was refused, because that too is something an auditor asks about.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib import metadata
+from typing import Any
+
+from truekeep import __version__
+from truekeep.api.trainingrun import GateResult
+from truekeep.contract.canonical import digest_of
+from truekeep.contract.requests import TrainRequest
+from truekeep.contract.results import TrainResult
+from truekeep.trainer.read import Pin
+
+SCHEMA = "truekeep.dev/record/v1"
+LOCK_DIGEST_ENV = "TRUEKEEP_LOCK_DIGEST"  # set by the image: sha256 of the lock file that it was installed from
+_NAMED = ("numpy", "pyarrow", "scikit-learn", "scipy", "skops", "boto3", "threadpoolctl")
+
+
+def build(
+    request: TrainRequest,
+    result: TrainResult,
+    *,
+    pins: Sequence[Pin],
+    schema: Mapping[str, Mapping[str, str]],
+    violations: Sequence[Mapping[str, Any]],
+    gates: Sequence[GateResult],
+    evaluation: Mapping[str, Any],
+    threads: int,
+    started: datetime,
+    finished: datetime,
+) -> dict[str, Any]:
+    """The record as JSON. `gates`: all of them, also those that there was no room for in `result`."""
+    read = result.data.dump() if result.data else {}
+    return {
+        "schema": SCHEMA,
+        "run": {
+            "namespace": request.namespace,
+            "model": request.model,
+            "modelUid": request.model_uid,
+            "modelGeneration": request.model_generation,
+            "name": request.run,
+            "uid": request.run_uid,
+            "trainingFingerprint": request.training_fingerprint,
+            "trigger": request.trigger.dump(),
+        },
+        "outcome": {"reason": result.reason, "message": result.message},
+        "data": {
+            **read,
+            "declared": request.data.dump(),
+            "objects": [_pin(pin) for pin in pins],
+            "schema": {source: dict(columns) for source, columns in schema.items()},
+            "schemaDigest": digest_of({source: dict(columns) for source, columns in schema.items()}),
+            "violations": [dict(violation) for violation in violations],
+        },
+        "training": {
+            "declared": request.training.dump(),
+            "seed": request.training.recipe.seed,
+            "threads": {"trees": threads, "linearAlgebra": 1},
+            "fitSeconds": result.fit_seconds,
+            "trainedUntil": _time(result.trained_until),
+        },
+        "evaluation": {
+            **evaluation,
+            "declared": request.evaluation.dump(),
+            "metrics": [metric.dump() for metric in result.metrics],
+            "gates": [gate.dump() for gate in gates],
+            "champion": result.champion.dump() if result.champion else None,
+            "cutOff": result.cut_off,
+        },
+        "artifact": result.artifact.dump() if result.artifact else None,
+        "previous": request.champion.dump() if request.champion else None,
+        "environment": environment(request),
+        "times": {"started": _time(started), "finished": _time(finished)},
+    }
+
+
+def environment(request: TrainRequest) -> dict[str, Any]:
+    """What the run was made with."""
+    packages = {one.name: one.version for one in metadata.distributions() if one.name}
+    return {
+        "image": request.image,
+        "lockDigest": os.environ.get(LOCK_DIGEST_ENV),
+        "operator": request.operator_version,
+        "truekeep": __version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "libraries": {name: packages[name] for name in _NAMED if name in packages},
+        "packagesDigest": digest_of(packages),
+    }
+
+
+def _pin(pin: Pin) -> dict[str, Any]:
+    return {
+        "source": pin.source,
+        "uri": pin.uri,
+        "versionId": pin.version_id,
+        "etag": pin.etag,
+        "size": pin.size,
+        "sha256": pin.sha256,
+        "rows": pin.rows,
+    }
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat().replace("+00:00", "Z")
