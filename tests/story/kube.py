@@ -51,7 +51,7 @@ class Kube:
     def __init__(self, kubeconfig: Path, kubectl: Path) -> None:
         self._kubectl = [str(kubectl), "--kubeconfig", str(kubeconfig)]
         configuration = client.Configuration()
-        config.load_kube_config(str(kubeconfig), client_configuration=configuration)
+        config.load_kube_config(str(kubeconfig), client_configuration=configuration)  # type: ignore[no-untyped-call]
         self._client = client.ApiClient(configuration)
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 60) -> str:
@@ -110,7 +110,9 @@ class Kube:
     def fresh_namespace(self, document: Json, seconds: float = 120) -> None:
         """The namespace of this document, empty: one that is there is deleted first."""
         name = name_of(document)
-        self.kubectl("delete", "namespace", name, "--ignore-not-found", f"--timeout={seconds:.0f}s", timeout=seconds + 9)
+        self.kubectl(
+            "delete", "namespace", name, "--ignore-not-found", f"--timeout={seconds:.0f}s", timeout=seconds + 9
+        )
         self.kubectl("create", "--filename=-", stdin=yaml.safe_dump(document))
 
     @contextlib.contextmanager
@@ -133,7 +135,8 @@ class Kube:
         host = self._client.configuration.host
         try:
             answer = self._client.call_api("GET", host + path, {"Accept": "application/json"}, _request_timeout=15)
-            return json.loads(answer.read())
+            item: Json = json.loads(answer.read())  # type: ignore[no-untyped-call]
+            return item
         except client.ApiException as error:
             if error.status == 404:
                 return None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from tests.unit.cli.conftest import EXTRACT
 
+from tests.unit.cli.conftest import EXTRACT
 from truekeep.api.common import Schema
 from truekeep.api.driftpolicy import DriftPolicy
 from truekeep.api.model import Model
@@ -76,3 +77,27 @@ def test_the_made_up_example_says_so_wherever_it_is_shown() -> None:
     for path in (EXAMPLES_FOLDER / "fraud").iterdir():
         if path.name != "kustomization.yaml":
             assert "made-up" in path.read_text().lower(), path
+
+
+@pytest.mark.parametrize("name", ["too-small", "mended"])
+def test_a_change_gives_a_valid_model(name: str) -> None:
+    document = documents("flight-delay")["Model"]
+    change = yaml.safe_load((EXAMPLES_FOLDER / "flight-delay" / "changes" / f"{name}.yaml").read_text())
+    changed = merged(document, change)
+    assert unknown({"spec": changed["spec"]}, Model.model_validate(changed).dump()) == []
+
+
+def merged(target: Any, patch: Any) -> Any:
+    """A JSON merge patch (RFC 7396), as kubectl applies it."""
+    if not isinstance(patch, dict):
+        return patch
+    base = target if isinstance(target, dict) else {}
+    kept = {key: value for key, value in base.items() if key not in patch}
+    return kept | {key: merged(base.get(key), value) for key, value in patch.items() if value is not None}
+
+
+def test_the_request_to_try_asks_for_every_feature() -> None:
+    spec = Model.model_validate(documents("flight-delay")["Model"]).spec
+    request = json.loads((EXAMPLES_FOLDER / "flight-delay" / "request.json").read_text())
+    names = [tensor["name"] for tensor in request["inputs"]]
+    assert names == [spec.data.time_column, spec.data.key, *(feature.name for feature in spec.data.features)]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from tests.unit.cli.conftest import BEGINS, EXTRACT
 
+from tests.unit.cli.conftest import BEGINS, EXTRACT
 from truekeep.cli.examples import flights, world
 
 

@@ -12,8 +12,8 @@ import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.unit.cli.conftest import BEGINS, FolderBucket
 
+from tests.unit.cli.conftest import BEGINS, FolderBucket
 from truekeep.cli.examples.world import FLIGHT_DELAY
 from truekeep.cli.replay.caller import Caller
 from truekeep.cli.replay.lake import Lake, hours
