@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Collection, Iterable
@@ -139,11 +140,25 @@ class Buildah:
             wheels.ensure(self._cache, self._base, requirements, self._log, on_line)
 
     def build(self, inputs: Inputs, on_line: OnLine) -> None:
-        # The stages that installed the libraries get names too: unnamed ones are pruned, and with them the work.
-        for stage in [stage for stage in inputs.dockerfile.stages if stage in ("storage", "libraries")]:
-            name = f"localhost/{inputs.image.repository}-{stage}:latest"
-            run([*self.build_command(inputs, name), "--target", stage, inputs.context], log=self._log, on_line=on_line)
+        # The stages that install the libraries get names: unnamed ones are pruned, and the work that is in them.
+        for stage, name in self._stages(inputs).items():
+            if answer([*self._buildah(), "images", "--quiet", name]) is None:
+                command = [*self.build_command(inputs, name), "--target", stage, inputs.context]
+                run(command, log=self._log, on_line=on_line)
         run([*self.build_command(inputs, f"localhost/{inputs.name}"), inputs.context], log=self._log, on_line=on_line)
+
+    def _stages(self, inputs: Inputs) -> dict[str, str]:
+        """The stages to keep, and their names: a name changes when what is in the stage may."""
+        slim = inputs.context / "images" / "slim.py"
+        parts = [
+            inputs.dockerfile.text,
+            self._base.sha256 if self._base else "",
+            slim.read_text() if slim.exists() else "",
+            *(text for _, text in sorted(inputs.requirements.items())),
+        ]
+        key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+        stages = [stage for stage in inputs.dockerfile.stages if stage in ("storage", "libraries")]
+        return {stage: f"localhost/{inputs.image.repository}-{stage}:{key}" for stage in stages}
 
     def build_command(self, inputs: Inputs, name: str) -> list[str | Path]:
         base = self._base.reference if self._base else ""
@@ -164,12 +179,18 @@ class Buildah:
         run([*self._buildah(), "push", "--quiet", identifier, target], log=self._log, on_line=on_line)
 
     def prune(self, kept: Iterable[str]) -> None:
+        answer([*self._buildah(), "rm", "--all"])  # buildah leaves containers of stages behind, and they hold images
         keep = {f"localhost/{name}" for name in kept}
+        if self._base:
+            keep.add(self._base.reference)
         listed = json.loads(answer([*self._buildah(), "images", "--json"]) or "[]") or []
-        for name in [name for entry in listed for name in entry.get("names") or []]:
-            old_image = ":dev-" in name and name not in keep
-            old_base = name.startswith("localhost/truekeep/base:") and self._base and name != self._base.reference
-            if old_image or old_base:
+        newest_first = sorted(listed, key=lambda entry: -entry["created"])
+        stages: set[str] = set()
+        for name in [name for entry in newest_first for name in entry.get("names") or []]:
+            repository = name.rpartition(":")[0]
+            if repository.endswith(("-storage", "-libraries")) and repository not in stages:
+                stages.add(repository)  # of each stage the newest
+            elif name not in keep:
                 answer([*self._buildah(), "rmi", name])
         answer([*self._buildah(), "rmi", "--prune"])
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-ENVIRONMENT_FILE = REPOSITORY / "build" / "images.env"
+ENVIRONMENT_FILE = Path("build", "images.env")  # below the repository
 KEPT_TAGS = 2  # per image: the newest, and the one before it to compare with or to go back to
 
 

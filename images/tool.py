@@ -50,6 +50,7 @@ class Tool:
     cache: Cache
     engine: engines.Engine
     console: Console
+    repository: Path = REPOSITORY
 
     def build(self, images: Sequence[Image], *, renew_base: bool = False) -> list[Inputs]:
         """Build those that have no archive under their present tag; the state of all of them."""
@@ -65,7 +66,7 @@ class Tool:
                 os.utime(self._archive(each))  # what is used last is kept longest
             if missing:
                 self._prune()
-            write_environment(inputs)
+            write_environment(inputs, self.repository)
         if not missing:
             say(self.console, f"{len(inputs)} images are as their sources: nothing to build")
         return inputs
@@ -90,7 +91,9 @@ class Tool:
         base = self.engine.identity(image)
         assert base is not None, "prepare() makes the base"
         binaries = {name: _binary(name) for name in image.binaries}
-        return collect(image, self.cache.contexts / image.name, repository=REPOSITORY, base=base, binaries=binaries)
+        return collect(
+            image, self.cache.contexts / image.name, repository=self.repository, base=base, binaries=binaries
+        )
 
     def _archive(self, inputs: Inputs) -> Path:
         return self.cache.archive(inputs.image, inputs.tag)
@@ -123,8 +126,9 @@ def environment(built: Iterable[Built]) -> str:
     return "".join(f"{each.image.variable}={each.name}\n" for each in built)
 
 
-def write_environment(inputs: Iterable[Inputs], file: Path = ENVIRONMENT_FILE) -> None:
+def write_environment(inputs: Iterable[Inputs], repository: Path) -> None:
     """Put the names of these images into build/images.env; lines of other images stay."""
+    file = repository / ENVIRONMENT_FILE
     names = _read_environment(file) | {each.image.variable: each.name for each in inputs}
     lines = [f"{image.variable}={names[image.variable]}\n" for image in IMAGES if image.variable in names]
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -133,12 +137,12 @@ def write_environment(inputs: Iterable[Inputs], file: Path = ENVIRONMENT_FILE) -
     new.replace(file)
 
 
-def last_built(images: Sequence[Image], cache: Cache, file: Path = ENVIRONMENT_FILE) -> list[Built]:
+def last_built(images: Sequence[Image], cache: Cache, repository: Path = REPOSITORY) -> list[Built]:
     """What the last build in this checkout made of these: what to load and to deploy, whatever was edited since.
 
     Raises ImagesError for an image that is not there.
     """
-    names = _read_environment(file)
+    names = _read_environment(repository / ENVIRONMENT_FILE)
     built: list[Built] = []
     for image in images:
         name = names.get(image.variable, "")
