@@ -27,7 +27,7 @@ from truekeep.controller.health import SILENT_SECONDS, STUCK_SECONDS, Health, Me
 from truekeep.controller.keys import key_of
 from truekeep.controller.loop import Loop, Resync
 from truekeep.controller.queue import Key, WorkQueue
-from truekeep.controller.reconcilers import ModelReconciler, PolicyReconciler, Reconciler, RunReconciler, Tools
+from truekeep.controller.reconcilers import Tools, reconcilers
 from truekeep.domain.plan import Settings
 from truekeep.handlers import Watch
 
@@ -130,12 +130,7 @@ class Operator:
             clock=now,
             wake=self.queue.add_all,
         )
-        reconcilers: dict[str, Reconciler] = {
-            "Model": ModelReconciler(tools),
-            "TrainingRun": RunReconciler(tools),
-            "DriftPolicy": PolicyReconciler(tools),
-        }
-        self._loop = Loop(self.queue, reconcilers, elector.leading, metrics, self._clock)
+        self._loop = Loop(self.queue, reconcilers(tools), elector.leading, metrics, self._clock)
         self._resync = Resync(self._list, self.queue, elector.leading, self._clock, config.resync_seconds, soon=led)
         self._missed = MissedEvents(self._clock)
         self._watch = Watch(self._woken, config.namespaces)

@@ -40,7 +40,11 @@ WAITING_QUIETLY = frozenset({"ContainerCreating", "PodInitializing", ""})
 
 
 class SpecInvalidError(Exception):
-    """A stored spec is not one that this version understands; the text says where."""
+    """A stored spec is not one that this version understands; the text says where. `item`: the object."""
+
+    def __init__(self, item: Json, why: str) -> None:
+        super().__init__(f"spec can't be read by this version of the operator: {why}")
+        self.item = item
 
 
 def parsed_time(value: Any) -> datetime | None:
@@ -101,7 +105,7 @@ def _spec(kind: type[Status], item: Json) -> Status:
     try:
         return kind.model_validate(item.get("spec") or {})
     except ValidationError as error:
-        raise SpecInvalidError(f"spec can't be read by this version: {_first_error(error)}") from error
+        raise SpecInvalidError(item, _first_error(error)) from error
 
 
 def lenient_status(kind: type[Status], item: Json) -> tuple[Status, str | None]:

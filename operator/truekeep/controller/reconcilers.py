@@ -10,15 +10,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, Protocol
 
+from truekeep.api.driftpolicy import DriftPolicyStatus
+from truekeep.api.model import ModelStatus
 from truekeep.api.names import monitor_name
+from truekeep.api.trainingrun import TrainingRunStatus
 from truekeep.cluster import kinds
 from truekeep.cluster.errors import NameTaken, Refused
 from truekeep.cluster.kinds import Kind
 from truekeep.cluster.observe import Observer
+from truekeep.cluster.views import SpecInvalidError, lenient_status, meta
 from truekeep.cluster.write import Writer
 from truekeep.contract.requests import Champion
 from truekeep.controller.queue import Key
-from truekeep.controller.refusal import AnyStatus, explained
+from truekeep.controller.refusal import AnyStatus, explained, unreadable
 from truekeep.domain import model as model_domain
 from truekeep.domain import policy as policy_domain
 from truekeep.domain import run as run_domain
@@ -81,6 +85,37 @@ class Outcome(Generic[AnyStatus]):
         """The refusal, so that the key is tried again like any other failure."""
         if self.refusal:
             raise self.refusal
+
+
+class Guarded:
+    """A reconciler; an object whose spec it can't read says so in its conditions, and is otherwise left alone."""
+
+    def __init__(self, inner: Reconciler, tools: Tools) -> None:
+        self._inner = inner
+        self._tools = tools
+
+    async def reconcile(self, key: Key) -> float | None:
+        """One look at an object."""
+        try:
+            return await self._inner.reconcile(key)
+        except SpecInvalidError as error:
+            if error.item.get("kind") == key.kind:
+                await self._tell(error)
+            raise
+
+    async def _tell(self, error: SpecInvalidError) -> None:
+        about, now = meta(error.item), self._tools.clock()
+        status: ModelStatus | TrainingRunStatus | DriftPolicyStatus
+        match error.item["kind"]:
+            case "Model":
+                kind, status = kinds.MODEL, unreadable(lenient_status(ModelStatus, error.item)[0], about, error, now)
+            case "TrainingRun":
+                run, _ = lenient_status(TrainingRunStatus, error.item)
+                kind, status = kinds.TRAINING_RUN, unreadable(run, about, error, now)
+            case _:
+                policy, _ = lenient_status(DriftPolicyStatus, error.item)
+                kind, status = kinds.DRIFT_POLICY, unreadable(policy, about, error, now)
+        await self._tools.writer.status(kind, about, error.item.get("status") or {}, status.dump())
 
 
 class ModelReconciler:
@@ -179,8 +214,8 @@ class RunReconciler:
             job = training_job(observed.model, observed.run, self._tools.settings, champion_of(observed))
             await self._tools.writer.create(kinds.JOB, job)
         if plan.delete_job and observed.job:
-            meta = observed.job.meta
-            await self._tools.writer.delete(kinds.JOB, meta.namespace, meta.name, meta.uid)
+            job_meta = observed.job.meta
+            await self._tools.writer.delete(kinds.JOB, job_meta.namespace, job_meta.name, job_meta.uid)
 
 
 def champion_of(observed: RunObserved) -> Champion | None:
@@ -230,3 +265,13 @@ class PolicyReconciler:
         cronjob = monitor_cronjob(model, policy, watched, self._tools.settings)
         if cronjob:
             await self._tools.writer.ensure(kinds.CRON_JOB, cronjob)
+
+
+def reconcilers(tools: Tools) -> dict[str, Reconciler]:
+    """All of them, by kind."""
+    inner: dict[str, Reconciler] = {
+        "Model": ModelReconciler(tools),
+        "TrainingRun": RunReconciler(tools),
+        "DriftPolicy": PolicyReconciler(tools),
+    }
+    return {kind: Guarded(reconciler, tools) for kind, reconciler in inner.items()}

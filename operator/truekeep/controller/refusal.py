@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from truekeep.api.common import Condition
 from truekeep.api.driftpolicy import DriftPolicyStatus
 from truekeep.api.model import ModelStatus
 from truekeep.api.trainingrun import TrainingRunStatus
 from truekeep.cluster.errors import ClusterError, NameTaken
+from truekeep.cluster.views import SpecInvalidError
 from truekeep.domain.conditions import Finding, find, settle
 from truekeep.domain.observed import Meta
 from truekeep.domain.plan import Note
 from truekeep.domain.pods import refused
 
+MAIN: Mapping[str, Literal["True", "False"]] = {"Ready": "False", "Reconciling": "False", "Stalled": "True"}
 AnyStatus = TypeVar("AnyStatus", ModelStatus, TrainingRunStatus, DriftPolicyStatus)
 
 
@@ -33,6 +36,15 @@ def explained(
     return stored.model_copy(update=update), (Note("Warning", reason, message),) if news else ()
 
 
+def unreadable(stored: AnyStatus, about: Meta, error: SpecInvalidError, now: datetime) -> AnyStatus:
+    """The stored status with conditions that say why nothing is done about the object."""
+    message = f"{error}; apply it anew, or install the version that it was written for"
+    kept = [condition for condition in stored.conditions if condition.type not in MAIN]
+    findings = [Finding(kind, flag, "SpecUnreadable", message) for kind, flag in MAIN.items()]
+    findings += [Finding(each.type, each.status, each.reason, each.message) for each in kept]
+    return stored.model_copy(update={"conditions": settle(stored.conditions, findings, about.generation, now)})
+
+
 def _words(error: ClusterError) -> tuple[str, str]:
     if isinstance(error, NameTaken):
         return "NameTaken", str(error)
@@ -42,12 +54,7 @@ def _words(error: ClusterError) -> tuple[str, str]:
 
 
 def _finding(planned: Condition, reason: str, message: str) -> Finding:
-    match planned.type:
-        case "Ready":
-            return Finding("Ready", "False", reason, message)
-        case "Reconciling":
-            return Finding("Reconciling", "False", reason)
-        case "Stalled":
-            return Finding("Stalled", "True", reason, message)
-        case _:
-            return Finding(planned.type, planned.status, planned.reason, planned.message)
+    flag = MAIN.get(planned.type)
+    if flag is None:
+        return Finding(planned.type, planned.status, planned.reason, planned.message)
+    return Finding(planned.type, flag, reason, "" if planned.type == "Reconciling" else message)

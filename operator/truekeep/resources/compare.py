@@ -7,6 +7,7 @@ from typing import Any
 
 from truekeep.api.common import quantity
 
+EXACT = frozenset({"selector"})  # one value: a label more selects other pods
 QUANTITIES = frozenset({"cpu", "memory", "sizeLimit"})
 
 
@@ -17,6 +18,8 @@ def holds(wanted: Any, live: Any, key: str = "") -> bool:
     holds where the field is absent, because the API server leaves such fields out."""
     if live is None:
         return not wanted and wanted is not False
+    if key in EXACT:
+        return bool(wanted == live)
     if isinstance(wanted, dict):
         return isinstance(live, dict) and all(holds(value, live.get(name), name) for name, value in wanted.items())
     if isinstance(wanted, list):

@@ -118,7 +118,9 @@ def model(spec: dict[str, Any] | None = None) -> ModelView:
 
 
 def run(trigger: Trigger | None = None) -> RunView:
-    spec = TrainingRunSpec.model_validate({"modelRef": {"name": "flight-delay"}, "trigger": (trigger or Trigger()).dump()})
+    spec = TrainingRunSpec.model_validate(
+        {"modelRef": {"name": "flight-delay"}, "trigger": (trigger or Trigger()).dump()}
+    )
     return RunView(meta("flight-delay-0a1b2c3d4e", "run-uid"), spec, TrainingRunStatus())
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from tests.unit.resources import golden
 from tests.unit.resources.samples import (
     CHAMPION,
@@ -203,6 +204,7 @@ def test_a_node_that_takes_a_pod_away_is_no_failure_of_training() -> None:
         ({"memory": "1Gi"}, {"memory": "1G"}, False),
         ({"memory": "1Gi"}, {"memory": "much"}, False),
         ({"x": "1Gi"}, {"x": "1024Mi"}, False),
+        ({"selector": {"a": "1"}}, {"selector": {"a": "1", "b": "2"}}, False),
     ],
 )
 def test_what_holds_is_not_applied_again(wanted: object, live: object, answer: bool) -> None:
