@@ -112,8 +112,10 @@ def _numbers(reference: NumberProfile, window: NumberProfile) -> Measured:
 
 
 def _categories(reference: CategoryProfile, window: CategoryProfile) -> Measured:
-    then = np.array([*reference.counts, reference.other, *(0 for _ in window.new)])
-    now = np.array([*window.counts, window.other, *(new.count for new in window.new)])
+    then_by, now_by = reference.by_value, window.by_value
+    names = sorted(then_by.keys() | now_by.keys())  # an order that tells nothing of the counts, see `pool`
+    then = np.array([*(then_by.get(name, 0) for name in names), reference.other])
+    now = np.array([*(now_by.get(name, 0) for name in names), window.other])
     pooled = statistics.pool(then, now)
     chi = statistics.chi_square(*pooled)
     effect = statistics.corrected_total_variation(*pooled)

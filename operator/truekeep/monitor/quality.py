@@ -55,7 +55,7 @@ class Defect(NamedTuple):
 
 def tests(reference: ColumnProfile) -> int:
     """How many shares of such a column are tested: what to correct their significance for."""
-    return 2 if reference.type == "Category" else 3
+    return 2 if reference.type == "Category" else 4
 
 
 def missing(column: ColumnProfile) -> int:
@@ -132,10 +132,13 @@ def _range(reference: ColumnProfile, window: ColumnProfile) -> Iterator[Defect]:
         return
     if then.minimum is None or then.maximum is None or not window.values:
         return
-    share = words.share_above(now, then.maximum) + words.share_below(now, then.minimum)
+    beyond = now.above(then.maximum) + now.below(then.minimum)
+    share = beyond / window.values
     if share >= MINOR_POINTS:
         text = f"{words.percent(share)} outside of training's {words.number(then.minimum)}…{words.number(then.maximum)}"
-        yield _notice(reference, "OutsideTraining", share, text, "DataDrift")
+        # The two extremes themselves would lie outside of a training without them.
+        p_value = statistics.excess(beyond, window.values, min(2, reference.values), reference.values)
+        yield _notice(reference, "OutsideTraining", share, text, "DataDrift")._replace(p_value=p_value)
 
 
 def outside_declared(reference: NumberProfile, counted: NumberProfile) -> int:
