@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from typing import Any
+
+import kopf
+
+from truekeep.controller.queue import Key
+from truekeep.handlers import CHILDREN, OWN, Watch, settings
+
+
+async def call(watch: Watch, plural: str, event: dict[str, Any]) -> None:
+    """What kopf does with one event, in small."""
+    registry = watch._registry()
+    (handler,) = (each for each in registry._watching.get_all_handlers() if each.id == plural)
+    await handler.fn(event=event, param=handler.param)  # type: ignore[call-arg]
+
+
+def test_kopf_may_write_nothing() -> None:
+    configured = settings()
+    assert configured.posting.enabled is False
+    assert configured.peering.standalone is True
+    assert configured.scanning.disabled is True
+
+
+def test_every_watch_ends_in_time() -> None:
+    configured = settings()
+    assert configured.watching.server_timeout
+    assert configured.watching.client_timeout
+    assert configured.watching.client_timeout > configured.watching.server_timeout
+
+
+def test_only_events_are_watched_for() -> None:
+    registry = Watch(lambda keys: None)._registry()
+    assert isinstance(registry, kopf.OperatorRegistry)
+    assert len(registry._watching.get_all_handlers()) == len(OWN) + len(CHILDREN)
+    for other in (registry._changing, registry._spawning, registry._indexing, registry._webhooks):
+        assert not other.get_all_handlers()
+
+
+async def test_events_become_keys() -> None:
+    woken: list[Key] = []
+    watch = Watch(woken.extend)
+    about = {"namespace": "demo", "name": "r", "resourceVersion": "5"}
+    run = {"metadata": about, "spec": {"modelRef": {"name": "m"}}}
+    await call(watch, "trainingruns", {"type": "ADDED", "object": run})
+    assert woken == [Key("TrainingRun", "demo", "r", "m"), Key("Model", "demo", "m", "m")]
+    assert watch.versions == {Key("TrainingRun", "demo", "r", "m"): "5"}
+    await call(watch, "trainingruns", {"type": "DELETED", "object": run})
+    assert watch.versions == {}
+    woken.clear()
+    labels = {"app.kubernetes.io/component": "server", "truekeep.dev/model": "m"}
+    await call(watch, "pods", {"type": None, "object": {"metadata": {**about, "labels": labels}}})
+    assert woken == [Key("Model", "demo", "m", "m")]
