@@ -7,16 +7,18 @@ the index under Docker is told `--no-index --find-links` this folder.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from packaging import tags
 from packaging.markers import Marker, default_environment
+from packaging.utils import parse_wheel_filename
 
 from images.base import Base
 from images.commands import run
@@ -24,38 +26,52 @@ from images.errors import ImagesError
 from images.places import Cache
 
 MOUNT = "/mnt"  # a folder that every base has, so that the mount leaves none behind
+KEPT_SECONDS = 30 * 24 * 3600
 PIP = f"python3 {MOUNT}/pip"
 PIP_OPTIONS = f"--no-index --find-links {MOUNT}/wheels"
 
 
 def ensure(cache: Cache, base: Base, requirements: Iterable[str], log: Path, on_line: Callable[[str], None]) -> None:
-    """Have every wheel that these requirements files name for the base's Python, and pip to install them.
+    """Have a wheel of every pin that these requirements files name for the base's Python, and pip to install them.
 
-    Wheels that none of them names any more are deleted.
+    Wheels that no build has wanted for a month are deleted.
     """
     _copy_pip(cache.packages / "pip")
     wheels = cache.packages / "wheels"
     wheels.mkdir(parents=True, exist_ok=True)
     wanted = select("".join(requirements), base.python)
-    stamp = cache.packages / "downloaded"
-    key = hashlib.sha256(f"{base.python} {base.glibc_minor}\n{wanted}".encode()).hexdigest()
-    if stamp.exists() and stamp.read_text() == key:
-        return
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write(wanted)
-        file.flush()
-        argv = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary=:all:"]
-        run([*argv, *platform_options(base), "-d", wheels, "-r", file.name], log=log, on_line=on_line)
-    named = {entry.split(" ")[0] for entry in wanted.splitlines() if "==" in entry}
+    fitting = there(wheels, base)
+    if missing := {pin: lines for pin, lines in wanted.items() if pin not in fitting}:
+        with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+            file.write("".join(missing.values()))
+            file.flush()
+            argv = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--only-binary=:all:"]
+            run([*argv, *platform_options(base), "-d", wheels, "-r", file.name], log=log, on_line=on_line)
+        fitting = there(wheels, base)
+    for pin in wanted:
+        os.utime(fitting[pin])
     for wheel in wheels.iterdir():
-        name, version, *_ = wheel.name.split("-")
-        if f"{name.lower().replace('_', '-').replace('.', '-')}=={version}" not in named:
+        if wheel.stat().st_mtime < time.time() - KEPT_SECONDS:
             wheel.unlink()
-    stamp.write_text(key)
 
 
-def select(requirements: str, python: str) -> str:
-    """The requirements whose markers hold for this Python ("3.11") on Linux, each once, without the markers."""
+def there(wheels: Path, base: Base) -> dict[str, Path]:
+    """The wheels of a folder that run on the base, by their pin: `numpy==2.4.6`."""
+    version = tuple(int(part) for part in base.python.split("."))
+    supported = {
+        *tags.cpython_tags(version, platforms=platforms(base)),
+        *tags.compatible_tags(version, f"cp{''.join(map(str, version))}", platforms(base)),
+    }
+    found: dict[str, Path] = {}
+    for wheel in wheels.glob("*.whl"):
+        name, number, _, tagged = parse_wheel_filename(wheel.name)
+        if tagged & supported:
+            found[f"{name}=={number}"] = wheel
+    return found
+
+
+def select(requirements: str, python: str) -> dict[str, str]:
+    """The pins whose markers hold for this Python ("3.11") on Linux: pin -> its lines, without the marker."""
     # pip would judge the markers by the Python that it runs on, not by the one that it downloads for.
     environment = {
         **{key: str(value) for key, value in default_environment().items()},
@@ -78,17 +94,21 @@ def select(requirements: str, python: str) -> str:
         current = None
         if pin not in chosen and (not marker or Marker(marker).evaluate(environment)):
             current = chosen[pin] = [f"{pin} \\"]
-    return "".join(line + "\n" for _, lines in sorted(chosen.items()) for line in lines)
+    return {pin: "".join(line + "\n" for line in lines) for pin, lines in sorted(chosen.items())}
+
+
+def platforms(base: Base) -> list[str]:
+    """The platform tags that the base runs, the newest first."""
+    machine = os.uname().machine
+    new = [f"manylinux_2_{minor}_{machine}" for minor in range(base.glibc_minor, 16, -1)]
+    old = ["manylinux2014", "manylinux2010", "manylinux1"] if machine == "x86_64" else ["manylinux2014"]
+    return [*new, *(f"{name}_{machine}" for name in old), f"linux_{machine}"]
 
 
 def platform_options(base: Base) -> list[str]:
     """What tells pip which wheels run on the base, whatever Python the host has."""
-    machine = os.uname().machine
-    tags = [f"manylinux_2_{minor}_{machine}" for minor in range(base.glibc_minor, 16, -1)]
-    old = ["manylinux2014", "manylinux2010", "manylinux1"] if machine == "x86_64" else ["manylinux2014"]
-    platforms = [*tags, *(f"{name}_{machine}" for name in old), f"linux_{machine}"]
     options = ["--python-version", base.python, "--implementation", "cp"]
-    return options + [option for platform in platforms for option in ("--platform", platform)]
+    return options + [option for platform in platforms(base) for option in ("--platform", platform)]
 
 
 def _copy_pip(target: Path) -> None:

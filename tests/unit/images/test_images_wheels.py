@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -29,10 +30,12 @@ six-pack==1.17 \\
 
 @pytest.mark.parametrize(("python", "numpy", "hashes"), [("3.11", "2.4", ["ba", "bb"]), ("3.13", "2.5", ["bc"])])
 def test_markers_are_judged_for_the_base_and_not_for_the_host(python: str, numpy: str, hashes: list[str]) -> None:
-    lines = wheels.select(REQUIREMENTS, python).splitlines()
-    assert [line for line in lines if "==" in line] == [f"numpy=={numpy} \\", "six-pack==1.17 \\"]
-    assert [line.strip(" \\") for line in lines if "--hash" in line] == [
-        f"--hash=sha256:{digest}" for digest in [*hashes, "ca"]
+    chosen = wheels.select(REQUIREMENTS, python)
+    assert list(chosen) == [f"numpy=={numpy}", "six-pack==1.17"]
+    assert chosen["six-pack==1.17"] == "six-pack==1.17 \\\n    --hash=sha256:ca\n"
+    assert [line.strip(" \\") for line in chosen[f"numpy=={numpy}"].splitlines()] == [
+        f"numpy=={numpy}",
+        *(f"--hash=sha256:{digest}" for digest in hashes),
     ]
 
 
@@ -45,25 +48,38 @@ def test_the_platforms_are_those_that_the_bases_libc_runs() -> None:
     assert options[:2] == ["--python-version", "3.11"]
 
 
-def test_a_download_happens_once_and_wheels_of_others_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_is_missing_is_downloaded_and_what_nobody_wants_for_long_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache = Cache(tmp_path)
     folder = cache.packages / "wheels"
+    asked: list[str] = []
     commands: list[list[str]] = []
 
-    def download(argv: list[object], **_: object) -> None:
+    def download(argv: list[str | Path], **_: object) -> None:
         commands.append([str(word) for word in argv])
-        for name in ("six_pack-1.17-py3-none-any.whl", "numpy-2.4-cp311-cp311-manylinux_2_28_x86_64.whl"):
-            (folder / name).write_bytes(b"")
+        asked.append(Path(argv[-1]).read_text())
+        for pin in [line.split()[0] for line in asked[-1].splitlines() if "==" in line]:
+            name, version = pin.split("==")
+            (folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl").write_bytes(b"")
+
+    def ensure(requirements: str) -> None:
+        wheels.ensure(cache, BASE, [requirements], tmp_path / "log", lambda line: None)
 
     monkeypatch.setattr(wheels, "run", download)
     folder.mkdir(parents=True)
-    (folder / "numpy-2.3-cp311-cp311-linux_x86_64.whl").write_bytes(b"")
-    for _ in range(2):
-        wheels.ensure(cache, BASE, [REQUIREMENTS], tmp_path / "log", lambda line: None)
-    assert len(commands) == 1
+    old = folder / "numpy-2.3-py3-none-any.whl"
+    old.write_bytes(b"")
+    os.utime(old, (1, 1))
+    other_python = folder / "numpy-2.4-cp312-cp312-manylinux_2_28_x86_64.whl"
+    other_python.write_bytes(b"")
+    ensure(REQUIREMENTS)
+    ensure(REQUIREMENTS)
+    assert [text.count("==") for text in asked] == [2]
     assert commands[0][:4] == [sys.executable, "-m", "pip", "download"]
     assert {"--require-hashes", "--no-deps", "--only-binary=:all:"} <= set(commands[0])
-    assert sorted(path.name.split("-")[1] for path in folder.iterdir()) == ["1.17", "2.4"]
+    assert not old.exists()
+    assert other_python.exists()
     assert (cache.packages / "pip" / "__main__.py").exists()
-    wheels.ensure(cache, BASE, [REQUIREMENTS.replace("2.4", "2.4.1")], tmp_path / "log", lambda line: None)
-    assert len(commands) == 2
+    ensure(REQUIREMENTS.replace("2.4", "2.4.1"))
+    assert [text.split()[0] for text in asked[1:]] == ["numpy==2.4.1"]
