@@ -136,12 +136,15 @@ def _batches(
 ) -> Iterator[dict[str, Any]]:
     """Batches of at most 65,536 rows, by column; columns that the file lacks are left out. UnreadableError."""
     try:
+        metadata = pq.read_metadata(source)
+        there = metadata.schema.to_arrow_schema().names
+        if len(set(there)) != len(there):
+            raise UnreadableError("a column occurs twice")
+        wanted = [name for name in names if name in set(there)]
         # Text stays encoded by a dictionary, so that a long value that repeats is held once.
-        with pq.ParquetFile(source, read_dictionary=list(categories), pre_buffer=False) as file:
-            there = file.schema_arrow.names
-            if len(set(there)) != len(there):
-                raise UnreadableError("a column occurs twice")
-            wanted = [name for name in names if name in set(there)]
+        encoded = [name for name in categories if name in set(there)]
+        source.seek(0)
+        with pq.ParquetFile(source, metadata=metadata, read_dictionary=encoded, pre_buffer=False) as file:
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted, use_threads=False):
                 yield {name: batch.column(name) for name in wanted}
     except (pa.ArrowException, ValueError, KeyError, EOFError, MemoryError) as error:
