@@ -7,7 +7,6 @@ the interval is the percentile interval (Efron & Tibshirani, An Introduction to 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from truekeep.api.model import ChampionRule, Metric
 from truekeep.api.trainingrun import ChampionResult
 from truekeep.trainer.metrics import Floats, Scored, value, weighted
-from truekeep.trainer.text import against, counted, decimal
+from truekeep.trainer.text import counted, decimal
 
 RESAMPLES = 400
 LEAST_RESAMPLES = 200
@@ -68,13 +67,15 @@ def judge(rule: ChampionRule, revision: int, challenger: Scored, champion: Score
         few = f"{counted(rows, 'row')} new to both, fewer than {LEAST_ROWS}"
         return not_judged(rule, revision, few if rows < LEAST_ROWS else f"all {rows:,} rows are of one class", rows)
     interval = bootstrap(rule.metric, challenger, champion, seed)
-    bound, passes, words = _RULES[rule.rule](rule, interval)
+    if math.isnan(interval.low):
+        return not_judged(rule, revision, f"{rule.metric} is not defined on resamples of {rows:,} rows", rows)
+    passes, words = _verdict(rule, interval)
     return ChampionResult(
         revision=revision,
         metric=rule.metric,
         challenger=decimal(value(rule.metric, challenger)),
         champion=decimal(value(rule.metric, champion)),
-        low=against(interval.low, bound),
+        low=decimal(interval.low),
         high=decimal(interval.high),
         rows=rows,
         result="Passed" if passes else "Failed",
@@ -92,17 +93,12 @@ def not_judged(rule: ChampionRule, revision: int, why: str, rows: int = 0) -> Ch
     )
 
 
-def _not_worse(rule: ChampionRule, interval: Interval) -> tuple[float, bool, str]:
-    bound = -float(rule.tolerance)
+def _verdict(rule: ChampionRule, interval: Interval) -> tuple[bool, str]:
+    """Whether the challenger passes, and the rule in words.
+
+    NotWorse asks for evidence against the challenger: the whole interval lies below -tolerance. Better asks for
+    evidence for it: the whole interval lies above 0."""
+    if rule.rule == "Better":
+        return interval.low > 0, "Better: the 95 % interval of the difference must lie above 0"
     words = f"NotWorse: the 95 % interval of the difference must not lie below -{rule.tolerance}"
-    return bound, interval.low >= bound, words
-
-
-def _better(_: ChampionRule, interval: Interval) -> tuple[float, bool, str]:
-    return 0.0, interval.low > 0, "Better: the 95 % interval of the difference must lie above 0"
-
-
-_RULES: dict[str, Callable[[ChampionRule, Interval], tuple[float, bool, str]]] = {
-    "NotWorse": _not_worse,
-    "Better": _better,
-}
+    return interval.high >= -float(rule.tolerance), words

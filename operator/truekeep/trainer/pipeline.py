@@ -80,7 +80,7 @@ def fit(recipe: Recipe, features: Sequence[SignatureFeature], matrix: Matrix, la
 
     pipeline = build(recipe, features)
     estimator = pipeline.steps[-1][1]
-    if "n_jobs" in estimator.get_params(deep=False):
+    if _runs_in_parallel(estimator):
         estimator.set_params(n_jobs=threads)
     with warnings.catch_warnings(record=True) as caught, threadpool_limits({"openmp": threads, "blas": 1}):
         warnings.simplefilter("always")
@@ -171,10 +171,15 @@ def _encoded(features: Sequence[SignatureFeature], scaled: bool) -> Any:
     return ColumnTransformer([part for part in parts if part[2]])
 
 
+def _runs_in_parallel(estimator: Any) -> bool:
+    """Forests; other estimators that take `n_jobs` make nothing of it."""
+    return hasattr(estimator, "n_estimators") and "n_jobs" in estimator.get_params(deep=False)
+
+
 def _forget_threads(estimator: Any) -> None:
     """Leave no trace of how many threads there were: the artifact's digest must not depend on it, and predictions of
     forests are sums whose order must not either."""
-    if "n_jobs" in estimator.get_params(deep=False):
+    if _runs_in_parallel(estimator):
         estimator.set_params(n_jobs=None)
     binned = getattr(estimator, "_bin_mapper", None)
     if binned is not None:

@@ -289,8 +289,11 @@ def _csv(
     data: bytes, wants: Sequence[Want], compressed: bool, problems: list[tuple[str, Bad]]
 ) -> tuple[list[Field], int, list[_Raw]]:
     """Names of all columns, number of rows, and the wanted columns as text."""
-    stream: Any = gzip.GzipFile(fileobj=io.BytesIO(data)) if compressed else io.BytesIO(data)
-    names = next(csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")), [])
+    with gzip.open(io.BytesIO(data)) if compressed else io.BytesIO(data) as stream:
+        header = stream.readline()
+        while header.count(b'"') % 2 and (more := stream.readline()):  # a name may hold a line break
+            header += more
+    names = next(csv.reader([header.decode("utf-8-sig")]), [])
     if not names:
         raise pa.ArrowInvalid("it is empty, not even a header")
     wanted = [name for name in dict.fromkeys(want.name for want in wants) if names.count(name) == 1]

