@@ -170,7 +170,7 @@ class Capture:
         rows = sum(len(served.matrix) for served in batch)
         try:
             content, first, last = self._file(batch)
-        except (pa.ArrowException, ValueError, TypeError):  # our own fault; holding on to it would block all others
+        except Exception:  # our own fault, whatever it is; holding on to these rows would block all others
             log.exception("captured rows can't be written as Parquet and are dropped", extra=fields(rows=rows))
             self._metrics.capture_dropped.inc(rows)
             self._release(batch, rows)
@@ -184,9 +184,13 @@ class Capture:
             )
             try:
                 written = self._open().put(key, content, only_if_absent=True)
-            except StoreError as error:
+            except Exception as error:  # mostly StoreError; but nothing may end this thread
                 self._metrics.capture_failures.inc()
-                log.warning("captured rows could not be written", extra=fields(rows=rows, key=key, reason=str(error)))
+                log.warning(
+                    "captured rows could not be written",
+                    extra=fields(rows=rows, key=key, reason=str(error)),
+                    exc_info=not isinstance(error, StoreError),
+                )
                 if self._closing:
                     return False
                 tried = True

@@ -24,6 +24,7 @@ from truekeep.server.limits import Limits
 from truekeep.server.protocol import error_body
 
 SWEEP_SECONDS = 0.5
+HEADER_FIELDS = 100
 
 # What a connection waits for.
 FIRST, IDLE, HEADER, BODY, ANSWER, GONE = range(6)
@@ -82,7 +83,9 @@ class Connection(HttpToolsProtocol):
         self._limits = keeper.limits
         self._phase = FIRST
         self._since = self._expires = 0.0
-        self._header_bytes = 0
+        self._header_bytes = 0  # read since the last request
+        self._field_bytes = 0  # of the header that is being read
+        self._too_large = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -105,16 +108,26 @@ class Connection(HttpToolsProtocol):
             self._header_bytes += len(data)
         super().data_received(data)
         if self._phase == HEADER and self._header_bytes > self._limits.header_bytes:
-            self._refuse(431, f"the header is larger than {self._limits.header_bytes} bytes; send less in it")
+            self._refuse_header()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """A client that only says that it has asked everything still gets its answer."""
+        if self._phase != ANSWER:
+            return False
+        self.say_goodbye()
+        return True
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._field_bytes = 0
         self._enter(HEADER)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
-        if len(self.headers) > 100:
-            raise httptools.HttpParserError("more than 100 header fields")
+        self._field_bytes += len(name) + len(value)
+        if self._field_bytes > self._limits.header_bytes or len(self.headers) > HEADER_FIELDS:
+            self._too_large = True
+            raise httptools.HttpParserError
 
     def on_headers_complete(self) -> None:
         self._enter(BODY)
@@ -143,7 +156,10 @@ class Connection(HttpToolsProtocol):
             self._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
-        self._refuse(400, f"{msg} Send HTTP/1.1.")
+        if self._too_large:
+            self._refuse_header()
+        else:
+            self._refuse(400, "this is no valid HTTP/1.1 request")
 
     def say_goodbye(self) -> None:
         """Make the answer that is under way the last one."""
@@ -182,6 +198,10 @@ class Connection(HttpToolsProtocol):
     def _enter(self, phase: int) -> None:
         self._phase = phase
         self._since = time.monotonic()
+
+    def _refuse_header(self) -> None:
+        size = self._limits.header_bytes
+        self._refuse(431, f"the header is larger than {size} bytes or has more than {HEADER_FIELDS} fields; send less")
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer without the application, and close. Silently where an earlier answer is still under way, or this

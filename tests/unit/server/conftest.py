@@ -24,8 +24,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from skops import io as skops_io
-from tests.unit.conftest import Versitygw
 
+from tests.unit.conftest import Versitygw
 from truekeep.api.model import Capture
 from truekeep.contract.artifact import Example, Signature, SignatureFeature
 from truekeep.contract.layout import MODEL_FILE, SIGNATURE
