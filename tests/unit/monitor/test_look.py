@@ -216,7 +216,7 @@ def test_categories_that_are_codes_and_names_with_dots(versitygw: Versitygw) -> 
 
     def draw(rows: int) -> dict[str, Any]:
         values = {"a": rng.random(rows), "a.b": rng.choice(["x", "y"], rows), "code": rng.integers(1, 4, rows)}
-        return values | {PREDICTION: rng.random(rows)}
+        return values | {PREDICTION: rng.beta(1, 4, rows)}
 
     columns = draw(3000)
     scene = Scene(versitygw, canonical_json(profile(columns, features, columns[PREDICTION])))
