@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import copy
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tests.unit.resources.samples import FULL, INTENT, SETTINGS, model
+from truekeep.api.model import ModelStatus
+from truekeep.cluster.views import (
+    SpecInvalidError,
+    deployment_view,
+    frozen_template,
+    job_view,
+    lenient_status,
+    model_view,
+    owned_by,
+    parsed_time,
+    pod_view,
+    policy_view,
+    run_view,
+    service_view,
+)
+from truekeep.domain.plan import ServiceIntent
+from truekeep.resources.services import stable_service
+from truekeep.resources.serving_deployment import serving_deployment
+
+Json = dict[str, Any]
+META = {
+    "namespace": "demo",
+    "name": "x",
+    "uid": "u",
+    "creationTimestamp": "2026-11-23T06:50:17Z",
+    "generation": 3,
+    "resourceVersion": "77",
+}
+
+
+def pod(**status: Any) -> Json:
+    return {"metadata": META, "spec": {}, "status": status}
+
+
+def container(**state: Any) -> Json:
+    return {"name": "trainer", "ready": False, "restartCount": 0, "state": state}
+
+
+# As kubelets and schedulers wrote them.
+RUNNING = pod(
+    phase="Running",
+    podIP="10.244.0.17",
+    conditions=[{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "True"}],
+    containerStatuses=[container(running={"startedAt": "2026-11-23T06:50:20Z"})],
+)
+OUT_OF_MEMORY = pod(
+    phase="Failed",
+    containerStatuses=[
+        container(
+            terminated={
+                "exitCode": 137,
+                "reason": "OOMKilled",
+                "startedAt": "2026-11-23T06:50:20Z",
+                "finishedAt": "2026-11-23T06:50:31Z",
+            }
+        )
+    ],
+)
+PULL = pod(
+    phase="Pending",
+    conditions=[{"type": "Ready", "status": "False", "reason": "ContainersNotReady"}],
+    containerStatuses=[
+        container(waiting={"reason": "ImagePullBackOff", "message": 'Back-off pulling image "nowhere/x:1"'})
+    ],
+)
+UNSCHEDULABLE = pod(
+    phase="Pending",
+    conditions=[
+        {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": "0/1 nodes are available: 1 Insufficient memory.",
+        }
+    ],
+)
+GATED = pod(
+    phase="Pending",
+    conditions=[{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": "…"}],
+)
+EVICTED = pod(phase="Failed", reason="Evicted", message="The node was low on resource: memory.")
+CRASHING = pod(
+    phase="Running",
+    conditions=[{"type": "Ready", "status": "False"}],
+    containerStatuses=[
+        {
+            **container(waiting={"reason": "CrashLoopBackOff", "message": "back-off 10s restarting"}),
+            "restartCount": 2,
+            "lastState": {"terminated": {"exitCode": 1, "reason": "Error", "message": "ValueError: no"}},
+        }
+    ],
+)
+CREATING = pod(
+    phase="Pending",
+    conditions=[{"type": "PodScheduled", "status": "True"}],
+    containerStatuses=[container(waiting={"reason": "ContainerCreating"})],
+)
+
+
+def test_a_running_pod() -> None:
+    view = pod_view(RUNNING)
+    assert (view.phase, view.ready, view.ip, view.exit_code) == ("Running", True, "10.244.0.17", None)
+    assert view.created == datetime(2026, 11, 23, 6, 50, 17, tzinfo=UTC)
+
+
+def test_a_pod_that_was_killed_for_its_memory() -> None:
+    view = pod_view(OUT_OF_MEMORY)
+    assert (view.exit_code, view.exit_reason) == (137, "OOMKilled")
+    assert view.finished == datetime(2026, 11, 23, 6, 50, 31, tzinfo=UTC)
+
+
+def test_an_image_that_cannot_be_pulled() -> None:
+    view = pod_view(PULL)
+    assert view.waiting_reason == "ImagePullBackOff"
+    assert "nowhere/x:1" in view.waiting_message
+
+
+def test_a_pod_that_no_node_takes() -> None:
+    assert pod_view(UNSCHEDULABLE).unschedulable == "0/1 nodes are available: 1 Insufficient memory."
+    assert pod_view(GATED).unschedulable is None  # somebody holds it back on purpose
+
+
+def test_an_evicted_pod() -> None:
+    view = pod_view(EVICTED)
+    assert (view.exit_code, view.exit_reason) == (None, "Evicted")
+    assert "low on resource" in view.exit_message
+
+
+def test_a_pod_that_crashes_and_is_restarted() -> None:
+    view = pod_view(CRASHING)
+    assert (view.restarts, view.exit_code, view.exit_message) == (2, 1, "ValueError: no")
+    assert view.waiting_reason == "CrashLoopBackOff"
+
+
+def test_events_say_why_a_pod_waits_for_its_mounts() -> None:
+    event = {"reason": "FailedMount", "note": 'secret "lake" not found'}
+    view = pod_view(CREATING, [event])
+    assert (view.waiting_reason, view.waiting_message) == ("ContainerCreating", 'secret "lake" not found')
+    assert pod_view(PULL, [event]).waiting_message.startswith("Back-off")  # who says why himself is believed
+
+
+JOB_FAILED: Json = {
+    "metadata": META,
+    "spec": {"backoffLimit": 2},
+    "status": {
+        "conditions": [
+            {"type": "FailureTarget", "status": "True", "reason": "PodFailurePolicy"},
+            {
+                "type": "Failed",
+                "status": "True",
+                "reason": "PodFailurePolicy",
+                "message": "Container trainer for pod demo/x failed with exit code 3",
+                "lastTransitionTime": "2026-11-23T06:51:00Z",
+            },
+        ]
+    },
+}
+
+
+def test_a_failed_job() -> None:
+    view = job_view(JOB_FAILED)
+    assert (view.complete, view.failed_reason, view.finished) == (
+        False,
+        "PodFailurePolicy",
+        datetime(2026, 11, 23, 6, 51, tzinfo=UTC),
+    )
+
+
+def test_a_job_that_is_under_way_or_suspended() -> None:
+    view = job_view({"metadata": META, "spec": {"suspend": True}, "status": {}}, create_error="exceeded quota: small")
+    assert (view.complete, view.failed_reason, view.suspended) == (False, None, True)
+    assert view.create_error == "exceeded quota: small"
+
+
+def live_deployment(**changes: Any) -> Json:
+    item = serving_deployment(model(), INTENT, SETTINGS)
+    item["metadata"] = {**META, **item["metadata"], "uid": "u"}
+    item["spec"] = {**item["spec"], **changes}
+    # What the API server adds by itself.
+    item["spec"]["template"]["spec"]["dnsPolicy"] = "ClusterFirst"
+    item["spec"]["template"]["spec"]["containers"][0]["terminationMessagePath"] = "/dev/termination-log"
+    del item["spec"]["minReadySeconds"]
+    return copy.deepcopy(item)
+
+
+def wanted_for(item: Json) -> Json:
+    return serving_deployment(model(), INTENT, SETTINGS, frozen_template(item), scaled_by_others=True)
+
+
+def test_a_deployment_as_it_should_be() -> None:
+    item = live_deployment(replicas=7)
+    item["status"] = {"readyReplicas": 1}
+    view = deployment_view(item, [pod_view(RUNNING)], wanted_for(item))
+    assert view.intact  # how many replicas is another question
+    assert (view.revision, view.replicas, view.ready, view.image) == (3, 7, 1, "registry.example/server:1")
+    assert (view.artifact_digest, view.serving_key) == (INTENT.artifact_digest, INTENT.serving_key)
+
+
+def test_a_deployment_that_somebody_changed() -> None:
+    item = live_deployment()
+    item["spec"]["template"]["spec"]["containers"][0]["image"] = "other:1"
+    assert not deployment_view(item, [], wanted_for(item)).intact
+
+
+def test_a_deployment_whose_frozen_template_is_lost() -> None:
+    item = live_deployment()
+    item["metadata"]["annotations"]["truekeep.dev/template"] = "{}"
+    assert frozen_template(item) is None
+    assert not deployment_view(item, [], None).intact
+
+
+def test_a_quota_that_refuses_a_pod() -> None:
+    item = live_deployment()
+    message = 'pods "x" is forbidden: exceeded quota: small'
+    item["status"] = {
+        "conditions": [
+            {"type": "Available", "status": "False"},
+            {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message},
+        ]
+    }
+    assert deployment_view(item, [], wanted_for(item)).create_error == message
+
+
+def test_a_service_is_intact_whatever_its_selector() -> None:
+    wanted = stable_service(model(), ServiceIntent("flight-delay", None))
+    item = copy.deepcopy(wanted)
+    item["spec"]["clusterIP"] = "10.96.1.1"
+    item["spec"]["selector"] = {"app": "other"}
+    assert service_view(item, wanted).intact
+    item["spec"]["ports"][0]["targetPort"] = 9999
+    view = service_view(item, wanted)
+    assert not view.intact
+    assert view.selector == {"app": "other"}
+
+
+def test_children_of_an_owner_that_is_gone_are_not_ours() -> None:
+    def child(name: str, uid: str | None) -> Json:
+        owners = [{"uid": uid, "controller": True}] if uid else []
+        return {"metadata": {"name": name, "ownerReferences": owners}}
+
+    items = [child("ours", "new"), child("leftover", "old"), child("orphan", None)]
+    assert [item["metadata"]["name"] for item in owned_by(items, "new")] == ["ours", "orphan"]
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        "text",
+        7,
+        [],
+        {"conditions": 5},
+        {"conditions": [{"type": "Ready"}]},
+        {"active": {"revision": "many"}},
+        {"latestRevision": -4},
+        {"previous": [1], "candidate": "x", "rejected": {}},
+    ],
+)
+def test_garbage_in_a_status_crashes_nothing(garbage: Any) -> None:
+    status, problem = lenient_status(ModelStatus, {"metadata": META, "status": garbage})
+    assert isinstance(status, ModelStatus)
+    assert status.active is None
+    assert bool(problem) == isinstance(garbage, dict)
+
+
+def test_what_is_sound_in_a_status_is_kept() -> None:
+    stored = {"latestRevision": 4, "metric": "roc_auc 0.7", "candidate": {"revision": 0}}
+    status, problem = lenient_status(ModelStatus, {"metadata": META, "status": stored})
+    assert (status.latest_revision, status.metric, status.candidate) == (4, "roc_auc 0.7", None)
+    assert problem is not None
+    assert "candidate" in problem
+
+
+def test_annotations_of_any_kind_are_text() -> None:
+    item = {"metadata": {**META, "annotations": {"truekeep.dev/retrain": 7, "x": None}}, "spec": FULL}
+    view, problem = model_view(item)
+    assert view.meta.annotations == {"truekeep.dev/retrain": "7", "x": "None"}
+    assert problem is None
+    assert (view.meta.generation, view.meta.resource_version) == (3, "77")
+
+
+@pytest.mark.parametrize("view", [model_view, run_view, policy_view])
+def test_a_spec_that_cannot_be_read_says_where(view: Any) -> None:
+    with pytest.raises(SpecInvalidError, match="spec can't be read by this version of the operator: "):
+        view({"metadata": META, "spec": {"modelRef": 3, "store": 4}})
+
+
+@pytest.mark.parametrize("text", [None, "", "yesterday", 7, {}])
+def test_a_time_that_is_none(text: Any) -> None:
+    assert parsed_time(text) is None
+
+
+def test_a_frozen_template_survives_json() -> None:
+    item = live_deployment()
+    frozen = frozen_template(item)
+    assert frozen is not None
+    assert json.loads(item["metadata"]["annotations"]["truekeep.dev/template"]) == frozen
