@@ -98,7 +98,9 @@ class S3Location(Schema):
     uri: Annotated[
         str,
         StringConstraints(
-            pattern=r"^s3://[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]/([A-Za-z0-9!_.*'()=\-]+/)*$", max_length=512
+            # No part of a key is made of dots alone: some stores keep keys as paths of files.
+            pattern=r"^s3://[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]/(\.*[A-Za-z0-9!_*'()=\-][A-Za-z0-9!_.*'()=\-]*/)*$",
+            max_length=512,
         ),
     ] = Field(description="Bucket and prefix, ending in a slash. Example: s3://lake/flights/.")
     endpoint: (

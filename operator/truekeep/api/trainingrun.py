@@ -29,7 +29,7 @@ class PolicyTrigger(Schema):
 
     name: ObjectName = Field(description="The DriftPolicy.")
     uid: Annotated[str, StringConstraints(max_length=64)] = Field(description="The DriftPolicy's UID.")
-    revision: int = Field(ge=1, description="The revision that was watched.")
+    revision: int = Field(ge=1, le=1000000, description="The revision that was watched.")
     window_start: datetime = Field(description="Start of the window that breached (event time).")
     window_end: datetime = Field(description="End of the window that breached (event time).")
     finding: Message = Field(description="The strongest finding, in words: column, statistic, value, threshold.")

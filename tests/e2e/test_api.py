@@ -1,0 +1,380 @@
+"""The kinds on a real API server: served, structural, described, and refusing what they should, each rule by itself."""
+
+from __future__ import annotations
+
+import copy
+import json
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.story.kube import Kube, KubectlError
+from truekeep.api.common import API_VERSION, GROUP
+from truekeep.api.crd import render
+
+Json = dict[str, Any]
+CRDS = Path(__file__).resolve().parents[2] / "crds"
+PLURALS = {"Model": "models", "TrainingRun": "trainingruns", "DriftPolicy": "driftpolicies"}
+SHORT = {"Model": "tkm", "TrainingRun": "tkr", "DriftPolicy": "tkd"}
+
+MODEL: Json = {
+    "apiVersion": API_VERSION,
+    "kind": "Model",
+    "metadata": {"name": "late"},
+    "spec": {
+        "store": {"s3": {"uri": "s3://models/"}},
+        "data": {
+            "source": {"s3": {"uri": "s3://lake/flights/"}},
+            "timeColumn": "at",
+            "key": "id",
+            "label": {"column": "late"},
+            "features": [
+                {"name": "hour", "type": "Number", "minimum": "0", "maximum": "24"},
+                {"name": "carrier", "type": "Category", "maxCategories": 50},
+            ],
+        },
+        "training": {"recipe": {"estimator": "sklearn.linear_model.LogisticRegression"}},
+    },
+}
+RUN: Json = {
+    "apiVersion": API_VERSION,
+    "kind": "TrainingRun",
+    "metadata": {"name": "late-1"},
+    "spec": {"modelRef": {"name": "late"}},
+}
+POLICY: Json = {
+    "apiVersion": API_VERSION,
+    "kind": "DriftPolicy",
+    "metadata": {"name": "late"},
+    "spec": {"modelRef": {"name": "late"}, "schedule": "* * * * *", "window": {"hours": 24}},
+}
+BASE = {"Model": MODEL, "TrainingRun": RUN, "DriftPolicy": POLICY}
+
+Change = tuple[str, Any]  # a path with dots, and the value to set there
+
+
+@dataclass(frozen=True)
+class Case:
+    """For one rule: changes of the sound object that it takes, and that it refuses."""
+
+    where: str  # the schema's path
+    says: str  # part of the rule's message
+    good: tuple[Change, ...]
+    bad: tuple[Change, ...]
+    update: bool = False  # the rule compares with the stored object
+
+    @property
+    def kind(self) -> str:
+        return self.where.split(".")[0]
+
+
+TRIGGER_POLICY = {
+    "name": "weekly",
+    "uid": "u",
+    "revision": 1,
+    "windowStart": "2026-01-01T00:00:00Z",
+    "windowEnd": "2026-01-08T00:00:00Z",
+    "finding": "hour moved",
+}
+LONG = "a" * 40
+
+
+def features(**changes: Any) -> list[Json]:
+    return [{"name": "hour", "type": "Number", **changes}]
+
+
+CASES = [
+    Case("Model", "metadata.name", (("metadata.name", LONG),), (("metadata.name", LONG + "a"),)),
+    Case("TrainingRun", "metadata.name", (("metadata.name", "a" * 63),), (("metadata.name", "a.b"),)),
+    Case("DriftPolicy", "metadata.name", (("metadata.name", LONG),), (("metadata.name", "1a"),)),
+    Case(
+        "Model.spec",
+        "column of a slice",
+        (("spec.evaluation", {"slices": [{"name": "s", "column": "carrier", "metric": "f1", "minimum": "0.5"}]}),),
+        (("spec.evaluation", {"slices": [{"name": "s", "column": "dest", "metric": "f1", "minimum": "0.5"}]}),),
+    ),
+    Case(
+        "Model.spec",
+        "capture.drop",
+        (("spec.serving", {"capture": {"s3": {"uri": "s3://lake/captures/"}, "drop": ["carrier"]}}),),
+        (("spec.serving", {"capture": {"s3": {"uri": "s3://lake/captures/"}, "drop": ["age"]}}),),
+    ),
+    Case(
+        "Model.spec.data",
+        "label's column must not be a feature",
+        (("spec.data.label.column", "delayed"),),
+        (("spec.data.label.column", "hour"),),
+    ),
+    Case(
+        "Model.spec.data",
+        "timeColumn and key identify",
+        (("spec.data.key", "flight_id"),),
+        (("spec.data.key", "hour"),),
+    ),
+    Case(
+        "Model.spec.data",
+        "three different columns",
+        (("spec.data.timeColumn", "scheduled_at"),),
+        (("spec.data.timeColumn", "id"),),
+    ),
+    Case(
+        "Model.spec.data",
+        "a rule's column",
+        (("spec.data.rules", [{"name": "r", "column": "late", "maxNullFraction": "0.1"}]),),
+        (("spec.data.rules", [{"name": "r", "column": "age", "maxNullFraction": "0.1"}]),),
+    ),
+    Case(
+        "Model.spec.data.features[]",
+        "minimum and maximum are for type Number",
+        (("spec.data.features", features(minimum="1")),),
+        (("spec.data.features", features(type="Category", minimum="1")),),
+    ),
+    Case(
+        "Model.spec.data.features[]",
+        "maxCategories is for type Category",
+        (("spec.data.features", features(type="Category", maxCategories=3)),),
+        (("spec.data.features", features(maxCategories=3)),),
+    ),
+    Case(
+        "Model.spec.data.features[]",
+        "greater than maximum",
+        (("spec.data.features", features(minimum="-1.5", maximum="-1.5")),),
+        (("spec.data.features", features(minimum="10", maximum="9")),),
+    ),
+    Case(
+        "Model.spec.data.rules[]",
+        "exactly one of",
+        (("spec.data.rules", [{"name": "r", "minRows": 5}]),),
+        (("spec.data.rules", [{"name": "r", "minRows": 5, "maxAgeSeconds": 5}]),),
+    ),
+    Case(
+        "Model.spec.evaluation.holdout",
+        "latestFraction",
+        (("spec.evaluation", {"holdout": {"latestFraction": "0.9"}}),),
+        (("spec.evaluation", {"holdout": {"latestFraction": "0.95"}}),),
+    ),
+    Case(
+        "Model.spec.serving.rollout",
+        "growing order",
+        (
+            (
+                "spec.serving.rollout.steps",
+                [{"weightPercent": 10, "durationSeconds": 5}, {"weightPercent": 50, "durationSeconds": 5}],
+            ),
+        ),
+        (
+            (
+                "spec.serving.rollout.steps",
+                [{"weightPercent": 50, "durationSeconds": 5}, {"weightPercent": 10, "durationSeconds": 5}],
+            ),
+        ),
+    ),
+    Case(
+        "TrainingRun.spec",
+        "can't be changed",
+        (("metadata.labels", {"team": "ops"}),),
+        (("spec.trigger.message", "another reason"),),
+        update=True,
+    ),
+    Case(
+        "TrainingRun.spec.trigger",
+        "names its policy",
+        (("spec.trigger", {"type": "DriftPolicy", "policy": TRIGGER_POLICY}),),
+        (("spec.trigger", {"type": "DriftPolicy"}),),
+    ),
+    Case(
+        "DriftPolicy.spec",
+        "modelRef can't be changed",
+        (("spec.schedule", "*/5 * * * *"),),
+        (("spec.modelRef.name", "other"),),
+        update=True,
+    ),
+    Case(
+        "DriftPolicy.spec.responses[]",
+        "broken data never retrains",
+        (("spec.responses", [{"finding": "DataQuality", "action": "Alert"}]),),
+        (("spec.responses", [{"finding": "DataQuality", "action": "Retrain"}]),),
+    ),
+]
+
+
+def crds() -> Iterator[Json]:
+    for file in sorted(CRDS.glob(f"{GROUP}_*.yaml")):
+        yield yaml.safe_load(file.read_text())
+
+
+def nodes(schema: Json, path: str) -> Iterator[tuple[str, Json]]:
+    """Every schema within a schema, with its path."""
+    yield path, schema
+    for name, child in schema.get("properties", {}).items():
+        yield from nodes(child, f"{path}.{name}")
+    if "items" in schema:
+        yield from nodes(schema["items"], f"{path}[]")
+    if isinstance(schema.get("additionalProperties"), dict):
+        yield from nodes(schema["additionalProperties"], f"{path}{{}}")
+
+
+def all_nodes() -> list[tuple[str, Json]]:
+    found = []
+    for crd in crds():
+        (version,) = crd["spec"]["versions"]
+        found += nodes(version["schema"]["openAPIV3Schema"], crd["spec"]["names"]["kind"])
+    return found
+
+
+def rules() -> list[tuple[str, str]]:
+    """Path and message of every rule."""
+    return [(path, rule["message"]) for path, node in all_nodes() for rule in node.get("x-kubernetes-validations", [])]
+
+
+def changed(base: Json, changes: tuple[Change, ...]) -> Json:
+    document = copy.deepcopy(base)
+    for path, value in changes:
+        *parents, last = path.split(".")
+        place = document
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    return document
+
+
+@pytest.fixture(scope="module")
+def namespace(kube: Kube) -> Iterator[str]:
+    name = f"api-{uuid.uuid4().hex[:8]}"
+    kube.kubectl("create", "namespace", name)
+    yield name
+    kube.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture(scope="module")
+def stored(kube: Kube, namespace: str) -> None:
+    """One of each kind, for rules that compare with what is stored. No operator needs to run for it."""
+    kube.apply(namespace, [MODEL, RUN, POLICY])
+
+
+def attempt(kube: Kube, namespace: str, document: Json) -> None:
+    """Ask for the object without storing it."""
+    kube.apply(namespace, [document], "--dry-run=server", "--validate=strict")
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.where}: {case.says}")
+@pytest.mark.usefixtures("stored")
+def test_a_rule_takes_what_is_right_and_refuses_what_is_not(kube: Kube, namespace: str, case: Case) -> None:
+    base = copy.deepcopy(BASE[case.kind])
+    if not case.update:
+        base["metadata"]["name"] = "other"
+    attempt(kube, namespace, changed(base, case.good))
+    (message,) = (text for path, text in rules() if path == case.where and case.says in text)
+    with pytest.raises(KubectlError) as refused:
+        attempt(kube, namespace, changed(base, case.bad))
+    assert message in str(refused.value)
+
+
+def test_every_rule_has_a_case_and_every_case_a_rule() -> None:
+    found = [[rule for rule in rules() if rule[0] == case.where and case.says in rule[1]] for case in CASES]
+    assert [len(each) for each in found] == [1] * len(CASES)
+    assert sorted(rule for each in found for rule in each) == sorted(rules())
+
+
+def test_the_committed_kinds_are_current() -> None:
+    committed = {file.name: file.read_text() for file in CRDS.glob(f"{GROUP}_*.yaml")}
+    assert committed == render(), "make crds"
+
+
+@pytest.mark.parametrize("kind", sorted(PLURALS))
+def test_a_kind_is_served_as_it_is_committed(kube: Kube, kind: str) -> None:
+    name = f"{PLURALS[kind]}.{GROUP}"
+    served = json.loads(kube.kubectl("get", "crd", name, "-o", "json"))
+    conditions = {each["type"]: each["status"] for each in served["status"]["conditions"]}
+    assert conditions["Established"] == "True"
+    assert conditions["NamesAccepted"] == "True"
+    assert conditions.get("NonStructuralSchema", "False") == "False"
+    (committed,) = (crd for crd in crds() if crd["metadata"]["name"] == name)
+    (wanted,), (version,) = committed["spec"]["versions"], served["spec"]["versions"]
+    assert version["schema"] == wanted["schema"], "make install"
+    assert version["subresources"] == wanted["subresources"]
+    assert served["spec"]["names"]["shortNames"] == [SHORT[kind]]
+
+
+def test_every_field_is_described() -> None:
+    silent = [path for path, node in all_nodes() if not node.get("description") and path[-1] not in "]}"]
+    assert [path for path in silent if not path.endswith(".metadata")] == []
+
+
+def test_every_list_and_string_of_a_spec_is_bounded() -> None:
+    for path, node in all_nodes():
+        if ".spec" not in path:
+            continue
+        if node["type"] == "array":
+            assert "maxItems" in node, path
+            assert "x-kubernetes-list-type" in node, path
+        elif node["type"] == "string":
+            assert {"maxLength", "enum", "format"} & node.keys(), path
+        elif node["type"] == "integer":
+            assert {"minimum", "maximum"} <= node.keys(), path
+        assert node["type"] != "number", f"{path}: no floats in a spec"
+
+
+def test_no_default_stands_in_a_list_item() -> None:
+    """It would break the keys of server-side apply."""
+    assert [path for path, node in all_nodes() if "[]" in path and "default" in node] == []
+
+
+def test_no_default_stands_in_a_status() -> None:
+    assert [path for path, node in all_nodes() if ".status" in path and "default" in node] == []
+
+
+def test_explain_tells_of_every_field(kube: Kube) -> None:
+    text = kube.kubectl("explain", f"{PLURALS['Model']}.{GROUP}.spec", "--recursive")
+    for field in ("maturesAfterSeconds", "latestFraction", "rollbackWindowSeconds", "pinnedRevision", "caBundleRef"):
+        assert field in text
+    one = kube.kubectl("explain", f"{PLURALS['Model']}.{GROUP}.spec.serving.rollbackWindowSeconds")
+    assert "Default: 600." in one
+
+
+@pytest.mark.usefixtures("stored")
+def test_a_table_tells_the_story(kube: Kube, namespace: str) -> None:
+    header = kube.kubectl("get", "tkm", "-n", namespace).splitlines()[0].split()
+    assert header == ["NAME", "READY", "REASON", "REVISION", "CANDIDATE", "METRIC", "DRIFT", "AGE"]
+    assert "MODEL" in kube.kubectl("get", "tkr", "-n", namespace)
+    assert "DRIFT" in kube.kubectl("get", "tkd", "-n", namespace)
+    everything = kube.kubectl("get", "truekeep", "-n", namespace, "-o", "name").split()
+    for kind in PLURALS:
+        assert any(line.startswith(f"{kind.lower()}.{GROUP}/late") for line in everything)
+
+
+@pytest.mark.usefixtures("stored")
+def test_defaults_are_filled_in_by_the_api_server(kube: Kube, namespace: str) -> None:
+    spec = json.loads(kube.kubectl("get", "tkm", "late", "-n", namespace, "-o", "json"))["spec"]
+    assert spec["evaluation"]["holdout"] == {"latestFraction": "0.2"}
+    assert spec["serving"]["replicas"] == 2
+    assert spec["training"]["timeoutSeconds"] == 3600
+    assert spec["approval"] == {"mode": "Automatic"}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("spec.serving.replicas", 101, "less than or equal to 100"),
+        ("spec.training.recipe.estimator", "os.system", "Unsupported value"),
+        ("spec.store.s3.uri", "file:///etc/", "should match"),
+        ("spec.store.s3.uri", "s3://models/../x/", "should match"),
+        ("spec.store.s3.endpoint", "http://user:pass@host", "should match"),
+        ("spec.training.resources", {"limits": {"cpu": "lots"}}, "should match"),
+        ("spec.data.features", [], "at least 1 items"),
+        ("spec.podSpec", {"hostNetwork": True}, "unknown field"),
+        ("spec.evaluation", {"gates": [{"name": "a", "metric": "f1", "minimum": 0.5}]}, "must be of type string"),
+    ],
+)
+def test_the_schema_refuses_what_is_no_model(kube: Kube, namespace: str, path: str, value: Any, words: str) -> None:
+    base = copy.deepcopy(MODEL)
+    base["metadata"]["name"] = "other"
+    with pytest.raises(KubectlError) as refused:
+        attempt(kube, namespace, changed(base, ((path, value),)))
+    assert words in str(refused.value)
+    assert path.split(".")[-1] in str(refused.value)
