@@ -65,6 +65,9 @@ _ALLOWED: dict[str, frozenset[Pair]] = {
     | _pairs("ObjectNode", "sklearn.tree._classes", "ExtraTreeClassifier"),
     "sklearn.ensemble.GradientBoostingClassifier": _TREE
     | _LOSS
+    | _pairs("LossNode", "sklearn._loss._loss", "CyExponentialLoss")
+    | _pairs("ObjectNode", "sklearn._loss.link", "HalfLogitLink")
+    | _pairs("ObjectNode", "sklearn._loss.loss", "ExponentialLoss")
     | _pairs("ObjectNode", "sklearn.ensemble._gb", "GradientBoostingClassifier")
     | _pairs("ObjectNode", "sklearn.tree._classes", "DecisionTreeRegressor")
     | _pairs("ObjectNode", "sklearn.dummy", "DummyClassifier"),

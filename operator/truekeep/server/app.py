@@ -49,7 +49,7 @@ class Application:
         self._key = request.key
         self._limits = limits
         self._metrics = metrics
-        self._reading = Budget(limits.reading_bytes)
+        self._held = Budget(limits.held_bytes)
         self._ids = map("{}-{:x}".format, itertools.repeat(os.urandom(8).hex()), itertools.count())
         self._model: LoadedModel | None = None
         self._scorer: Scorer | None = None
@@ -97,11 +97,12 @@ class Application:
         start = time.perf_counter()
         headers: Headers = [_JSON]
         unread = True
+        held = 0
         outcome: Outcome
         try:
             if self._model is None or self._scorer is None:
                 raise RequestError(503, f"model {self._name} is still loading; try again", _AGAIN)
-            body = await self._body(scope["headers"], receive)
+            body, held = await self._body(scope["headers"], receive)
             unread = False
             content = await self._predict(self._model, self._scorer, body)
             status, outcome = 200, "ok"
@@ -119,6 +120,9 @@ class Application:
             log.exception("an infer request failed")
             status, outcome = 500, "server_error"
             content = error_body("the server failed; its log says why")
+        finally:
+            if held:
+                self._held.give_back(held)
         self._metrics.requests[outcome].inc()
         if outcome == "ok":
             self._metrics.seconds.observe(time.perf_counter() - start)
@@ -127,17 +131,16 @@ class Application:
         else:
             await _answer(send, status, headers, content)
 
-    async def _body(self, headers: Iterable[tuple[bytes, bytes]], receive: Receive) -> bytes:
-        """The whole body. RequestError (400, 413, 415, 429) where it is not wanted."""
+    async def _body(self, headers: Iterable[tuple[bytes, bytes]], receive: Receive) -> tuple[bytes, int]:
+        """The whole body, and what it took of the budget. RequestError (400, 413, 415, 429) where it is not wanted."""
         limit = self._limits.body_bytes
         expected = 0
         for name, value in headers:
             if name == b"content-length":
                 expected = int(value)  # the HTTP parser let only digits pass
             elif name == b"content-encoding" and value.lower() != b"identity":
-                raise RequestError(
-                    415, f"content-encoding {value[:40].decode('latin-1')} is not supported; send plain JSON"
-                )
+                coding = value[:40].decode("latin-1")
+                raise RequestError(415, f"content-encoding {coding} is not supported; send plain JSON")
             elif name == b"inference-header-content-length":
                 raise RequestError(400, "the binary tensor extension is not supported; send data as JSON")
         if expected > limit:
@@ -145,41 +148,37 @@ class Application:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGoneError
-        if not message.get("more_body", False):
-            whole: bytes = message["body"]
-            if len(whole) > limit:
-                raise RequestError(413, f"the body has more than {limit} bytes; split the request")
-            return whole
-        return await self._long_body(message["body"], expected, receive)
+        if message.get("more_body", False):
+            return await self._long_body(message["body"], expected, receive)
+        whole: bytes = message["body"]
+        if len(whole) > limit:
+            raise RequestError(413, f"the body has more than {limit} bytes; split the request")
+        return whole, 0
 
-    async def _long_body(self, first: bytes, expected: int, receive: Receive) -> bytes:
-        """A body in several parts, held in memory as the budget for all such bodies allows."""
+    async def _long_body(self, first: bytes, expected: int, receive: Receive) -> tuple[bytes, int]:
+        """A body in several parts. What it takes of the budget is given back by the caller, or here where it fails."""
         limit = self._limits.body_bytes
-        taken = 0
-        parts = [first]
-        size = len(first)
-        more = True
+        held, size, more, parts = 0, len(first), True, [first]
         try:
             while True:
-                needed = max(expected, size)
                 if size > limit:
                     raise RequestError(413, f"the body has more than {limit} bytes; split the request")
-                if needed > taken:
-                    if not self._reading.take(needed - taken):
-                        raise RequestError(
-                            429, "too many large bodies at once; try again, or send smaller ones", _AGAIN
-                        )
-                    taken = needed
+                wanted = max(expected, size) - held
+                if wanted > 0:
+                    if not self._held.take(wanted):
+                        raise RequestError(429, "too many large bodies at once; try again, or send less", _AGAIN)
+                    held += wanted
                 if not more:
-                    return b"".join(parts)
+                    return b"".join(parts), held
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGoneError
                 parts.append(message["body"])
                 size += len(message["body"])
                 more = message.get("more_body", False)
-        finally:
-            self._reading.give_back(taken)
+        except BaseException:
+            self._held.give_back(held)
+            raise
 
     async def _predict(self, model: LoadedModel, scorer: Scorer, body: bytes) -> bytes:
         """The answer's body. RequestError (400, 413, 422, 429)."""

@@ -16,7 +16,8 @@ LIMITS_ENV = "TRUEKEEP_SERVER_LIMITS"
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds. Sizes in bytes, times in seconds."""
+    """Bounds. Sizes in bytes, times in seconds. After SIGTERM all of it ends within drain_seconds +
+    capture_close_seconds + 3, which must be less than the pod's grace period."""
 
     body_bytes: int = 4 << 20
     rows: int = 10_000
@@ -30,7 +31,7 @@ class Limits:
     write_seconds: float = 30  # for a client to take its answer
     connections: int = 4_000
     in_flight: int = 512  # infer requests whose body has arrived
-    reading_bytes: int = 64 << 20  # bodies that are arriving, together
+    held_bytes: int = 32 << 20  # bodies that came in several parts, until they are answered, together
     queue_seconds: float = 5  # estimated work that waits for the model
     inline_seconds: float = 0.01  # longest estimated work that may hold up the event loop
     drain_linger_seconds: float = 5  # after SIGTERM: new connections are still answered that long
@@ -39,7 +40,7 @@ class Limits:
     capture_rows: int = 50_000  # rows that wait to be captured
     capture_bytes: int = 32 << 20  # and the bytes of the requests that they came with
     capture_flush_rows: int = 10_000  # rows of one Parquet file, about
-    capture_close_seconds: float = 8  # for the last flush
+    capture_close_seconds: float = 5  # for the last flush
     load_seconds: float = 120  # how long an unreachable store is tried
 
 

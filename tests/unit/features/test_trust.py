@@ -17,14 +17,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from skops import io as skops_io
-from tests.unit.features.conftest import SMALL, fitted, rows
 
+from tests.unit.features.conftest import SMALL, fitted, rows
 from truekeep.api.estimators import ESTIMATORS
 from truekeep.features import trust
 from truekeep.features.trust import UntrustedModelError, load_pipeline, trusted_types
 
 LOGISTIC = "sklearn.linear_model.LogisticRegression"
 FOREST = "sklearn.ensemble.RandomForestClassifier"
+BOOSTED = "sklearn.ensemble.GradientBoostingClassifier"
 BINNED = "sklearn.ensemble.HistGradientBoostingClassifier"
 
 
@@ -53,9 +54,24 @@ def test_every_allowed_estimator_survives_the_way_to_the_server(estimator: str) 
     np.testing.assert_array_equal(loaded.predict_proba(rows()[0]), pipeline.predict_proba(rows()[0]))
 
 
-@pytest.mark.parametrize("parameters", [{"early_stopping": True}, {"categorical_features": None}])
-def test_variants_of_the_binned_one_load(parameters: dict[str, Any]) -> None:
-    load_pipeline(skops_io.dumps(fitted(BINNED, **parameters)), BINNED)
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        (BINNED, {"early_stopping": True}),
+        (BINNED, {"categorical_features": None}),
+        (BINNED, {"monotonic_cst": [1, 0, 0, 0], "interaction_cst": "pairwise", "max_features": 0.5}),
+        (BINNED, {"class_weight": "balanced", "max_leaf_nodes": None}),
+        (BOOSTED, {"loss": "exponential"}),
+        (BOOSTED, {"init": "zero", "subsample": 0.5, "n_iter_no_change": 2}),
+        (FOREST, {"oob_score": True, "n_estimators": 30, "class_weight": "balanced_subsample"}),
+        (FOREST, {"criterion": "entropy", "ccp_alpha": 0.01, "max_samples": 0.5}),
+        (LOGISTIC, {"class_weight": {0: 1, 1: 2.5}, "solver": "liblinear"}),
+        (LOGISTIC, {"solver": "saga", "l1_ratio": 0.5, "random_state": 3, "max_iter": 30}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_variants_load(name: str, parameters: dict[str, Any]) -> None:
+    load_pipeline(skops_io.dumps(fitted(name, **parameters)), name)
 
 
 def test_another_estimator_than_asked_for_is_refused() -> None:

@@ -114,9 +114,7 @@ async def test_more_than_allowed_at_once_is_told_to_come_back(limits: dict[str, 
 
 
 async def test_large_bodies_share_a_budget() -> None:
-    served = application(
-        lambda matrix: np.full(len(matrix), 0.5), Cost(1e-4, 1e-6), reading_bytes=5000, body_bytes=4000
-    )
+    served = application(lambda matrix: np.full(len(matrix), 0.5), Cost(1e-4, 1e-6), held_bytes=5000, body_bytes=4000)
     slow = Caller(CONTENT[:100], length=4000)
     reading = asyncio.create_task(slow.ask(served))
     await settle()
@@ -129,7 +127,7 @@ async def test_large_bodies_share_a_budget() -> None:
     slow.more.put_nowait(CONTENT[100:])
     await asyncio.gather(reading, waiting)
     assert slow.status == 200
-    assert served._reading.taken == 0
+    assert served._held.taken == 0
 
 
 async def test_a_model_that_fails_is_a_500_without_a_traceback() -> None:
