@@ -20,7 +20,7 @@ from truekeep.contract.canonical import digest_of
 from truekeep.trainer import join, validate
 from truekeep.trainer.columns import NO_LABEL, NO_TIME, Values, Want, empty, select
 from truekeep.trainer.faults import DataInvalid, InputFault
-from truekeep.trainer.read import Objects, Pin, Selection, Table, read_table
+from truekeep.trainer.read import Found, Objects, Pin, Selection, Table, read_table
 from truekeep.trainer.text import MICROSECONDS, counted, moment
 from truekeep.trainer.validate import Origin, Rows, Violation
 
@@ -71,6 +71,14 @@ class _Loader:
         self.data = data
         self.features = [Want(feature.name, feature.type) for feature in data.features]
         self.also = [want for want in also if want not in self.features]
+        keys = [data.key, *(column for one in data.joins for column in one.by)]
+        times = [data.time_column, *(one.time_column for one in data.joins)]
+        self.declared = [
+            *self.features,
+            Want(data.label.column, "Label"),
+            *(Want(name, "Category") for name in keys),
+            *(Want(name, "Time") for name in times),
+        ]
         self.opened = opened
         self.now = now
         self.say = say
@@ -104,7 +112,7 @@ class _Loader:
         labels = self._labels(main)
         columns, origins = self._columns(main, times)
         essential = {self.data.time_column, self.data.key, ""}
-        self.found += validate.relevant(main, np.ones(len(main), dtype=np.bool_), essential)
+        self.found += validate.relevant(main, np.ones(len(main), dtype=np.bool_), essential, self._optional)
         young = times > self.newest - self.data.label.matures_after_seconds * MICROSECONDS
         return Rows(
             times=times,
@@ -118,6 +126,10 @@ class _Loader:
             before=before,
             found=self.found,
         )
+
+    def _optional(self, problem: Found) -> bool:
+        """Whether it is about a column that only the champion needs."""
+        return validate.concerns(problem, self.also) and not validate.concerns(problem, self.declared)
 
     def _main(self) -> Table:
         """The rows of the source that lie in the window; those whose time is unknown, too, to be told of."""
@@ -162,6 +174,7 @@ class _Loader:
         location = self.data.label.source.s3
         table = self._read_table("label", location, [key, label], Selection(key, keep))
         if not self._require(table, location, [key.name, label.name]):
+            self.found += validate.relevant(table, _mask(len(table), np.empty(0, np.int64)), {"", key.name})
             return np.full(len(main), NO_LABEL, dtype=np.int8)
         positions = join.by_key(keys, table.columns[key])  # type: ignore[arg-type]
         self.found += validate.relevant(table, _mask(len(table), positions), {"", key.name})
@@ -175,6 +188,8 @@ class _Loader:
 
         def take(table: Table, positions: npt.NDArray[np.int64]) -> None:
             for want in [*self.features, *self.also]:
+                if want in self.also and any(validate.concerns(problem, [want]) for problem in table.problems):
+                    continue  # nobody declares it: a column that is not in order is one that is not there
                 if want in table.columns and want not in columns:
                     columns[want] = _at(table.columns[want], want, positions)
                     origins[want] = Origin(table, positions)
@@ -185,7 +200,7 @@ class _Loader:
             table, positions = self._join(one, main, times, missing)
             take(table, positions)
             essential = {"", one.time_column, *one.by}
-            self.found += validate.relevant(table, _mask(len(table), positions), essential)
+            self.found += validate.relevant(table, _mask(len(table), positions), essential, self._optional)
         for want in self.features:
             if want not in columns:
                 seen = "; ".join(f"{table.name} has {_listed(table.known)}" for table in self.tables)
@@ -241,7 +256,7 @@ class _Loader:
         self.tables.append(table)
         if not table.pins:
             problem = f"no Parquet or CSV object lies below {location.uri} ({name})"
-            self.found.append(Violation("schema", None, problem, "write .parquet, .csv or .csv.gz objects there"))
+            self.found.append(Violation("schema", None, problem, "write .parquet, .csv or .csv.gz objects"))
         return table
 
     def _require(self, table: Table, location: S3Location, names: Sequence[str]) -> bool:

@@ -26,13 +26,14 @@ import pyarrow.parquet as pq
 
 from truekeep.storage.s3 import Fetched, ObjectInfo
 from truekeep.trainer import columns
-from truekeep.trainer.columns import Bad, Values, Want
+from truekeep.trainer.columns import Bad, Kind, Values, Want
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
 AHEAD = 8  # objects that are fetched while others are decoded
 AHEAD_BYTES = 256 << 20
 
 Field = tuple[str, str]  # name and type
+Problem = tuple[str, Bad, Kind | None]  # column, what is wrong, as what it was wanted
 
 
 class Objects(Protocol):
@@ -58,11 +59,14 @@ class Pin:
 
 @dataclass(frozen=True)
 class Found:
-    """A problem of one file: which column (empty: the file itself), and which rows, counted from 1 (None: all)."""
+    """A problem of one file: which column (empty: the file itself), and which rows, counted from 1 (None: all).
+
+    `kind`: as what it could not be read; None where it is missing, or the file itself is the problem."""
 
     file: int
     column: str
     bad: Bad
+    kind: Kind | None = None
 
 
 @dataclass
@@ -115,7 +119,7 @@ class _Part:
     row_of: npt.NDArray[np.int64]
     columns: dict[Want, Values]
     types: dict[str, str]  # of all its columns; empty where the file can't be read
-    problems: list[tuple[str, Bad]]
+    problems: list[Problem]
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,7 @@ def _joined(name: str, wants: Sequence[Want], parts: list[_Part], pins: list[Pin
     table.file_of = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.row_of) for part in parts])
     table.row_of = np.concatenate([part.row_of for part in parts]) if parts else table.row_of
     for number, part in enumerate(parts):
-        table.problems.extend(Found(number, column, bad) for column, bad in part.problems)
+        table.problems.extend(Found(number, *problem) for problem in part.problems)
         missing = [want for want in wants if part.types and want.name in table.known and want.name not in part.types]
         for column in dict.fromkeys(want.name for want in missing):
             remedy = "write it in every file, empty where it is unknown"
@@ -195,7 +199,7 @@ def _fetched(objects: Objects, infos: Iterator[ObjectInfo]) -> Iterator[tuple[Ob
 
 def _decode(key: str, data: bytes, wants: Sequence[Want], selection: Selection) -> _Part:
     """One file's useful rows; a file that can't be read is one problem."""
-    problems: list[tuple[str, Bad]] = []
+    problems: list[Problem] = []
     try:
         if key.endswith(".parquet"):
             fields, rows, pieces = _parquet(data, wants, selection)
@@ -203,13 +207,14 @@ def _decode(key: str, data: bytes, wants: Sequence[Want], selection: Selection) 
             fields, rows, pieces = _csv(data, wants, key.endswith(".gz"), problems)
         names = [name for name, _ in fields]
         if twice := sorted({want.name for want in wants if names.count(want.name) > 1}):
-            problems += [(name, Bad(None, (), "is there twice", "give each column its own name")) for name in twice]
+            bad = Bad(None, (), "is there twice", "give each column its own name")
+            problems += [(name, bad, None) for name in twice]
             pieces = []
         parts = [_piece(raw, wants, selection, not key.endswith(".parquet")) for raw in pieces]
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         kind = "Parquet" if key.endswith(".parquet") else "CSV"
         bad = Bad(None, (), f"is no readable {kind} file ({error!s:.200})", "write it again, or move it away")
-        return _Part(0, np.empty(0, np.int64), {}, {}, [("", bad)])
+        return _Part(0, np.empty(0, np.int64), {}, {}, [("", bad, None)])
     kept = {want for want in wants if want.name in names}
     return _Part(
         rows,
@@ -241,7 +246,7 @@ def _piece(raw: _Raw, wants: Sequence[Want], selection: Selection, from_text: bo
         if bad is not None and bad.positions is not None:
             bad = Bad(part.row_of[bad.positions], bad.values, bad.problem, bad.remedy)
         if bad is not None:
-            part.problems.append((want.name, bad))
+            part.problems.append((want.name, bad, want.kind))
     return part
 
 
@@ -286,7 +291,7 @@ def _greatest_of(statistics: Any) -> int | None:
 
 
 def _csv(
-    data: bytes, wants: Sequence[Want], compressed: bool, problems: list[tuple[str, Bad]]
+    data: bytes, wants: Sequence[Want], compressed: bool, problems: list[Problem]
 ) -> tuple[list[Field], int, list[_Raw]]:
     """Names of all columns, number of rows, and the wanted columns as text."""
     with gzip.open(io.BytesIO(data)) if compressed else io.BytesIO(data) as stream:
@@ -325,7 +330,7 @@ def _csv(
         rows = np.array([(row.number or 2) - 1 for row in ragged], dtype=np.int64)
         shown = [f"{row.actual_columns} values" for row in ragged]
         problem, remedy = f"has not the {len(names)} values of the header", "quote values that hold a comma"
-        problems.append(("", Bad(rows, shown, problem, remedy)))
+        problems.append(("", Bad(rows, shown, problem, remedy), None))
     return (
         [(name, "text") for name in names],
         table.num_rows,

@@ -6,7 +6,7 @@ anything is fitted, those of severity Warn are reported with the result.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -116,7 +116,7 @@ class Rows:
     @property
     def used(self) -> Mask:
         """Rows that can train: ripe and labelled."""
-        return self.ripe & (self.labels >= 0)
+        return self.ripe & (self.labels >= 0) & ~nulls(self.times, "Time")
 
 
 def check(rows: Rows, data: Data, newest: int, now: int) -> list[Violation]:
@@ -153,10 +153,15 @@ def summary(found: list[Violation], length: int = MESSAGE_LENGTH) -> str:
     return text.rstrip()
 
 
-def relevant(table: Table, used: Mask, essential: set[str]) -> Iterator[Violation]:
-    """The problems of a table's files that touch rows in use, or columns without which no row can be placed."""
+def relevant(
+    table: Table, used: Mask, essential: set[str], optional: Callable[[Found], bool] = lambda _: False
+) -> Iterator[Violation]:
+    """The problems of a table's files that touch rows in use, or columns without which no row can be placed; without
+    those that are `optional`."""
     groups: dict[tuple[str, str, str], list[Found]] = {}
     for problem in table.problems:
+        if optional(problem):
+            continue
         if problem.column in essential or _touches(table, used, problem):
             groups.setdefault((problem.column, problem.bad.problem, problem.bad.remedy), []).append(problem)
     for (column, said, remedy), problems in groups.items():
@@ -164,6 +169,11 @@ def relevant(table: Table, used: Mask, essential: set[str]) -> Iterator[Violatio
         rows = sum(0 if one.bad.positions is None else len(one.bad.positions) for one in problems)
         what = f"{counted(rows, 'row' if not column else 'value')} {said}" if rows else said
         yield Violation("type", column or None, what, remedy, rows or len(problems), places)
+
+
+def concerns(problem: Found, wants: Collection[Want]) -> bool:
+    """Whether it is about one of these columns."""
+    return any(want.name == problem.column and problem.kind in (want.kind, None) for want in wants)
 
 
 def _touches(table: Table, used: Mask, problem: Found) -> bool:
