@@ -30,6 +30,7 @@ RECEIVED_AT = "truekeep.received_at"
 PROBABILITY = "truekeep.probability"
 BATCH_ROWS = 65_536
 WHOLE_BYTES = 8 << 20  # up to this size an object is fetched whole, beyond it in ranges
+BUFFER_BYTES = 1 << 20  # of a column, while a large object is read in ranges
 AHEAD = 4  # objects that are fetched ahead
 KEPT_REASONS = 20
 
@@ -144,7 +145,10 @@ def _batches(
         # Text stays encoded by a dictionary, so that a long value that repeats is held once.
         encoded = [name for name in categories if name in set(there)]
         source.seek(0)
-        with pq.ParquetFile(source, metadata=metadata, read_dictionary=encoded, pre_buffer=False) as file:
+        buffer = 0 if isinstance(source, io.BytesIO) else BUFFER_BYTES
+        with pq.ParquetFile(
+            source, metadata=metadata, read_dictionary=encoded, buffer_size=buffer, pre_buffer=False
+        ) as file:
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=wanted, use_threads=False):
                 yield {name: batch.column(name) for name in wanted}
     except (pa.ArrowException, ValueError, KeyError, EOFError, MemoryError) as error:
@@ -178,7 +182,7 @@ def _ahead(
 def _source(bucket: Bucket, file: CaptureFile) -> io.BytesIO | io.BufferedReader:
     if file.size <= WHOLE_BYTES:
         return io.BytesIO(bucket.get(file.key))
-    return io.BufferedReader(_Ranges(bucket, file), buffer_size=1 << 20)
+    return io.BufferedReader(_Ranges(bucket, file), buffer_size=BUFFER_BYTES)
 
 
 class _Ranges(io.RawIOBase):

@@ -61,9 +61,9 @@ def look(request: MonitorRequest, now: datetime, say: Callable[[str], None]) -> 
     reference = read_profile(store, request.artifact_digest)
     found = list_captures(lake, request, now)
     judged = _judged(store, request)
-    cut = windows.Cut(request.window.hours)
+    recent = {start: _read(store, judged[start]) for start in sorted(judged, reverse=True)[:KEPT_WINDOWS]}
     skipped = Skipped()
-    due = _due(lake, found, cut, judged.keys(), skipped)
+    due = _due(lake, found, _done(request, judged, recent.values()), skipped)
     say(_opening(request, found, len(judged), len(due)))
     fresh: dict[datetime, StoredReport] = {}
     for index in due[:WINDOWS_AT_ONCE]:
@@ -72,11 +72,11 @@ def look(request: MonitorRequest, now: datetime, say: Callable[[str], None]) -> 
         key = _key(request, start)
         if not store.put(key, canonical_json(report.dump()), only_if_absent=True):
             report = _read(store, key) or report  # somebody was quicker; the first report holds
-        judged[start], fresh[start] = key, report
+        fresh[start] = report
         for line in describe(report):
             say(line)
-    recent = sorted(judged, reverse=True)[:KEPT_WINDOWS]
-    reports = [kept for start in recent if (kept := fresh.get(start) or _read(store, judged[start])) is not None]
+    newest = sorted(recent.keys() | fresh.keys(), reverse=True)[:KEPT_WINDOWS]
+    reports = [kept for start in newest if (kept := fresh.get(start) or recent[start]) is not None]
     skipped.reasons += [reason for report in fresh.values() for reason in report.skipped]
     skipped_files = max(len(skipped.keys), sum(report.skipped_files for report in fresh.values()))
     parts = [
@@ -160,15 +160,36 @@ def _judged(store: Bucket, request: MonitorRequest) -> dict[datetime, str]:
     return found
 
 
-def _due(lake: Bucket, found: Captures, cut: windows.Cut, judged: Iterable[datetime], skipped: Skipped) -> list[int]:
+@dataclass(frozen=True)
+class Done:
+    """What was judged before, perhaps in windows of another length, if the policy was changed since."""
+
+    cut: windows.Cut
+    indices: frozenset[int]
+    spans: tuple[tuple[int, int], ...]  # start and end of the recent ones
+
+    def __contains__(self, index: int) -> bool:
+        start = self.cut.start(index)
+        return index in self.indices or any(first <= start < end for first, end in self.spans)
+
+
+def _done(request: MonitorRequest, judged: Iterable[datetime], recent: Iterable[StoredReport | None]) -> Done:
+    cut = windows.Cut(request.window.hours)
+    indices = frozenset(cut.index(windows.milliseconds(start)) for start in judged)
+    known = [report.window for report in recent if report is not None]
+    spans = tuple((windows.milliseconds(window.start), windows.milliseconds(window.end)) for window in known)
+    return Done(cut, indices, spans)
+
+
+def _due(lake: Bucket, found: Captures, done: Done, skipped: Skipped) -> list[int]:
     """Windows that are closed, have rows and were not judged, in order."""
-    done = {cut.index(windows.milliseconds(start)) for start in judged}
+    cut, clock = done.cut, found.clock
     due: set[int] = set()
     for file in found.files:
         touched = cut.touched(file.name)
-        if len(touched) > windows.WIDE or any(i not in done and found.clock.closes(cut.end(i)) for i in touched):
+        if len(touched) > windows.WIDE or any(index not in done and clock.closes(cut.end(index)) for index in touched):
             due |= captures.windows_with_rows(lake, file, cut, skipped)
-    return sorted(index for index in due - done if found.clock.closes(cut.end(index)))
+    return sorted(index for index in due if index not in done and clock.closes(cut.end(index)))
 
 
 def _judge_one(subject: Subject, index: int, now: datetime) -> StoredReport:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,31 @@ def test_rows_count_by_event_time_whatever_their_file(scene: Scene) -> None:
     assert starts(result) == [3, 2, 1, 0]  # the rows without event time are of today, which closes all
     assert sum(window.rows for window in result.windows) == 6000
     assert [round(window.rows / 1000) for window in result.windows] == [1, 2, 2, 1]
+
+
+def test_a_policy_with_another_length_of_window_goes_on_where_the_old_one_ended(scene: Scene) -> None:
+    for number in range(2):
+        scene.week(number)
+    look(scene.request(), NOW, quiet)
+    daily = look(scene.request(hours=24, min_rows=50), NOW, quiet)
+    assert [window.start for window in daily.windows] == [
+        *(MONDAY + WEEK + timedelta(days=day) for day in reversed(range(6))),
+        MONDAY,
+    ]
+
+
+def test_memory_does_not_grow_with_rows(scene: Scene, tmp_path: Path) -> None:
+    key = scene.week(0, rows=25_000)
+    data, name = Bucket.open(scene.lake).get(key), layout.parse_capture_file(key)
+    assert name is not None
+    for _ in range(39):
+        scene.put(data, name.first, name.last)
+    scene.week(1)
+    peak = "[line for line in open('/proc/self/status') if line.startswith('VmHWM')][0].split()[1]"
+    code = f"from truekeep.monitor.__main__ import main; main(); print({peak})"
+    output = run(scene, tmp_path, program=["-c", code])[2]
+    assert "NoDrift, 1,000,000 rows in 40 files" in output
+    assert int(output.splitlines()[-1]) < 300 * 1024
 
 
 def test_idleness_closes_the_last_window(scene: Scene) -> None:
@@ -319,7 +345,9 @@ def test_without_a_profile_there_is_nothing_to_compare_with(versitygw: Versitygw
         look(scene.request(), NOW, quiet)
 
 
-def run(scene: Scene, folder: Path, request: str | None = None) -> tuple[int, dict[str, Any] | None, str]:
+def run(
+    scene: Scene, folder: Path, request: str | None = None, program: Sequence[str] = ("-m", "truekeep.monitor")
+) -> tuple[int, dict[str, Any] | None, str]:
     """The pod's process: exit code, termination message, output."""
     message = folder / "termination"
     environment = os.environ | {
@@ -327,9 +355,7 @@ def run(scene: Scene, folder: Path, request: str | None = None) -> tuple[int, di
         REQUEST_ENV: request if request is not None else scene.request().model_dump_json(by_alias=True),
         "PYTHONPATH": "operator",
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "truekeep.monitor"], env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, *program], env=environment, capture_output=True, text=True, check=False)
     result = json.loads(message.read_text()) if message.exists() else None
     return done.returncode, result, done.stdout + done.stderr
 
