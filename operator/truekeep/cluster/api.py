@@ -22,6 +22,7 @@ from truekeep.cluster.errors import (
     Conflict,
     NotFound,
     Refused,
+    Terminating,
     Unavailable,
 )
 from truekeep.cluster.kinds import ALL, Kind
@@ -170,22 +171,31 @@ def _resource(kind: Kind, dynamic: DynamicClient) -> DynamicResource:
 
 def _translated(what: str, error: ApiException) -> ClusterError:
     body = error.body.decode() if isinstance(error.body, bytes) else str(error.body or "")
-    reason, message = _status(body)
+    status = _status(body)
+    message = str(status.get("message") or "")
     text = f"{what}: {message or error.reason}"
     match error.status:
         case 404:
             return NotFound(text)
         case 409:
-            return AlreadyExists(text) if reason == "AlreadyExists" else Conflict(text)
+            return AlreadyExists(text) if status.get("reason") == "AlreadyExists" else Conflict(text)
+        case 403 if _terminating(status):
+            return Terminating(text)
         case 400 | 403 | 405 | 413 | 422:
             return Refused(text)
         case _:
             return Unavailable(f"{text} (HTTP {error.status})")
 
 
-def _status(body: str) -> tuple[str, str]:
-    """Reason and message of a `Status`, empty where the answer is none."""
-    with suppress(ValueError, AttributeError):
+def _status(body: str) -> Json:
+    """The `Status` that an error answer is, empty where it is none."""
+    with suppress(ValueError):
         status = json.loads(body)
-        return str(status.get("reason") or ""), str(status.get("message") or "")
-    return "", ""
+        if isinstance(status, dict):
+            return status
+    return {}
+
+
+def _terminating(status: Json) -> bool:
+    causes = (status.get("details") or {}).get("causes") or []
+    return any(cause.get("reason") == "NamespaceTerminating" for cause in causes)

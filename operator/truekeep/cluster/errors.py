@@ -6,6 +6,7 @@ ClusterError
 ├── Conflict        the object changed meanwhile (409): look again, then decide again
 ├── NotFound        404
 ├── AlreadyExists   409 to a create
+├── Terminating     the namespace goes: nothing can be made in it, and nothing needs to be
 ├── Refused         400, 403, 422: the API server, a quota or an admission policy says no
 ├── NameTaken       an object of this name is not ours
 └── NotLeader       the Lease is lost or not held: nothing may be written
@@ -34,6 +35,10 @@ class NotFound(ClusterError):
 
 class AlreadyExists(ClusterError):
     """There is such an object already."""
+
+
+class Terminating(ClusterError):
+    """The namespace is being deleted."""
 
 
 class Refused(ClusterError):

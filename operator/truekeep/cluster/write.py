@@ -4,6 +4,7 @@ already holds is not written."""
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from truekeep.api.names import FIELD_MANAGER, MANAGED_BY
 from truekeep.cluster import kinds
 from truekeep.cluster.api import Api
-from truekeep.cluster.errors import AlreadyExists, NameTaken, NotFound
+from truekeep.cluster.errors import AlreadyExists, NameTaken, NotFound, Refused, Terminating
 from truekeep.cluster.kinds import Kind
 from truekeep.cluster.views import controller_uid, frozen_template, meta
 from truekeep.domain.observed import Meta, ModelView
@@ -20,6 +21,7 @@ from truekeep.resources.compare import holds
 from truekeep.resources.serving_deployment import serving_deployment
 
 Json = dict[str, Any]
+logger = logging.getLogger(__name__)
 NOTE_LIMIT = 1024  # of an Event's note, by the API
 UNORDERED = ("conditions", "metrics")  # lists by key: the API server may keep them in another order
 
@@ -129,8 +131,10 @@ class Writer:
         }
         try:
             await self._api.create(kinds.EVENT, manifest)
-        except (AlreadyExists, NotFound):  # it was said, or its namespace goes
+        except (AlreadyExists, NotFound, Terminating):  # it was said, or its namespace goes
             return
+        except Refused as error:  # a quota on Events must not keep the rest from going on
+            logger.warning("an Event could not be written: %s", error)
 
     def _must_be_ours(self, kind: Kind, live: Json, manifest: Json) -> None:
         """An object without an owner, but with our label, was orphaned on purpose: it is taken back."""

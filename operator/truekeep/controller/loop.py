@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from truekeep.cluster.errors import ClusterError, Conflict, NameTaken, NotLeader, Refused
+from truekeep.cluster.errors import ClusterError, Conflict, NameTaken, NotLeader, Refused, Terminating
 from truekeep.cluster.views import SpecInvalidError
 from truekeep.controller.queue import Key, WorkQueue
 from truekeep.controller.reconcilers import Reconciler
@@ -25,7 +25,7 @@ class Meter(Protocol):
     """Hears how each reconcile went."""
 
     def reconciled(self, kind: str, result: str, seconds: float) -> None:
-        """result: success, conflict, refused, unavailable, error."""
+        """result: success, conflict, terminating, refused, unavailable, not_leader, error."""
 
 
 def about(key: Key) -> dict[str, str]:
@@ -71,6 +71,9 @@ class Loop:
             self.queue.failed(key)
             logger.debug("changed while it was looked at: %s", error, extra=about(key))
             result = "conflict"
+        except Terminating:
+            self.queue.failed(key)
+            result = "terminating"
         except (Refused, NameTaken) as error:
             wait = self.queue.failed(key)
             logger.warning("refused, tried again in %.1f s: %s", wait, error, extra=about(key))
