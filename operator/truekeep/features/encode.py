@@ -24,9 +24,10 @@ from truekeep.contract.artifact import UNKNOWN_CATEGORY, SignatureFeature
 Column: TypeAlias = "Sequence[Any] | npt.NDArray[Any] | pa.Array[Any] | pa.ChunkedArray[Any]"
 Matrix: TypeAlias = npt.NDArray[np.float64]
 
-_NUMBERS = frozenset((int, float))
-_NUMBERS_AND_BOOL = frozenset((int, float, bool))
 _NONE = type(None)
+_NUMBERS = frozenset((int, float))
+_NUMBERS_BOOL_NONE = frozenset((int, float, bool, _NONE))
+_TEXT = {str}
 
 
 class FeatureError(ValueError):
@@ -139,44 +140,57 @@ class Encoder:
         if len(columns) > len(self.names) or not columns.keys() <= self._known:
             unknown = next(name for name in columns if name not in self._known)
             raise FeatureError(unknown, f"the model has no such input; it takes {_listed(self.names)}")
-        result: Matrix = np.empty((rows, len(self.names)), dtype=np.float64)
-        for position, feature in enumerate(self.features):
+        # One list of all cells, one array of it, one look for what is not finite: with an array a column, a request of
+        # one row would cost three times as much.
+        cells: list[Any] = []
+        nulls = 0
+        for feature, lookup in zip(self.features, self._codes, strict=True):
             values = columns.get(feature.name)
             if values is None:
                 raise FeatureError(feature.name, f"the input is missing; send a tensor of {rows} values for it")
             if len(values) != rows:
                 raise FeatureError(feature.name, f"has {len(values)} values, but the first input has {rows}")
-            lookup = self._codes[position]
-            result[:, position] = (
-                _request_numbers(feature, values) if lookup is None else _request_codes(feature, values, lookup)
-            )
-        return result
+            kinds = set(map(type, values))
+            if _NONE in kinds:
+                nulls += _nulls(feature, values)
+            if lookup is None:
+                cells += values if kinds <= _NUMBERS else _request_numbers(feature, values, kinds)
+            elif kinds == _TEXT:
+                cells += [lookup.get(value, UNKNOWN_CATEGORY) for value in values]
+            else:
+                cells += _request_codes(feature, values, lookup)
+        try:
+            encoded: Matrix = np.array(cells, dtype=np.float64)
+        except OverflowError:
+            self._find_not_finite(columns)
+            raise
+        if len(cells) - np.count_nonzero(np.isfinite(encoded)) != nulls:
+            self._find_not_finite(columns)
+        return np.ascontiguousarray(encoded.reshape(len(self.names), rows).T)
+
+    def _find_not_finite(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        """FeatureError that names the number which no finite float can hold."""
+        for feature, lookup in zip(self.features, self._codes, strict=True):
+            for row, value in enumerate(columns[feature.name] if lookup is None else ()):
+                try:
+                    finite = value is None or math.isfinite(value)
+                except OverflowError:
+                    message = f"row {row}: an integer of {value.bit_length()} bits is too large for a 64-bit float"
+                    raise FeatureError(feature.name, message) from None
+                if not finite:
+                    raise FeatureError(feature.name, f"row {row}: {value} is not finite; send null where it is unknown")
 
 
-def _request_numbers(feature: SignatureFeature, values: Sequence[Any]) -> Matrix | list[float]:
-    kinds = set(map(type, values))
-    if not kinds <= _NUMBERS:
-        if _NONE in kinds:
-            _refuse_null(feature, values)
-            kinds.discard(_NONE)
-        if not kinds <= _NUMBERS_AND_BOOL:
-            row = next(i for i, v in enumerate(values) if type(v) not in _NUMBERS_AND_BOOL and v is not None)
-            shown = f"{values[row]!r:.60}"
-            raise FeatureError(feature.name, f"row {row}: a Number must be a number or null, not {shown}")
-    try:
-        encoded = np.array([math.nan if v is None else float(v) for v in values])
-    except OverflowError as error:
-        raise FeatureError(feature.name, "holds an integer too large for a 64-bit float") from error
-    if not np.isfinite(encoded).all():
-        for row, value in enumerate(values):
-            if value is not None and not math.isfinite(value):
-                raise FeatureError(feature.name, f"row {row}: {value} is not finite; send null where it is unknown")
-    return encoded
+def _request_numbers(feature: SignatureFeature, values: Sequence[Any], kinds: set[type]) -> list[Any]:
+    """The numbers where some are null or booleans: null as NaN."""
+    if not kinds <= _NUMBERS_BOOL_NONE:
+        row = next(row for row, value in enumerate(values) if type(value) not in _NUMBERS_BOOL_NONE)
+        shown = f"{values[row]!r:.60}"
+        raise FeatureError(feature.name, f"row {row}: a Number must be a number or null, not {shown}")
+    return [math.nan if value is None else value for value in values]
 
 
 def _request_codes(feature: SignatureFeature, values: Sequence[Any], lookup: Mapping[Any, float]) -> list[float]:
-    if None in values:
-        _refuse_null(feature, values)
     encoded = []
     for row, value in enumerate(values):
         if type(value) is str:
@@ -192,10 +206,12 @@ def _request_codes(feature: SignatureFeature, values: Sequence[Any], lookup: Map
     return encoded
 
 
-def _refuse_null(feature: SignatureFeature, values: Sequence[Any]) -> None:
+def _nulls(feature: SignatureFeature, values: Sequence[Any]) -> int:
+    """How many there are, where they are allowed."""
     if feature.nulls == "Refuse":
-        row = values.index(None)
+        row = next(row for row, value in enumerate(values) if value is None)
         raise FeatureError(feature.name, f"row {row}: null is refused, because the Model declares nulls: Refuse")
+    return sum(value is None for value in values)
 
 
 def _lookup(categories: Sequence[str]) -> dict[Any, float]:
