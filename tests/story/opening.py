@@ -58,8 +58,8 @@ def ask(stage: Stage) -> None:
     )
     stage.timeline.add(datetime.now(UTC), "the YAML is applied")
     files = ("model.yaml", "driftpolicy.yaml")
-    shown = ("apply", *(f"-f {SHOWN}/{file}" for file in files))
-    stage.kubectl("apply", *(f"--filename={EXAMPLE / file}" for file in files), show=shown)
+    shown = [f"-f {SHOWN}/{file}" for file in files]
+    stage.kubectl("apply", *(f"--filename={EXAMPLE / file}" for file in files), show=("apply", *shown))
 
 
 def train(stage: Stage) -> None:

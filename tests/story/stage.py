@@ -109,8 +109,10 @@ class Stage:
         return stored
 
     def kubectl(self, *words: str, show: Sequence[str] = ()) -> str:
-        """Run kubectl in the namespace, after telling it as a line to copy."""
-        self.tell.command(" ".join(["kubectl", "-n", self.namespace, *(show or words)]))
+        """Run kubectl in the namespace, after telling it as lines to copy: `show`, or the words themselves."""
+        first, *more = show or [" ".join(words)]
+        lines = [f"kubectl -n {self.namespace} {first}", *(f"  {line}" for line in more)]
+        self.tell.command(*(f"{line} \\" for line in lines[:-1]), lines[-1])
         text = self.kube.kubectl("-n", self.namespace, *words)
         self.tell.output(text)
         return text

@@ -1,0 +1,319 @@
+"""The images that the last `python -m images build` made: what is in them, how big they are, and that they run.
+
+Their contents are read out of the archives. Then each runs in a pod of the cluster, under Pod Security `restricted`
+and with a read-only root, and imports every module of its rooms.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+from images import archives
+from images.places import IMAGES, Cache
+from images.tool import Built, last_built, load
+from rich.console import Console
+
+from tests.cluster import environment, require_own_context
+
+pytestmark = pytest.mark.cluster
+
+LIBRARIES = "opt/truekeep/lib"
+ROOMS = "opt/truekeep/app/truekeep"
+PYTHON = [image.name for image in IMAGES if not image.binaries]
+MAX_MEGABYTES = {"operator": 300, "trainer": 480, "server": 500, "monitor": 430, "tools": 480, "versitygw": 60}
+DATA_SIDE = {"sklearn", "scipy", "numpy", "pandas", "pyarrow", "boto3", "botocore", "skops"}
+HAS = {
+    "operator": {"kopf", "kubernetes", "pydantic", "prometheus_client"},
+    "trainer": {"sklearn", "scipy", "numpy", "pyarrow", "boto3", "skops"},
+    "server": {"sklearn", "scipy", "numpy", "pyarrow", "boto3", "skops", "uvicorn", "uvloop"},
+    "monitor": {"scipy", "numpy", "pyarrow", "boto3"},
+    "tools": {"numpy", "pyarrow", "boto3", "typer", "httpx", "kubernetes"},
+}
+HAS_NOT = {
+    "operator": DATA_SIDE,
+    "trainer": {"kopf", "kubernetes", "uvicorn", "pandas"},
+    "server": {"kopf", "kubernetes", "pandas"},
+    "monitor": {"kopf", "kubernetes", "sklearn", "uvicorn", "pandas"},
+    "tools": {"kopf", "sklearn", "pandas"},
+}
+DEVELOPERS = {"pip", "setuptools", "wheel", "pytest", "mypy", "hypothesis", "ruff"}
+# Compilers, package managers and what they leave behind.
+UNWANTED = re.compile(
+    r"(usr/)?s?bin/(gcc|cc|c\+\+|g\+\+|clang|ld|make|apt|apt-get|pip3?|perl|curl|wget)[\d.-]*"
+    r"|(var/lib/apt|var/cache|root/\.cache|build|mnt|tmp)/.+|etc/apt/.+"
+    r"|.*\.(whl|deb|a|o|pyx|pxd)|opt/truekeep/lib/.*/tests/.*|.*/pip-[\d.]+\.dist-info/.*"
+)
+
+
+@cache
+def built(name: str) -> Built:
+    return last_built([image for image in IMAGES if image.name == name], Cache.default())[0]
+
+
+@cache
+def contents(name: str) -> archives.Contents:
+    return archives.read(built(name).archive)
+
+
+every_image = pytest.mark.parametrize("name", [image.name for image in IMAGES])
+every_python_image = pytest.mark.parametrize("name", PYTHON)
+
+
+@every_image
+def test_it_is_no_bigger_than_its_job_allows(name: str) -> None:
+    megabytes = contents(name).unpacked_bytes / 1e6
+    print(f"{built(name).name}: {megabytes:.1f} MB unpacked")
+    assert megabytes < MAX_MEGABYTES[name]
+    assert built(name).summary.unpacked_bytes == contents(name).unpacked_bytes
+
+
+@every_image
+def test_its_archive_has_the_one_name_that_pods_use(name: str) -> None:
+    (tag,) = contents(name).repo_tags
+    assert tag == built(name).name or tag.endswith(f"/{built(name).name}")
+
+
+@every_image
+def test_it_runs_as_nobody_and_nothing_of_building_is_left(name: str) -> None:
+    assert contents(name).config["User"] == "65532:65532"
+    assert not [path for path in contents(name).files if UNWANTED.fullmatch(path)]
+
+
+@every_python_image
+def test_it_has_its_own_libraries_and_no_others(name: str) -> None:
+    packages = contents(name).packages(LIBRARIES)
+    assert packages >= HAS[name]
+    assert not packages & (HAS_NOT[name] | DEVELOPERS)
+
+
+@every_python_image
+def test_of_amazons_services_only_those_of_an_object_store_are_there(name: str) -> None:
+    data = contents(name).packages(f"{LIBRARIES}/botocore/data")
+    folders = {entry for entry in data if "." not in entry}
+    assert folders == (set() if name == "operator" else {"s3", "sts"})
+
+
+@every_python_image
+def test_every_module_is_compiled(name: str) -> None:
+    files = contents(name).files
+    sources = [path for path in files if path.startswith("opt/truekeep/") and path.endswith(".py")]
+    assert any(path.startswith(ROOMS) for path in sources)
+    uncompiled = [path for path in sources if not (compiled(path) & set(files))]
+    assert not uncompiled
+
+
+def compiled(path: str) -> set[str]:
+    folder, _, file = path.rpartition("/")
+    return {f"{folder}/__pycache__/{file.removesuffix('.py')}.cpython-3{minor}.pyc" for minor in range(11, 15)}
+
+
+@every_python_image
+def test_the_rooms_are_the_last_and_a_small_layer(name: str) -> None:
+    _, size = contents(name).layers[-1]
+    assert 0 < size < 5e6
+    assert size == sum(count for path, count in contents(name).files.items() if path.startswith("opt/truekeep/app/"))
+
+
+def test_images_that_read_the_store_share_its_libraries_as_one_layer() -> None:
+    layers = {contents(name).layers[:3] for name in ("trainer", "server", "monitor", "tools")}
+    assert len(layers) == 1
+
+
+# In the cluster.
+
+# Imports all that the image has of truekeep and tells what it saw. The tools' image has every room, but only the
+# libraries of the command line.
+PROBE = """
+import importlib, importlib.util, json, os, pathlib, pkgutil, shutil, sys, time
+began = time.perf_counter()
+import truekeep
+rooms = sorted(m.name for m in pkgutil.iter_modules(truekeep.__path__) if m.ispkg)
+tried = ["api", "contract", "storage", "features", "cli"] if "cli" in rooms else None
+failed = {}
+for found in pkgutil.walk_packages(truekeep.__path__, "truekeep."):
+    if found.name.endswith("__main__") or (tried and found.name.split(".")[1] not in tried):
+        continue
+    try:
+        importlib.import_module(found.name)
+    except Exception as error:
+        failed[found.name] = repr(error)
+seconds = time.perf_counter() - began
+loaded = [
+    m for m in list(sys.modules.values())
+    if (getattr(m, "__file__", None) or "").endswith(".py") and getattr(m.__spec__, "origin", None) != "frozen"
+]
+try:
+    pathlib.Path("/opt/truekeep/written").write_text("")
+    writable = True
+except OSError:
+    writable = False
+pathlib.Path("/tmp/written").write_text("")
+print(json.dumps({
+    "user": [os.getuid(), os.getgid()],
+    "home": os.path.expanduser("~"),
+    "rooms": rooms,
+    "failed": failed,
+    "seconds": round(seconds, 2),
+    "uncompiled": sorted(m.__name__ for m in loaded if not os.path.exists(getattr(m, "__cached__", None) or "")),
+    "writable": writable,
+    "path": sys.path,
+    "absent": [name for name in ("pip", "setuptools") if importlib.util.find_spec(name) is None],
+    "programs": [name for name in ("gcc", "cc", "apt-get", "perl", "pip") if shutil.which(name)],
+}))
+"""
+
+
+STORE_WORK = """
+import boto3, io, numpy, pyarrow, pyarrow.compute, pyarrow.csv, pyarrow.parquet
+from zoneinfo import ZoneInfo
+table = pyarrow.table({"a": pyarrow.array([1.5, None, 3.0]), "b": pyarrow.array(["x", "y", "x"]).dictionary_encode()})
+for codec in ("snappy", "zstd", "gzip", "none"):
+    sink = io.BytesIO()
+    pyarrow.parquet.write_table(table, sink, compression=codec)
+    assert pyarrow.parquet.read_table(io.BytesIO(sink.getvalue())).equals(table)
+assert pyarrow.compute.sum(table["a"]).as_py() == 4.5
+assert pyarrow.csv.read_csv(io.BytesIO(b"a,b\\n1,2\\n")).num_rows == 1
+client = boto3.client("s3", endpoint_url="http://s3.example:7070", region_name="us-east-1",
+                      aws_access_key_id="a", aws_secret_access_key="b")
+assert "X-Amz-Signature" in client.generate_presigned_url("get_object", Params={"Bucket": "b", "Key": "k"})
+boto3.client("sts", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
+assert numpy.linalg.inv(numpy.eye(3)).sum() == 3
+ZoneInfo("America/New_York")
+"""
+MODEL_WORK = """
+import importlib, numpy, skops.io
+from truekeep.api import estimators
+for path in estimators.ESTIMATORS:
+    module, _, name = path.rpartition(".")
+    getattr(importlib.import_module(module), name)
+from sklearn.ensemble import HistGradientBoostingClassifier
+random = numpy.random.default_rng(7)
+x = random.normal(size=(500, 3))
+model = HistGradientBoostingClassifier(max_iter=5, random_state=7).fit(x, x[:, 0] > 0)
+file = skops.io.dumps(model)
+again = skops.io.loads(file, trusted=skops.io.get_untrusted_types(data=file))
+assert (again.predict(x) == model.predict(x)).all()
+"""
+JUDGE_WORK = """
+import scipy.stats, numpy
+assert scipy.stats.ks_2samp(numpy.arange(50), numpy.arange(50) + 40).pvalue < 0.01
+assert scipy.stats.chi2_contingency([[10, 20], [20, 10]]).pvalue < 0.05
+assert scipy.stats.wasserstein_distance([0, 1], [1, 2]) == 1
+"""
+WORK = {
+    "trainer": STORE_WORK + MODEL_WORK + JUDGE_WORK,
+    "server": STORE_WORK + MODEL_WORK + "import httptools, orjson, uvicorn, uvloop",
+    "monitor": STORE_WORK + JUDGE_WORK,
+    "tools": STORE_WORK + "import httpx, kubernetes.aio, rich, typer, yaml",
+}
+
+
+class Pods:
+    """Pods in a namespace of their own."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self._env = environment()
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        done = subprocess.run(
+            ["kubectl", "--namespace", self.namespace, *arguments],
+            env=self._env,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
+        return done.stdout
+
+    def run(self, name: str, image: str, **container: Any) -> tuple[int, str]:
+        """The exit code of a pod's one container, and what it wrote."""
+        security = {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        main = {
+            "name": "main",
+            "image": image,
+            "imagePullPolicy": "IfNotPresent",
+            "securityContext": security,
+            "resources": {"requests": {"cpu": "250m", "memory": "64Mi"}},  # without, a busy node starves it
+            "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+            **container,
+        }
+        spec = {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [main],
+            "volumes": [{"name": "tmp", "emptyDir": {}}],
+        }
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+        self.kubectl("create", "--filename=-", stdin=json.dumps(pod))
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            status = json.loads(self.kubectl("get", "pod", name, "--output=json"))["status"]
+            for each in status.get("containerStatuses", []):
+                if terminated := each["state"].get("terminated"):
+                    return int(terminated["exitCode"]), self.kubectl("logs", name)
+                waiting = each["state"].get("waiting", {}).get("reason", "")
+                assert "Image" not in waiting or waiting == "ContainerCreating", each["state"]
+            time.sleep(0.5)
+        raise AssertionError(self.kubectl("describe", "pod", name))
+
+
+@pytest.fixture(scope="module")
+def pods() -> Iterator[Pods]:
+    kubeconfig = environment()["KUBECONFIG"]
+    require_own_context(kubeconfig)
+    load([built(image.name) for image in IMAGES], Console(quiet=True))
+    fresh = Pods(f"images-test-{uuid.uuid4().hex[:8]}")
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": fresh.namespace, "labels": labels}}
+    fresh.kubectl("create", "--filename=-", stdin=json.dumps(namespace))
+    yield fresh
+    fresh.kubectl("delete", "namespace", fresh.namespace, "--wait=false")
+
+
+@every_python_image
+def test_in_a_pod_every_module_of_its_rooms_imports(name: str, pods: Pods) -> None:
+    code, log = pods.run(name, built(name).name, command=["python3", "-c", PROBE])
+    assert code == 0, log
+    seen = json.loads(log.splitlines()[-1])
+    print(f"{name}: imports all of its rooms in {seen['seconds']} s")
+    assert seen["failed"] == {}
+    assert seen["user"] == [65532, 65532]
+    assert seen["home"] == "/tmp"
+    assert not seen["writable"]
+    assert seen["uncompiled"] == []
+    assert seen["absent"] == ["pip", "setuptools"]
+    assert seen["programs"] == []
+    assert "" not in seen["path"]
+    assert ("cli" if name == "tools" else "controller" if name == "operator" else name) in seen["rooms"]
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_in_a_pod_what_was_left_of_its_libraries_does_the_work(name: str, pods: Pods) -> None:
+    code, log = pods.run(f"{name}-work", built(name).name, command=["python3", "-W", "error", "-c", WORK[name]])
+    assert code == 0, log
+
+
+def test_a_loaded_image_is_not_loaded_again(pods: Pods) -> None:
+    assert load([built(image.name) for image in IMAGES], Console(quiet=True)) == []
+
+
+def test_versitygw_runs(pods: Pods) -> None:
+    code, log = pods.run("versitygw", built("versitygw").name, args=["--version"])
+    assert code == 0, log
+    assert "ersion" in log
