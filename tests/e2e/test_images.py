@@ -172,7 +172,7 @@ print(json.dumps({
 
 
 STORE_WORK = """
-import boto3, io, numpy, pyarrow, pyarrow.compute, pyarrow.csv, pyarrow.parquet
+import boto3, botocore.config, io, numpy, pyarrow, pyarrow.compute, pyarrow.csv, pyarrow.parquet
 from zoneinfo import ZoneInfo
 table = pyarrow.table({"a": pyarrow.array([1.5, None, 3.0]), "b": pyarrow.array(["x", "y", "x"]).dictionary_encode()})
 for codec in ("snappy", "zstd", "gzip", "none"):
@@ -182,7 +182,8 @@ for codec in ("snappy", "zstd", "gzip", "none"):
 assert pyarrow.compute.sum(table["a"]).as_py() == 4.5
 assert pyarrow.csv.read_csv(io.BytesIO(b"a,b\\n1,2\\n")).num_rows == 1
 client = boto3.client("s3", endpoint_url="http://s3.example:7070", region_name="us-east-1",
-                      aws_access_key_id="a", aws_secret_access_key="b")
+                      aws_access_key_id="a", aws_secret_access_key="b",
+                      config=botocore.config.Config(signature_version="s3v4"))
 assert "X-Amz-Signature" in client.generate_presigned_url("get_object", Params={"Bucket": "b", "Key": "k"})
 boto3.client("sts", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
 assert numpy.linalg.inv(numpy.eye(3)).sum() == 3
