@@ -55,9 +55,9 @@ class DataDrift(Schema):
         description="Windows in a thousand that may alarm although nothing moved, over all columns. Default: 10.",
     )
     minimum_effect: Fraction = Field(
-        default="0.1",
+        default="0.03",
         description="Smallest change that matters: Kolmogorov-Smirnov distance of numbers, total variation of "
-        "categories, 0 to 1. Default: 0.1.",
+        "categories, 0 to 1. What chance makes is held off apart from it. Default: 0.03.",
     )
     ignore: list[Annotated[str, StringConstraints(max_length=63)]] = Field(
         default=[],

@@ -179,11 +179,14 @@ def _data(status: DriftPolicyStatus) -> Finding:
     mine = [window for window in status.windows if window.revision == status.watched_revision]
     if not mine:
         return Finding("DataValid", "Unknown", "NoWindowYet", "no window of the live revision is closed yet")
+    if mine[0].verdict != "DataQuality" and "DataQuality" not in mine[0].kinds:
+        return Finding("DataValid", "True", "NoDefect", _summary(mine[0]))
+    broken = [finding.message for finding in status.findings if finding.kind == "DataQuality"]
+    words = broken[0] if broken else _summary(mine[0])
     if mine[0].verdict == "DataQuality":
-        broken = [finding.message for finding in status.findings if finding.kind == "DataQuality"]
-        message = f"{broken[0] if broken else _summary(mine[0])}; mend it upstream: nothing is retrained on broken data"
-        return Finding("DataValid", "False", "DataQuality", message)
-    return Finding("DataValid", "True", "NoDefect", _summary(mine[0]))
+        remedy = "mend it upstream: nothing is retrained on broken data"
+        return Finding("DataValid", "False", "DataQuality", f"{words}; {remedy}")
+    return Finding("DataValid", "False", "DataDefect", f"{words}; look upstream, before it gets worse")
 
 
 def _plan(

@@ -58,6 +58,7 @@ def monitor_cronjob(
         capture=location,
         window=policy.spec.window,
         drift=policy.spec.data,
+        dropped=tuple(capture.drop),
     )
     labels = {
         LABEL_MODEL: model.meta.name,
