@@ -218,7 +218,7 @@ class Data(Schema):
 class Parameter(Schema):
     """One hyperparameter."""
 
-    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-zA-Z0-9_]*$", max_length=63)] = Field(
+    name: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z][a-zA-Z0-9_]*$", max_length=63)] = Field(
         description="Name as in the estimator's constructor. Example: max_iter."
     )
     value: Annotated[str, StringConstraints(max_length=255)] = Field(
