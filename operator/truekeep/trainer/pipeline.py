@@ -80,6 +80,7 @@ def fit(recipe: Recipe, features: Sequence[SignatureFeature], matrix: Matrix, la
 
     pipeline = build(recipe, features)
     estimator = pipeline.steps[-1][1]
+    matrix = _without_empty_columns(estimator, matrix)
     if _runs_in_parallel(estimator):
         estimator.set_params(n_jobs=threads)
     with warnings.catch_warnings(record=True) as caught, threadpool_limits({"openmp": threads, "blas": 1}):
@@ -169,6 +170,15 @@ def _encoded(features: Sequence[SignatureFeature], scaled: bool) -> Any:
     number = Pipeline([("impute", imputer), ("scale", StandardScaler())]) if scaled else imputer
     parts = [("number", number, numbers), ("category", OneHotEncoder(handle_unknown="ignore"), categories)]
     return ColumnTransformer([part for part in parts if part[2]])
+
+
+def _without_empty_columns(estimator: Any, matrix: Matrix) -> Matrix:
+    """HistGradientBoosting can't bin a column without any value; as a constant it is never split on. The others'
+    imputer and encoder know such columns."""
+    empty = np.isnan(matrix).all(axis=0)
+    if type(estimator).__name__ != "HistGradientBoostingClassifier" or not empty.any():
+        return matrix
+    return np.where(empty, 0.0, matrix)
 
 
 def _runs_in_parallel(estimator: Any) -> bool:

@@ -213,6 +213,9 @@ def _feature(rows: Rows, feature: Feature) -> Iterator[Violation]:
         return  # missing, and told so already
     values, origin = rows.columns[want], rows.origins[want]
     null = nulls(values, want.kind) & ~origin.told(feature.name)
+    if len(null) and null.all():
+        remedy = "see where the values are lost, or remove the feature"
+        yield Violation("null", feature.name, "no row has a value, so the model can't use it", remedy, severity="Warn")
     if feature.nulls == "Refuse" and null.any():
         problem = f"{counted(int(null.sum()), 'row')} without a value, and the Model declares nulls: Refuse"
         wrong = np.flatnonzero(null)
