@@ -38,6 +38,7 @@ class Keeper:
         self.max_age_seconds = max_age_seconds
         self.connections: set[Connection] = set()
         self.draining_since: float | None = None
+        self.last_change = 0.0  # when a connection came or went last
 
     def age(self) -> float:
         """How old one connection may become, in seconds: 75 to 100 % of the maximum, so that those that were opened
@@ -63,13 +64,17 @@ class Keeper:
                 connection.say_goodbye()
 
     async def drained(self) -> bool:
-        """Wait until nobody is left. False where the deadline came first."""
+        """Wait until nobody is left, and nobody came back for a while: a client that is sent away returns at once as
+        long as it does not know of another pod. False where the deadline came first."""
         assert self.draining_since is not None
+        limits = self.limits
         while True:
-            elapsed = time.monotonic() - self.draining_since
-            if elapsed >= self.limits.drain_seconds:
+            now = time.monotonic()
+            elapsed = now - self.draining_since
+            if elapsed >= limits.drain_seconds:
                 return not self.connections
-            if elapsed >= self.limits.drain_linger_seconds and not self.connections:
+            quiet = not self.connections and now - self.last_change >= limits.drain_quiet_seconds
+            if quiet and elapsed >= limits.drain_linger_seconds:
                 return True
             await asyncio.sleep(0.02)
 
@@ -96,9 +101,11 @@ class Connection(HttpToolsProtocol):
             transport.abort()
             return
         self._keeper.connections.add(self)
+        self._keeper.last_change = self._since
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._keeper.connections.discard(self)
+        self._keeper.last_change = time.monotonic()
         self._phase = GONE
         super().connection_lost(exc)
 

@@ -42,10 +42,15 @@ class LoadedModel:
     format: str = "skops"
 
 
-def fetch(request: ServeRequest, seconds: float, sleep: Callable[[float], None] = time.sleep) -> dict[str, bytes]:
+def fetch(
+    request: ServeRequest,
+    seconds: float,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> dict[str, bytes]:
     """The artifact's files, checked against the digest. An unreachable store is tried again for `seconds`, with
     growing pauses; StoreError then. ModelInvalidError where what lies there is not this artifact."""
-    end = time.monotonic() + seconds
+    end = clock() + seconds
     pause = 0.2
     while True:
         try:
@@ -54,7 +59,7 @@ def fetch(request: ServeRequest, seconds: float, sleep: Callable[[float], None] 
         except ArtifactInvalid as error:
             raise ModelInvalidError(str(error)) from error
         except StoreError as error:
-            left = end - time.monotonic()
+            left = end - clock()
             if left <= 0:
                 raise
             log.warning(
