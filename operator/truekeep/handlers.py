@@ -47,11 +47,13 @@ class Watch:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self.versions: dict[Key, str] = {}  # of our kinds: the version that was seen last
+        self.started = False
         self.events = 0
         self.restarts = 0
 
     def start(self) -> None:
         """Start watching."""
+        self.started = True
         self._thread.start()
 
     def stop(self) -> None:

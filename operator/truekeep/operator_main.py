@@ -196,6 +196,8 @@ class Operator:
         return f"a reconcile takes {seconds:.0f} s, at most {STUCK_SECONDS:.0f}" if seconds > STUCK_SECONDS else None
 
     def _silent(self) -> str | None:
+        if self._watch.started and not self._watch.alive():
+            return "nobody watches any more"
         seconds = self._missed.seconds()
         return f"the watches have missed a change for {seconds:.0f} s" if seconds > SILENT_SECONDS else None
 

@@ -51,6 +51,7 @@ from truekeep.domain.observed import (
     ServiceView,
 )
 from truekeep.domain.plan import DeploymentIntent, ServiceIntent, Settings
+from truekeep.domain.run import finished
 from truekeep.resources.compare import holds
 from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
 from truekeep.resources.services import deployment_service, stable_service
@@ -135,8 +136,12 @@ class Observer:
         if item is None:
             return None
         run = run_view(item)
-        model_name = run.spec.model_ref.name
         labels = {LABEL_RUN: name, LABEL_COMPONENT: "trainer"}
+        if finished(run):  # it never changes any more; what is left to see is its Job
+            job = await self._api.get(kinds.JOB, namespace, name)
+            mine = job is not None and controller_uid(job) == run.meta.uid
+            return Seen(RunObserved(run, None, job=job_view(job) if job and mine else None), item.get("status") or {})
+        model_name = run.spec.model_ref.name
         model, siblings, job, pods = await asyncio.gather(
             self._api.get(kinds.MODEL, namespace, model_name),
             self._api.list(kinds.TRAINING_RUN, namespace),

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from truekeep.controller.queue import Key
@@ -21,6 +21,7 @@ class Metrics:
     """What the operator counts. Labels are kinds, results and verbs: few, and never names."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._reconciles = Counter(
             "truekeep_operator_reconciles", "Reconciles by kind and result.", ("kind", "result"), registry=self.registry

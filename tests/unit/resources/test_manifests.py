@@ -1,0 +1,109 @@
+"""What a user applies to install the operator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster import ClusterError
+from tests.cluster.install import images, overlay
+from truekeep.cluster.kinds import ALL, EVENT, LEASE, OWN
+from truekeep.operator_main import LEASE as LEASE_NAME
+from truekeep.operator_main import configuration
+
+MANIFESTS = Path(__file__).resolve().parents[3] / "manifests" / "operator"
+Json = dict[str, Any]
+
+
+def documents() -> list[Json]:
+    listed = yaml.safe_load((MANIFESTS / "kustomization.yaml").read_text())["resources"]
+    return [document for name in listed for document in yaml.safe_load_all((MANIFESTS / name).read_text())]
+
+
+def of_kind(kind: str) -> Json:
+    (found,) = (document for document in documents() if document["kind"] == kind)
+    return found
+
+
+RULES = [*of_kind("ClusterRole")["rules"], *of_kind("Role")["rules"]]
+
+
+def test_no_right_is_a_wildcard() -> None:
+    for rule in RULES:
+        for field in ("apiGroups", "resources", "verbs"):
+            assert "*" not in rule[field], rule
+
+
+def test_the_operator_reads_no_secret_and_gives_no_right() -> None:
+    resources = {resource for rule in RULES for resource in rule["resources"]}
+    assert not resources & {"secrets", "configmaps", "serviceaccounts", "roles", "clusterroles", "rolebindings"}
+    assert not {"escalate", "bind", "impersonate"} & {verb for rule in RULES for verb in rule["verbs"]}
+
+
+def test_of_our_own_kinds_it_changes_only_the_status() -> None:
+    for rule in RULES:
+        for kind in OWN:
+            if kind.plural in rule["resources"] and kind.group in rule["apiGroups"]:
+                assert not set(rule["verbs"]) & {"update", "patch", "delete"}, rule
+
+
+def test_it_may_do_something_with_every_kind_that_it_knows() -> None:
+    for kind in ALL:
+        assert any(kind.group in rule["apiGroups"] and kind.plural in rule["resources"] for rule in RULES), kind
+
+
+def test_the_lease_is_its_own_and_no_other() -> None:
+    (named,) = (rule for rule in RULES if rule["resources"] == [LEASE.plural] and "resourceNames" in rule)
+    assert named["resourceNames"] == [LEASE_NAME]
+    assert EVENT.group == "events.k8s.io"
+
+
+def test_the_operators_pod_passes_pod_security_restricted() -> None:
+    namespace = of_kind("Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    pod = of_kind("Deployment")["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    (container,) = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert container["resources"]["limits"].keys() == {"cpu", "memory"}
+
+
+def test_the_images_of_its_pods_are_told_by_variables_that_it_reads() -> None:
+    lines = (MANIFESTS / "images.env").read_text().split()
+    config = configuration(dict(line.split("=", 1) for line in lines))
+    assert config == configuration({}) or config.settings == configuration({}).settings
+    assert {line.split("=")[0] for line in lines} == {
+        "TRUEKEEP_TRAINER_IMAGE",
+        "TRUEKEEP_SERVER_IMAGE",
+        "TRUEKEEP_MONITOR_IMAGE",
+    }
+
+
+def test_an_overlay_differs_in_the_images_alone() -> None:
+    names = {
+        "TRUEKEEP_OPERATOR_IMAGE": "localhost:5000/truekeep/operator:dev-1",
+        "TRUEKEEP_TRAINER_IMAGE": "truekeep/trainer:dev-2",
+        "TRUEKEEP_SERVER_IMAGE": "truekeep/server:dev-3",
+        "TRUEKEEP_MONITOR_IMAGE": "truekeep/monitor:dev-4",
+    }
+    made = yaml.safe_load(overlay(names))
+    assert made["images"] == [
+        {"name": "truekeep/operator", "newName": "localhost:5000/truekeep/operator", "newTag": "dev-1"}
+    ]
+    (generator,) = made["configMapGenerator"]
+    assert generator["literals"] == [f"{name}={names[name]}" for name in list(names)[1:]]
+
+
+def test_images_that_were_not_built_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "images.env"
+    file.write_text("TRUEKEEP_OPERATOR_IMAGE=a:1\nTRUEKEEP_SERVER_IMAGE=b:1\n")
+    with pytest.raises(ClusterError, match="TRUEKEEP_TRAINER_IMAGE, TRUEKEEP_MONITOR_IMAGE; `make images`"):
+        images(file)
