@@ -195,7 +195,8 @@ class Buildah:
         answer([*self._buildah(), "rmi", "--prune"])
 
     def _buildah(self) -> list[str | Path]:
-        state = Path("/run/truekeep-images")
+        # Mount counts, which must not outlive a boot as the store does; one folder per store.
+        state = Path("/run/truekeep-images", hashlib.sha256(bytes(self._cache.storage)).hexdigest()[:12])
         return ["buildah", "--root", self._cache.storage, "--runroot", state, "--storage-driver", "overlay"]
 
     def _bud(self) -> list[str | Path]:
