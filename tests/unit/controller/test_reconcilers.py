@@ -95,10 +95,21 @@ async def story(kill_at: int | None, kill_after: bool = False) -> World:
     world.api.kill_at, world.api.kill_after = kill_at, kill_after
     world.apply(kinds.MODEL, "m", SPEC)
     world.apply(kinds.DRIFT_POLICY, "p", POLICY)
-    await world.rounds(9)
+    await settled(world, 1)
     world.apply(kinds.MODEL, "m", RETRAINED)
-    await world.rounds(25)
+    await settled(world, 2)
     return world
+
+
+async def settled(world: World, revision: int) -> None:
+    """Until this revision answers, and then until nothing is left to do."""
+    for _ in range(40):
+        before = len(world.api.writes)
+        await world.rounds(1)
+        active = world.status().get("active") or {}
+        if active.get("revision") == revision and len(world.api.writes) == before:
+            return
+    raise AssertionError(f"revision {revision} never answered: {world.api.writes[-10:]}")
 
 
 async def test_killed_at_any_write_the_end_is_the_same() -> None:
