@@ -20,11 +20,11 @@ FILES_LIMIT = 100
 
 def write(bucket: Bucket, files: Mapping[str, bytes]) -> Artifact:
     """Write the artifact that these files make, the manifest last, so that a half upload is no artifact.
-    The same files make the same artifact; what is there already is not written again."""
+    The same files make the same artifact; one that is there already and whole is not written again."""
     manifest = manifest_of(files)
     digest = manifest.digest()
     key = layout.artifact_file(digest, layout.MANIFEST)
-    if not bucket.exists(key):
+    if not _is_whole(bucket, digest):
         for path, content in files.items():
             bucket.put(layout.artifact_file(digest, path), content)
         bucket.put(key, manifest.to_bytes())
@@ -33,6 +33,14 @@ def write(bucket: Bucket, files: Mapping[str, bytes]) -> Artifact:
         uri=bucket.uri(layout.artifact_file(digest, "")),
         size_bytes=sum(file.size for file in manifest.files),
     )
+
+
+def _is_whole(bucket: Bucket, digest: str) -> bool:
+    try:
+        read(bucket, digest)
+    except ArtifactInvalid:
+        return False
+    return True
 
 
 def manifest_of(files: Mapping[str, bytes]) -> Manifest:
@@ -59,41 +67,41 @@ def read_manifest(bucket: Bucket, digest: str) -> Manifest:
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
         raise ArtifactInvalid(f"{digest[:80]!r} is no digest; give sha256: and 64 hexadecimal digits")
     key = layout.artifact_file(digest, layout.MANIFEST)
-    where = f"artifact {digest} ({bucket.uri(key)} at {bucket.endpoint})"
+    where = f"{bucket.uri(key)} at {bucket.endpoint}"
     try:
         content = bucket.fetch(key, limit=MANIFEST_LIMIT).data
     except ObjectMissing as error:
         raise ArtifactInvalid(
-            f"{where} has no manifest: its upload was never finished, or this is another store; train again"
+            f"{where} is missing: the artifact's upload was never finished, or this is another store; train again"
         ) from error
     if (found := sha256(content)) != digest:
-        raise ArtifactInvalid(f"{where}: the manifest's sha256 is {found}; it was altered, do not trust it")
+        raise ArtifactInvalid(f"{where} has {found}, not its artifact's digest; it was altered, do not trust it")
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         at = ".".join(str(part) for part in first["loc"])
-        raise ArtifactInvalid(f"{where}: the manifest is not valid at {at}: {first['msg']}") from error
+        raise ArtifactInvalid(f"{where} is not valid at {at}: {first['msg']}") from error
     names = [file.path for file in manifest.files]
     if len(names) > FILES_LIMIT or len(set(names)) != len(names) or layout.MANIFEST in names:
-        raise ArtifactInvalid(f"{where}: the manifest names a file twice, itself, or more than {FILES_LIMIT} files")
+        raise ArtifactInvalid(f"{where} names a file twice, itself, or more than {FILES_LIMIT} files")
     return manifest
 
 
 def _read_file(bucket: Bucket, digest: str, file: ArtifactFile) -> bytes:
     key = layout.artifact_file(digest, file.path)
-    where = f"artifact {digest}: {file.path} ({bucket.uri(key)})"
+    where = bucket.uri(key)
     try:
         content = bucket.fetch(key, limit=file.size).data
     except ObjectMissing as error:
         raise ArtifactInvalid(f"{where} is missing; restore it from a copy, or train again") from error
     except ObjectTooLarge as error:
         raise ArtifactInvalid(
-            f"{where} is larger than the {file.size} bytes of its manifest; do not trust it"
+            f"{where} is larger than the {file.size} bytes of its manifest; it was altered, do not trust it"
         ) from error
     if len(content) != file.size or sha256(content) != file.sha256:
         raise ArtifactInvalid(
-            f"{where} has {len(content)} bytes with {sha256(content)}, its manifest says {file.size} bytes with "
-            f"{file.sha256}; it was altered, do not trust it"
+            f"{where} has not the {file.size} bytes of {file.sha256} that its manifest says; "
+            "it was altered, do not trust it"
         )
     return content

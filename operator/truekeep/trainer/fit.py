@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,7 @@ class Verdict:
     cut_off: float
     fit_seconds: float
     trained_until: int  # microseconds since 1970
+    rows: int  # that the published model was fitted on
     facts: dict[str, Any]  # for the record: where the holdout begins, rows, what scikit-learn warned of
     files: dict[str, bytes] = field(default_factory=dict)
 
@@ -83,7 +84,7 @@ def train(request: TrainRequest, dataset: Dataset, champion: LoadedChampion | No
     }
     seconds = fitted.seconds
     until = int(dataset.times[at - 1])
-    verdict = Verdict(metrics, gates, against, cut_off, seconds, until, facts)
+    verdict = Verdict(metrics, gates, against, cut_off, seconds, until, at, facts)
     if not verdict.passed:
         return verdict
 
@@ -98,7 +99,7 @@ def train(request: TrainRequest, dataset: Dataset, champion: LoadedChampion | No
         facts["refit"] = {"rows": len(dataset), "warnings": list(fitted.warnings)}
     draft = Signature(estimator=recipe.estimator, features=features, cut_off=cut_off, examples=[])
     files = bundle.files(fitted.pipeline, draft, dataset.named(wants, rows), scores)
-    return Verdict(metrics, gates, against, cut_off, seconds, until, facts, files)
+    return replace(verdict, fit_seconds=seconds, trained_until=until, rows=len(dataset.times[rows]), files=files)
 
 
 def compared(result: ChampionResult) -> str:

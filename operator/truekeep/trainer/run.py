@@ -168,7 +168,8 @@ class _Run:
         gates = self.request.evaluation.gates
         main = gates[0].metric if gates else "roc_auc"
         message = f"{main} {values[main]} on {verdict.facts['holdout']['rows']:,} rows of the holdout; "
-        message += f"{counted(len(verdict.gates), 'gate')} passed; trained on {counted(len(dataset), 'row')}"
+        message += f"{counted(len(verdict.gates), 'gate')} passed; " if verdict.gates else "no gate is declared; "
+        message += f"trained on {counted(verdict.rows, 'row')}"
         if verdict.champion is not None:
             message += f"; {compared(verdict.champion)}"
         return "Succeeded", message
