@@ -68,11 +68,25 @@ class Dockerfile:
         named = (re.search(r"\bAS\s+(\S+)$", instruction.value, re.IGNORECASE) for instruction in self._all("FROM"))
         return [found.group(1) for found in named if found]
 
+    def stage(self, name: str) -> list[Instruction]:
+        """The instructions of one stage, its FROM first; empty where there is none of that name."""
+        inside = False
+        found: list[Instruction] = []
+        for instruction in self.instructions:
+            if instruction.keyword == "FROM":
+                inside = instruction.value.endswith(f" AS {name}")
+            if inside:
+                found.append(instruction)
+        return found
+
     @property
     def final(self) -> list[Instruction]:
-        """The instructions of the last stage, its FROM first."""
+        """The instructions that the image consists of: of the last stage and before it of those that it builds on."""
         last = max(index for index, instruction in enumerate(self.instructions) if instruction.keyword == "FROM")
-        return list(self.instructions[last:])
+        chain = list(self.instructions[last:])
+        while below := self.stage(chain[0].words[0]):
+            chain = [*below, *chain]
+        return chain
 
     @property
     def user(self) -> str | None:

@@ -18,6 +18,7 @@ from images.inputs import Inputs
 from images.places import IMAGES, REPOSITORY, Cache, Image
 
 OnLine = Callable[[str], None]
+KEPT_STAGES = ("storage", "libraries", "runtime")
 
 
 class Engine(Protocol):
@@ -140,15 +141,21 @@ class Buildah:
             wheels.ensure(self._cache, self._base, requirements, self._log, on_line)
 
     def build(self, inputs: Inputs, on_line: OnLine) -> None:
-        # The stages that install the libraries get names: unnamed ones are pruned, and the work that is in them.
-        for stage, name in self._stages(inputs).items():
+        stages = self._stages(inputs)
+        for stage, name in stages.items():
             if answer([*self._buildah(), "images", "--quiet", name]) is None:
                 command = [*self.build_command(inputs, name), "--target", stage, inputs.context]
                 run(command, log=self._log, on_line=on_line)
-        run([*self.build_command(inputs, f"localhost/{inputs.name}"), inputs.context], log=self._log, on_line=on_line)
+        # The finished runtime stands in for its stage: else buildah reads all its libraries to see that none changed.
+        known = [f"--build-context=runtime=container-image://{stages['runtime']}"] if "runtime" in stages else []
+        command = [*self.build_command(inputs, f"localhost/{inputs.name}"), *known, inputs.context]
+        run(command, log=self._log, on_line=on_line)
 
     def _stages(self, inputs: Inputs) -> dict[str, str]:
-        """The stages to keep, and their names: a name changes when what is in the stage may."""
+        """The stages to keep, and their names: a name changes when what is in the stage may.
+
+        They have names because unnamed ones are pruned, and with them the work that is in them.
+        """
         slim = inputs.context / "images" / "slim.py"
         parts = [
             inputs.dockerfile.text,
@@ -157,7 +164,7 @@ class Buildah:
             *(text for _, text in sorted(inputs.requirements.items())),
         ]
         key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
-        stages = [stage for stage in inputs.dockerfile.stages if stage in ("storage", "libraries")]
+        stages = [stage for stage in inputs.dockerfile.stages if stage in KEPT_STAGES]
         return {stage: f"localhost/{inputs.image.repository}-{stage}:{key}" for stage in stages}
 
     def build_command(self, inputs: Inputs, name: str) -> list[str | Path]:
@@ -188,7 +195,7 @@ class Buildah:
         stages: set[str] = set()
         for name in [name for entry in newest_first for name in entry.get("names") or []]:
             repository = name.rpartition(":")[0]
-            if repository.endswith(("-storage", "-libraries")) and repository not in stages:
+            if repository.endswith(tuple(f"-{stage}" for stage in KEPT_STAGES)) and repository not in stages:
                 stages.add(repository)  # of each stage the newest
             elif name not in keep:
                 answer([*self._buildah(), "rmi", name])

@@ -110,22 +110,14 @@ def test_modules_are_compiled_and_never_written_in_a_pod(image: Image) -> None:
 def test_lines_that_images_share_are_the_same_to_the_letter() -> None:
     """Only then is the layer that they make built and stored once."""
     with_storage = [of(image) for image in PYTHON_IMAGES if image.name != "operator"]
-    stages = [stage_of(dockerfile, "storage") for dockerfile in with_storage]
+    stages = [dockerfile.stage("storage") for dockerfile in with_storage]
     assert stages[0]
     assert all(stage == stages[0] for stage in stages)
-    finals = [[i.value for i in dockerfile.final][:4] for dockerfile in [of(image) for image in PYTHON_IMAGES]]
-    assert all(final == finals[0] for final in finals)
-
-
-def stage_of(dockerfile: Dockerfile, name: str) -> list[str]:
-    values: list[str] = []
-    inside = False
-    for instruction in dockerfile.instructions:
-        if instruction.keyword == "FROM":
-            inside = instruction.value.endswith(f" AS {name}")
-        if inside:
-            values.append(instruction.value)
-    return values
+    runtimes = [of(image).stage("runtime")[:4] for image in PYTHON_IMAGES]
+    assert len(runtimes[0]) == 4
+    assert all(runtime == runtimes[0] for runtime in runtimes)
+    copies = [of(image).stage("runtime")[4] for image in PYTHON_IMAGES if image.name != "operator"]
+    assert all(copy == copies[0] for copy in copies)
 
 
 @every_python_image
@@ -187,4 +179,6 @@ def test_the_parser_joins_lines_and_reads_flags() -> None:
     assert dockerfile.user == "2:2"
     assert dockerfile.entrypoint is None
     assert dockerfile.requirements == [("cli", "storage")]
-    assert [i.keyword for i in dockerfile.final] == ["FROM", "USER", "COPY", "USER", "ENTRYPOINT"]
+    assert [i.keyword for i in dockerfile.stage("one")] == ["FROM", "ARG", "ARG", "COPY", "RUN"]
+    assert [i.keyword for i in dockerfile.final][:2] == ["FROM", "ARG"]
+    assert [i.keyword for i in dockerfile.final][-5:] == ["FROM", "USER", "COPY", "USER", "ENTRYPOINT"]
