@@ -6,7 +6,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from truekeep.controller.queue import Key
@@ -23,6 +31,7 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._reconciles = Counter(
             "truekeep_operator_reconciles", "Reconciles by kind and result.", ("kind", "result"), registry=self.registry
         )
@@ -87,15 +96,15 @@ class Health:
     ready: Checks
     metrics: Metrics
 
-    async def serve(self, port: int) -> web.AppRunner:
-        """Serve until the runner is cleaned up."""
+    async def serve(self, port: int, host: str | None = None) -> web.AppRunner:
+        """Serve until the runner is cleaned up. host: None for all addresses, IPv6 included."""
         app = web.Application()
         app.router.add_get("/healthz", self._probe(self.alive))
         app.router.add_get("/readyz", self._probe(self.ready))
         app.router.add_get("/metrics", self._metrics)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
-        await web.TCPSite(runner, port=port).start()
+        await web.TCPSite(runner, host, port).start()
         return runner
 
     def _probe(self, checks: Checks) -> Callable[[web.Request], Awaitable[web.Response]]:

@@ -5,6 +5,7 @@ then Events. Whatever a crash or a refusal leaves undone, the next look finds ag
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,6 +34,8 @@ from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
 from truekeep.resources.services import deployment_service, stable_service
 from truekeep.resources.training_job import training_job
 from truekeep.resources.training_run import training_run
+
+logger = logging.getLogger(__name__)
 
 
 class Reconciler(Protocol):
@@ -77,7 +80,15 @@ class Outcome(Generic[AnyStatus]):
         if self.about.deleting:
             return False
         news = await tools.writer.status(self.kind, self.about, stored, self.status.dump())
+        said = {"kind": self.kind.kind, "namespace": self.about.namespace, "object": self.about.name}
         for note in self.notes:
+            logger.log(
+                logging.WARNING if note.type == "Warning" else logging.INFO,
+                "%s: %s",
+                note.reason,
+                note.message,
+                extra=said,
+            )
             await tools.writer.event(self.kind, self.about, note, tools.clock())
         return news
 

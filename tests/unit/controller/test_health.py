@@ -20,8 +20,8 @@ class Told:
 async def served() -> AsyncIterator[tuple[Told, str, Metrics]]:
     told, metrics = Told(), Metrics()
     health = Health(alive={"reconcile": lambda: told.alive}, ready={"sync": lambda: told.ready}, metrics=metrics)
-    runner = await health.serve(0)
-    (address, *_) = runner.addresses
+    runner = await health.serve(0, "127.0.0.1")
+    (address,) = runner.addresses
     yield told, f"http://127.0.0.1:{address[1]}", metrics
     await runner.cleanup()
 
