@@ -14,16 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 
 from truekeep.api.model import Data
 
 LATE_MINUTES = 30
+WEATHER = ("temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib")
 
 
 def data_of(bucket: str = "lake", **changes: Any) -> Data:
     """The example's data section."""
-    weather = ("temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib")
     declared: dict[str, Any] = {
         "source": {"s3": {"uri": f"s3://{bucket}/flights/"}},
         "timeColumn": "scheduled_at",
@@ -50,7 +49,7 @@ def data_of(bucket: str = "lake", **changes: Any) -> Data:
             {"name": "origin", "type": "Category", "maxCategories": 3, "nulls": "Refuse"},
             {"name": "dest", "type": "Category", "maxCategories": 200, "nulls": "Refuse"},
             {"name": "distance", "type": "Number", "minimum": "0"},
-            *({"name": name, "type": "Number"} for name in weather),
+            *({"name": name, "type": "Number"} for name in WEATHER),
         ],
     }
     return Data.model_validate({**declared, **changes})
@@ -95,20 +94,6 @@ def between(first: datetime, last: datetime) -> tuple[pa.Table, pa.Table, pa.Tab
     known = weather["observed_at"]
     weather = weather.filter(pc.and_(pc.greater_equal(known, pa.scalar(first)), pc.less(known, pa.scalar(last))))
     return flights, arrivals, weather
-
-
-def parquet(table: pa.Table, **options: Any) -> bytes:
-    """As a Parquet file."""
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, **options)
-    return buffer.getvalue()
-
-
-def csv_of(table: pa.Table) -> bytes:
-    """As a CSV file."""
-    buffer = io.BytesIO()
-    pacsv.write_csv(table, buffer)
-    return buffer.getvalue()
 
 
 def _minutes(minutes: pa.ChunkedArray) -> pa.Array:
