@@ -14,10 +14,11 @@ from truekeep.contract import layout
 from truekeep.contract.artifact import Example, Signature, SignatureFeature
 from truekeep.contract.canonical import canonical_json
 from truekeep.features.encode import Encoder, category_text
-from truekeep.features.trust import load_pipeline
+from truekeep.features.trust import UntrustedModelError, load_pipeline
 from truekeep.profiling.build import profile
 from truekeep.trainer import canonical_skops
 from truekeep.trainer.columns import codes
+from truekeep.trainer.faults import ParametersInvalid
 from truekeep.trainer.pipeline import probabilities
 
 ROWS_SHOWN = 14  # examples that are rows of the data
@@ -48,10 +49,14 @@ def files(
     """The artifact's files. `draft`: the signature without examples; `columns`: the rows that the pipeline was fitted
     on, by name, shape (rows,); `unseen`: probabilities of rows that the model was judged on, for the profile.
 
-    The answers of the examples come from the file that is published, loaded as a server loads it."""
+    The answers of the examples come from the file that is published, loaded as a server loads it. ParametersInvalid
+    where a server would not load it, because it is too large."""
     features = draft.features
     model = canonical_skops.dumps(pipeline)
-    loaded = load_pipeline(model, draft.estimator)
+    try:
+        loaded = load_pipeline(model, draft.estimator)
+    except UntrustedModelError as error:  # no server would load it
+        raise ParametersInvalid(f"the fitted model can't be served: {error}") from error
     inputs = examples(features, columns)
     matrix = Encoder(features).encode({name: [row[name] for row in inputs] for name in inputs[0]}, len(inputs))
     answers = probabilities(loaded, matrix)

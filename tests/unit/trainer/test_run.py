@@ -19,6 +19,7 @@ from truekeep.contract.artifact import Signature
 from truekeep.contract.canonical import canonical_json, sha256
 from truekeep.contract.requests import TrainRequest
 from truekeep.contract.results import TrainResult
+from truekeep.features import trust
 from truekeep.features.encode import Encoder
 from truekeep.features.trust import load_pipeline
 from truekeep.profiling.schema import Profile
@@ -411,6 +412,15 @@ def test_invalid_parameters(place: Place) -> None:
     assert result.data is not None
     assert result.data.rows == 2400
     assert place.record(result)["outcome"]["reason"] == "ParametersInvalid"
+
+
+def test_a_model_that_is_too_large_to_be_served(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trust, "MAX_BYTES", 10_000)
+    result = place.run()
+    assert (result.reason, exit_code(result)) == ("ParametersInvalid", 3)
+    assert "the fitted model can't be served: the model file unpacks to" in result.message
+    assert "train a smaller model" in result.message
+    assert place.artifacts() == []
 
 
 def test_a_holdout_of_one_class(place: Place) -> None:
