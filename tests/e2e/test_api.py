@@ -136,6 +136,12 @@ CASES = [
     ),
     Case(
         "Model.spec.data.features[]",
+        "kept for what is captured",
+        (("spec.data.features", features(name="truekeeper")),),
+        (("spec.data.features", features(name="truekeep.key")),),
+    ),
+    Case(
+        "Model.spec.data.features[]",
         "maxCategories is for type Category",
         (("spec.data.features", features(type="Category", maxCategories=3)),),
         (("spec.data.features", features(maxCategories=3)),),

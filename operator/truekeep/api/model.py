@@ -104,6 +104,10 @@ class Feature(Schema):
             "!has(self.minimum) || !has(self.maximum) || double(self.minimum) <= double(self.maximum)",
             "minimum must not be greater than maximum",
         ),
+        (
+            "!self.name.startsWith('truekeep.')",
+            "names that begin with truekeep. are kept for what is captured beside the features; choose another name",
+        ),
     )
 
     name: Column = Field(description="Column in the data and name of the input tensor. Example: distance.")

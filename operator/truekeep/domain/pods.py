@@ -11,7 +11,7 @@ from truekeep.domain.observed import PodView
 IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 EXIT_INPUT = 3
 EXIT_OUT_OF_MEMORY = 137
-MOUNT_PATIENCE = timedelta(seconds=40)
+MOUNT_PATIENCE = timedelta(seconds=120)
 LOG_TAIL = 1200
 
 
