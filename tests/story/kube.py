@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import socket
 import subprocess
@@ -181,12 +182,14 @@ def load_folder(folder: Path, images: Mapping[str, str] | None = None) -> list[J
 
 
 def image_names() -> dict[str, str]:
-    """The images that were built, by short name, from what `python -m images` wrote."""
+    """The images that were built last, by short name, from what `python -m images` wrote; variables of the environment
+    (TRUEKEEP_TOOLS_IMAGE and so on) win."""
     path = ROOT / "build" / "images.env"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there: `make images` builds the images and writes it")
-    pairs = (line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)
-    return {name.removeprefix("TRUEKEEP_").removesuffix("_IMAGE").lower(): value for name, value in pairs}
+    names = dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)
+    names = {variable: os.environ.get(variable, name) for variable, name in names.items()}
+    return {name.removeprefix("TRUEKEEP_").removesuffix("_IMAGE").lower(): full for name, full in names.items()}
 
 
 def _await_port(port: int) -> None:
