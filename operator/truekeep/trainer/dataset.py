@@ -40,6 +40,7 @@ class Dataset:
     read: DataRead
     pins: tuple[Pin, ...]
     schema: dict[str, dict[str, str]]  # source -> column -> type
+    superseded: int = 0  # rows in the window that a later row of the same key replaced
 
     def __len__(self) -> int:
         return len(self.times)
@@ -55,6 +56,7 @@ class DataFault(DataInvalid):
     def __init__(self, fault: InputFault, read: DataRead, pins: tuple[Pin, ...], schema: Any) -> None:
         super().__init__(str(fault), fault.details)
         self.read, self.pins, self.schema = read, pins, schema
+        self.superseded: int | None = None
 
 
 def load(data: Data, also: Sequence[Want], opened: Callable[[S3Location], Objects], now: int, say: Say) -> Dataset:
@@ -98,7 +100,8 @@ class _Loader:
         used = np.flatnonzero(rows.used)
         order = used[np.argsort(rows.times[used], kind="stable")]
         columns = {want: select(values, order) for want, values in rows.columns.items()}
-        return Dataset(rows.times[order], rows.labels[order], columns, read, self._pins(), self._schema())
+        superseded = rows.before - len(rows.times)
+        return Dataset(rows.times[order], rows.labels[order], columns, read, self._pins(), self._schema(), superseded)
 
     def _rows(self) -> Rows:
         main = self._main()

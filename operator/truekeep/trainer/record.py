@@ -30,6 +30,7 @@ def build(
     *,
     pins: Sequence[Pin],
     schema: Mapping[str, Mapping[str, str]],
+    superseded: int | None,
     violations: Sequence[Mapping[str, Any]],
     gates: Sequence[GateResult],
     evaluation: Mapping[str, Any],
@@ -58,6 +59,7 @@ def build(
             "objects": [_pin(pin) for pin in pins],
             "schema": {source: dict(columns) for source, columns in schema.items()},
             "schemaDigest": digest_of({source: dict(columns) for source, columns in schema.items()}),
+            "superseded": superseded,
             "violations": [dict(violation) for violation in violations],
         },
         "training": {

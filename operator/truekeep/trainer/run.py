@@ -126,7 +126,8 @@ class _Run:
         read = dataset.read
         self.world.say(
             f"data is valid: {counted(read.rows, 'labelled row')} from {iso(dataset.times[0])} to "
-            f"{iso(dataset.times[-1])}, {read.unlabelled:,} without a label, {read.unripe:,} too young for one"
+            f"{iso(dataset.times[-1])}, {read.unlabelled:,} without a label, {read.unripe:,} too young for one, "
+            f"{dataset.superseded:,} superseded by a later row of their key"
         )
         for warning in read.warnings:
             self.world.say(f"  Warn: {warning}")
@@ -189,6 +190,7 @@ class _Run:
             result,
             pins=seen.pins if seen else (),
             schema=seen.schema if seen else {},
+            superseded=seen.superseded if seen else None,
             violations=violations,
             gates=gates,
             evaluation=evaluation or {},

@@ -99,6 +99,7 @@ def test_the_last_row_of_a_key_counts() -> None:
     dataset = loaded({"rows/1.parquet": parquet(old), "rows/2.parquet": parquet(table)})
     assert len(dataset) == 50
     assert 9.0 not in dataset.columns[AMOUNT]
+    assert dataset.superseded == 5
     fault = refused(
         {"rows/1.parquet": parquet(old), "rows/2.parquet": parquet(table)},
         data_of(rules=[{"name": "once", "maxDuplicateFraction": "0.18"}]),

@@ -483,6 +483,7 @@ def test_the_record_says_what_was_done(place: Place) -> None:
     assert (pinned["size"], pinned["sha256"], pinned["rows"]) == (len(content), sha256(content), 2400)
     assert record["data"]["digest"] == result.data.digest  # type: ignore[union-attr]
     assert record["data"]["schema"]["source"]["amount"] == "double"
+    assert record["data"]["superseded"] == 0
     assert record["training"]["seed"] == 7
     assert record["training"]["threads"] == {"trees": 1, "linearAlgebra": 1}
     assert record["evaluation"]["holdout"]["rows"] == 480
