@@ -101,7 +101,7 @@ class Watch:
         for plural, kind in OWN.items():
 
             @kopf.on.event(GROUP, VERSION, plural, registry=registry, id=plural, param=kind)
-            async def of_ours(event: Mapping[str, Any], param: str, **_: Any) -> None:
+            async def of_ours(event: Any, param: Any = None, **_: Any) -> None:
                 item, gone = event["object"], event["type"] == "DELETED"
                 self._remember(param, item, gone)
                 self._wake(relations.keys(param, item, gone))
@@ -109,7 +109,7 @@ class Watch:
         for group, version, plural in CHILDREN:
 
             @kopf.on.event(group, version, plural, registry=registry, id=plural)
-            async def of_a_child(event: Mapping[str, Any], **_: Any) -> None:
+            async def of_a_child(event: Any, **_: Any) -> None:
                 self.events += 1
                 self._wake(keys_of_child(event["object"]))
 
