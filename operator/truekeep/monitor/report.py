@@ -43,7 +43,7 @@ class Statistics(Schema):
     resolution: float | None = None  # numbers: how much the true distance may be larger
     wasserstein: float | None = None  # numbers: in robust standard deviations (interquartile range / 1.349)
     total_variation: float | None = None  # categories: as counted
-    corrected_total_variation: float | None = None  # categories: less sampling noise
+    corrected_total_variation: float | None = None  # less sampling noise; numbers: of ten equal shares and both tails
 
 
 class Facts(Schema):
@@ -72,6 +72,7 @@ class ColumnReport(Schema):
     why_not: str = ""
     ignored: bool = False
     drifted: bool = False
+    statistic: str | None = None  # which one `effect` is
     effect: float | None = None
     threshold: float | None = None
     p_value: float | None = None  # of the test that decides

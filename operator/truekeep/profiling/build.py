@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,9 +12,34 @@ from truekeep.contract.artifact import SignatureFeature
 from truekeep.profiling import cells
 from truekeep.profiling.schema import PREDICTION, ColumnProfile, Profile
 from truekeep.profiling.sketch import CategorySketch, ColumnSketch, NumberSketch
-from truekeep.profiling.values import Array, categories, numbers
+from truekeep.profiling.values import Array, Floats, categories, numbers
 
 CATEGORIES = 2000  # distinct values that a reference tells apart; rarer ones are pooled
+SAMPLE_ROWS = 1 << 20  # rows of a reference that its cells are chosen from; all rows are counted on them
+COUNTED_VALUES = 100_000  # distinct values of a column that are counted at once
+SEED = 20130101  # which rows are sampled; the same for ever, so that the same input gives the same bytes
+
+
+class Table(Protocol):
+    """Data that can be read column by column, and more than once."""
+
+    rows: int
+
+    def batches(self, name: str) -> Iterator[Array]:
+        """The column in parts, in the order of the rows. KeyError where there is none."""
+        ...
+
+
+class Arrays:
+    """Columns in memory, shape (rows,) each, as a `Table`."""
+
+    def __init__(self, columns: Mapping[str, Array], rows: int) -> None:
+        self.rows = rows
+        self._columns = columns
+
+    def batches(self, name: str) -> Iterator[Array]:
+        """The column, whole."""
+        yield self._columns[name]
 
 
 def profile(
@@ -29,38 +55,153 @@ def profile(
     features are ignored. `probabilities`: shape (n,), of rows that the model was not fitted on, because those of its
     own training rows are bolder than any that production will see; n may differ from rows. `importance`: by feature,
     any non-negative scale. WrongTypeError where a column has no type that its feature can have."""
-    prediction = SignatureFeature(name=PREDICTION, type="Number", minimum=0.0, maximum=1.0)
+    rows = len(columns[features[0].name])
+    found = [*profile_table(Arrays(columns, rows), features, importance=importance, threads=1).columns]
+    held_out = np.asarray(probabilities, dtype=np.float64)
+    found.append(_reference(Arrays({PREDICTION: held_out}, len(held_out)), prediction(PREDICTION), None))
+    return Profile(rows=rows, columns=tuple(found)).dump()
+
+
+def profile_table(
+    table: Table,
+    features: Sequence[SignatureFeature],
+    *,
+    importance: Mapping[str, float] | None = None,
+    threads: int = 2,
+) -> Profile:
+    """The reference profile of these columns of a table of any size, in memory that does not grow with its rows.
+
+    Beyond 2^20 rows the cells are chosen from a sample of so many, and a second pass counts every row on them."""
     weights = importance or {}
-    found = [_reference(columns[feature.name], feature, weights.get(feature.name)) for feature in features]
-    found.append(_reference(np.asarray(probabilities, dtype=np.float64), prediction, None))
-    return Profile(rows=found[0].rows, columns=tuple(found)).dump()
+
+    def column(feature: SignatureFeature) -> ColumnProfile:
+        return _reference(table, feature, weights.get(feature.name))
+
+    return Profile(rows=table.rows, columns=tuple(_each(column, features, threads)))
 
 
-def _reference(array: Array, feature: SignatureFeature, importance: float | None) -> ColumnProfile:
-    sketch: NumberSketch | CategorySketch
-    if feature.type == "Number":
-        declared = (feature.minimum, feature.maximum)
-        found = numbers(array)
-        finite = found.values[np.isfinite(found.values)]
-        lowest = None if feature.minimum is None else cells.below(feature.minimum)
-        sketch = NumberSketch(cells.edges(finite, (lowest, feature.maximum)))
-        sketch.update(found.values)
-        column = ColumnSketch(feature.name, "Number", sketch)
-        column.rows, column.nulls = found.rows, found.nulls
-        counted = column.profile()
-        exact = {"quantiles": cells.exact_quantiles(finite)}
-        bounds = dict(zip(("declared_minimum", "declared_maximum"), declared, strict=True))
-        return counted.model_copy(
-            update={"number": counted.numeric.model_copy(update={**exact, **bounds}), "importance": importance}
-        )
-    counts = categories(array)
-    frequent = sorted(counts.counts.items(), key=lambda item: (-item[1], item[0]))
+def window_of_table(table: Table, reference: Profile, *, names: Mapping[str, str], threads: int = 2) -> Profile:
+    """The profile of a table on a reference's cells, in memory that does not grow with its rows.
+
+    `names`: the table's columns by the reference's names; a column that is not among them counts as absent."""
+
+    def column(then: ColumnProfile) -> ColumnProfile:
+        sketch = ColumnSketch.like(then)
+        if then.name not in names:
+            sketch.update(None, table.rows)
+        else:
+            for batch in table.batches(names[then.name]):
+                sketch.update(batch, len(batch))
+        return sketch.profile()
+
+    return Profile(rows=table.rows, columns=tuple(_each(column, reference.columns, threads)))
+
+
+def prediction(name: str) -> SignatureFeature:
+    """The prediction as a column."""
+    return SignatureFeature(name=name, type="Number", minimum=0.0, maximum=1.0)
+
+
+def _each(work: Callable[[Any], ColumnProfile], items: Iterable[Any], threads: int) -> list[ColumnProfile]:
+    if threads == 1:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="column") as pool:
+        return list(pool.map(work, items))
+
+
+def _reference(table: Table, feature: SignatureFeature, importance: float | None) -> ColumnProfile:
+    found = _number(table, feature) if feature.type == "Number" else _category(table, feature)
+    return found.model_copy(update={"importance": importance})
+
+
+def _number(table: Table, feature: SignatureFeature) -> ColumnProfile:
+    kept, nulls, (least, greatest) = _sample(table, feature.name)
+    whole = table.rows <= SAMPLE_ROWS
+    finite = cells.finite(kept)
+    lowest = None if feature.minimum is None else cells.below(feature.minimum)
+    also = (lowest, feature.maximum)
+    if not whole and least <= greatest:  # the sample may lack the extremes
+        also = (*also, cells.below(least), greatest)
+    sketch = NumberSketch(cells.edges(finite, also))
+    if whole:
+        sketch.update_ascending(kept)
+        quantiles = cells.exact_quantiles(finite)
+    else:
+        for batch in table.batches(feature.name):
+            sketch.update(numbers(batch).values)
+        quantiles = cells.edge_quantiles(sketch.counts, sketch.edges)
+    column = ColumnSketch(feature.name, "Number", sketch)
+    column.rows, column.nulls = table.rows, nulls
+    counted = column.profile()
+    bounds = {"declared_minimum": feature.minimum, "declared_maximum": feature.maximum}
+    return counted.model_copy(update={"number": counted.numeric.model_copy(update={"quantiles": quantiles, **bounds})})
+
+
+def _sample(table: Table, name: str) -> tuple[Floats, int, tuple[float, float]]:
+    """Values in ascending order (NaN last), all or a sample of them; nulls in all; the finite extremes of all."""
+    share = SAMPLE_ROWS / max(1, table.rows)
+    rng = np.random.default_rng(SEED)
+    parts: list[Floats] = []
+    nulls = 0
+    least, greatest = np.inf, -np.inf
+    for batch in table.batches(name):
+        found = numbers(batch)
+        nulls += found.nulls
+        if share >= 1:
+            parts.append(found.values)
+            continue
+        present = found.values[np.isfinite(found.values)]
+        if len(present):
+            least, greatest = min(least, float(present.min())), max(greatest, float(present.max()))
+        parts.append(present[rng.random(len(present)) < share])
+    kept = parts[0].copy() if len(parts) == 1 else np.concatenate([np.empty(0), *parts])
+    parts.clear()
+    kept.sort()
+    return kept, nulls, (least, greatest)
+
+
+def _category(table: Table, feature: SignatureFeature) -> ColumnProfile:
+    counts, nulls, whole = _frequent(table, feature.name)
+    if not whole:  # what was frequent all along is known by now; a second pass counts it exactly
+        counts, rest = _counts_of(table, feature.name, counts)
+    frequent = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     sketch = CategorySketch(tuple(value for value, _ in frequent[:CATEGORIES]))
-    column = ColumnSketch(feature.name, "Category", sketch)
-    column.rows, column.nulls = counts.rows, counts.nulls
     sketch.update(dict(frequent[:CATEGORIES]))
-    sketch.other = sum(count for _, count in frequent[CATEGORIES:])
-    return column.profile().model_copy(update={"importance": importance})
+    sketch.other = sum(count for _, count in frequent[CATEGORIES:]) + (0 if whole else rest)
+    column = ColumnSketch(feature.name, "Category", sketch)
+    column.rows, column.nulls = table.rows, nulls
+    return column.profile()
+
+
+def _frequent(table: Table, name: str) -> tuple[dict[str, int], int, bool]:
+    """Counts by value, nulls, and whether the counts are whole.
+
+    Beyond 100,000 distinct values counts are lowered together (Misra and Gries 1982), so that no value that has more
+    than 1 in 50,000 of the rows can be lost."""
+    counts: dict[str, int] = {}
+    nulls = 0
+    whole = True
+    for batch in table.batches(name):
+        found = categories(batch)
+        nulls += found.nulls
+        for value, count in found.counts.items():
+            counts[value] = counts.get(value, 0) + count
+        if len(counts) > COUNTED_VALUES and table.rows > SAMPLE_ROWS:
+            less = sorted(counts.values(), reverse=True)[COUNTED_VALUES // 2]
+            counts = {value: count - less for value, count in counts.items() if count > less}
+            whole = False
+    return counts, nulls, whole
+
+
+def _counts_of(table: Table, name: str, wanted: Mapping[str, int]) -> tuple[dict[str, int], int]:
+    counts, rest = dict.fromkeys(wanted, 0), 0
+    for batch in table.batches(name):
+        for value, count in categories(batch).counts.items():
+            if value in counts:
+                counts[value] += count
+            else:
+                rest += count
+    return counts, rest
 
 
 class WindowSketch:

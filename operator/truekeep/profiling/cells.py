@@ -21,32 +21,46 @@ CELLS = 512
 
 
 def edges(values: Floats, also: Iterable[float | None] = ()) -> Floats:
-    """Edges for a reference of these finite values, shape (n,), and further ones that must be among them.
+    """Edges for a reference of these finite values, shape (n,), ascending, and further ones that must be among them.
 
     At most about 2,000, in ascending order; minimum and maximum can be told from what lies outside."""
-    found: set[float] = {value for value in also if value is not None}
+    found: set[float] = {value + 0.0 for value in also if value is not None}  # + 0.0: no negative zero
     if len(values):
-        distinct, counts = np.unique(values + 0.0, return_counts=True)  # + 0.0: no negative zero
-        limit = len(values) / CELLS
-        until = np.cumsum(counts)
-        atoms = np.flatnonzero(counts >= limit)
-        for atom in distinct[atoms]:
-            found |= {below(float(atom)), float(atom)}
-        position = 0
-        while position < len(distinct):
-            if counts[position] >= limit:
-                position += 1
-                continue
-            full = int(until[position - 1]) + limit if position else limit
-            stop = int(np.searchsorted(until, full, side="right"))
-            nearest = int(np.searchsorted(atoms, position))
-            stop = min(stop, int(atoms[nearest])) if nearest < len(atoms) else stop
-            found.add(float(distinct[stop - 1]))
-            position = stop
-        found |= {below(float(distinct[0])), float(distinct[-1])}
+        found |= _equal_shares(values)
+        found |= {below(float(values[0])), float(values[-1]) + 0.0}
         found |= {quantile.value for quantile in exact_quantiles(values)}
     ordered = np.array(sorted(found), dtype=np.float64)
     return ordered[np.isfinite(ordered)]
+
+
+def _equal_shares(values: Floats) -> set[float]:
+    starts = np.flatnonzero(values[1:] != values[:-1]) + 1
+    until = np.append(starts, len(values))  # values up to and with each distinct one
+    distinct = values[until - 1] + 0.0
+    counts = np.diff(until, prepend=0)
+    limit = len(values) / CELLS
+    atoms = np.flatnonzero(counts >= limit)
+    found: set[float] = set()
+    for atom in distinct[atoms]:
+        found |= {below(float(atom)), float(atom)}
+    position = 0
+    while position < len(distinct):
+        if counts[position] >= limit:
+            position += 1
+            continue
+        full = int(until[position - 1]) + limit if position else limit
+        stop = int(np.searchsorted(until, full, side="right"))
+        nearest = int(np.searchsorted(atoms, position))
+        stop = min(stop, int(atoms[nearest])) if nearest < len(atoms) else stop
+        found.add(float(distinct[stop - 1]))
+        position = stop
+    return found
+
+
+def finite(ordered: Floats) -> Floats:
+    """The finite ones of ascending values, NaN last, as `np.sort` leaves them; a view."""
+    start, stop = np.searchsorted(ordered, -np.inf, side="right"), np.searchsorted(ordered, np.inf, side="left")
+    return ordered[start:stop]
 
 
 def below(value: float) -> float:
@@ -55,8 +69,10 @@ def below(value: float) -> float:
 
 
 def count(values: Floats, at: Floats) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Finite values in each cell, shape (edges + 1,)."""
-    return np.bincount(np.searchsorted(at, values, side="left"), minlength=len(at) + 1).astype(np.int64)
+    """Finite values, ascending, in each cell, shape (edges + 1,).
+
+    Looking up each edge among sorted values is several times faster than each value among the edges."""
+    return np.diff(np.searchsorted(values, at, side="right"), prepend=0, append=len(values)).astype(np.int64)
 
 
 def resolution(counts: np.ndarray[tuple[int], np.dtype[np.int64]], at: Floats) -> float:
@@ -70,12 +86,23 @@ def resolution(counts: np.ndarray[tuple[int], np.dtype[np.int64]], at: Floats) -
 
 
 def exact_quantiles(values: Floats) -> tuple[Quantile, ...]:
-    """Quantiles that are values themselves (the inverse of the empirical distribution function)."""
+    """Quantiles of ascending values that are values themselves (the inverse of the empirical distribution function)."""
     if not len(values):
         return ()
     ranks = [max(0, int(np.ceil(q * len(values))) - 1) for q in QUANTILES]
-    placed = np.partition(values, ranks)
-    return tuple(Quantile(q=q, value=float(placed[rank]) + 0.0) for q, rank in zip(QUANTILES, ranks, strict=True))
+    return tuple(Quantile(q=q, value=float(values[rank]) + 0.0) for q, rank in zip(QUANTILES, ranks, strict=True))
+
+
+def edge_quantiles(counts: np.ndarray[tuple[int], np.dtype[np.int64]], at: Floats) -> tuple[Quantile, ...]:
+    """Quantiles that are edges: the smallest that at least the fraction q of the values does not exceed.
+
+    Above the true quantile by at most one cell. The last edge must be the maximum."""
+    total = int(counts.sum())
+    if not total:
+        return ()
+    until = np.cumsum(counts)
+    places = [min(int(np.searchsorted(until, q * total, side="left")), len(at) - 1) for q in QUANTILES]
+    return tuple(Quantile(q=q, value=float(at[place])) for q, place in zip(QUANTILES, places, strict=True))
 
 
 def interpolated_quantiles(

@@ -39,7 +39,8 @@ class Moments:
             return cls()
         with np.errstate(over="ignore", invalid="ignore"):
             mean = float(values.mean())
-            return cls(len(values), mean, float(np.square(values - mean).sum()))
+            apart = values - mean
+            return cls(len(values), mean, float(apart.dot(apart)))
 
 
 @dataclass
@@ -59,15 +60,19 @@ class NumberSketch:
 
     def update(self, values: Floats) -> None:
         """Take in values, shape (n,), NaN and infinities among them."""
-        finite = values[np.isfinite(values)]
-        if len(finite) < len(values):
-            nan = int(np.isnan(values).sum())
+        self.update_ascending(np.sort(values))
+
+    def update_ascending(self, ordered: Floats) -> None:
+        """Likewise, as `np.sort` leaves them: ascending, NaN last."""
+        finite = cells.finite(ordered)
+        if len(finite) < len(ordered):
+            nan = len(ordered) - int(np.searchsorted(ordered, np.inf, side="right"))
             self.nan += nan
-            self.infinite += len(values) - len(finite) - nan
+            self.infinite += len(ordered) - len(finite) - nan
         if len(finite):
             self.counts += cells.count(finite, self.edges)
-            self.minimum = min(self.minimum, float(finite.min()))
-            self.maximum = max(self.maximum, float(finite.max()))
+            self.minimum = min(self.minimum, float(finite[0]))
+            self.maximum = max(self.maximum, float(finite[-1]))
             self.moments.add(Moments.of(finite))
 
     def merge(self, other: NumberSketch | CategorySketch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -62,25 +63,46 @@ def categories(array: Array) -> Categories:
     column = arrow(array)
     if column.null_count == len(column):
         return Categories(len(column), len(column), {})
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if kind in (pa.string(), pa.large_string()):
-        # As bytes, because a file may hold text that is no UTF-8.
-        counted = pc.value_counts(column.cast(pa.large_binary() if kind == column.type else kind))
-    else:
-        try:
-            counted = pc.value_counts(encode.texts("", column))
-        except encode.FeatureError as error:
-            raise WrongTypeError(str(error).removeprefix(": ")) from error
     found: dict[str, int] = {}
     nulls = 0
-    counts: list[Any] = counted.field("counts").to_pylist()
-    for value, count in zip(counted.field("values").to_pylist(), counts, strict=True):
-        if value is None:
-            nulls += count
-            continue
-        name = bounded(value.decode(errors="replace") if isinstance(value, bytes) else str(value))
-        found[name] = found.get(name, 0) + count
+    for values, counts in _counted(column):
+        for value, count in zip(values, counts, strict=True):
+            if value is None:
+                nulls += count
+                continue
+            name = bounded(value.decode(errors="replace") if isinstance(value, bytes) else str(value))
+            found[name] = found.get(name, 0) + count
     return Categories(len(column), nulls, found)
+
+
+def _counted(column: pa.ChunkedArray[Any]) -> Iterator[tuple[list[Any], list[int]]]:
+    """Values, None among them, and how often each occurs; a value may come several times."""
+    kind = column.type
+    encoded = pa.types.is_dictionary(kind)
+    if (kind.value_type if encoded else kind) not in (pa.string(), pa.large_string()):
+        try:
+            kind = pa.string()
+            column = pa.chunked_array([encode.texts("", column)])
+        except encode.FeatureError as error:
+            raise WrongTypeError(str(error).removeprefix(": ")) from error
+        encoded = False
+    if encoded:
+        for chunk in column.chunks:
+            yield _counted_codes(chunk)
+        return
+    # As bytes, because a file may hold text that is no UTF-8.
+    counted: Any = pc.value_counts(column.cast(pa.large_binary()))
+    yield counted.field("values").to_pylist(), counted.field("counts").to_pylist()
+
+
+def _counted_codes(chunk: Any) -> tuple[list[Any], list[int]]:
+    """Likewise of a chunk that is encoded by a dictionary: its codes are counted, no text is touched."""
+    codes = chunk.indices
+    values: Any = chunk.dictionary.cast(pa.large_binary())
+    counts = np.bincount(codes.drop_null().to_numpy(zero_copy_only=False), minlength=len(values))
+    present = np.flatnonzero(counts)
+    texts = values.take(pa.array(present)).to_pylist()
+    return [*texts, None], [*counts[present].tolist(), codes.null_count]
 
 
 def bounded(text: str) -> str:

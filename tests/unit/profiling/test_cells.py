@@ -26,8 +26,8 @@ def shapes(rng: np.random.Generator, n: int) -> dict[str, Any]:
 
 
 def binned_distance(reference: Any, window: Any) -> tuple[float, float]:
-    at = cells.edges(reference)
-    then, now = cells.count(reference, at), cells.count(window, at)
+    at = cells.edges(np.sort(reference))
+    then, now = cells.count(np.sort(reference), at), cells.count(np.sort(window), at)
     distance = np.abs(np.cumsum(then) / len(reference) - np.cumsum(now) / len(window)).max()
     return float(distance), cells.resolution(then, at)
 
@@ -56,13 +56,13 @@ def test_distance_is_exact_where_the_reference_has_few_values() -> None:
 def test_a_tie_has_a_cell_of_its_own_and_cells_are_few() -> None:
     rng = np.random.default_rng(2)
     reference = np.concatenate([np.full(5000, 3.0), rng.normal(3.0, 1.0, 5000)])
-    at = cells.edges(reference)
-    counts = cells.count(reference, at)
+    at = cells.edges(np.sort(reference))
+    counts = cells.count(np.sort(reference), at)
     place = int(np.searchsorted(at, 3.0))
     assert counts[place] == (reference == 3.0).sum()
     assert at[place - 1] == cells.below(3.0)
     for values in shapes(rng, 50_000).values():
-        assert len(cells.edges(values)) <= 2100
+        assert len(cells.edges(np.sort(values))) <= 2100
 
 
 @pytest.mark.parametrize(
@@ -77,19 +77,19 @@ def test_a_tie_has_a_cell_of_its_own_and_cells_are_few() -> None:
 )
 def test_extreme_values_make_finite_ascending_edges(values: list[float]) -> None:
     array = np.array(values, dtype=float)
-    at = cells.edges(array, (-1e300, None, 2.0))
+    at = cells.edges(np.sort(array), (-1e300, None, 2.0))
     assert np.isfinite(at).all()
     assert (np.diff(at) > 0).all()
-    assert cells.count(array, at).sum() == len(values)
-    quantiles = cells.exact_quantiles(array)
+    assert cells.count(np.sort(array), at).sum() == len(values)
+    quantiles = cells.exact_quantiles(np.sort(array))
     assert len(quantiles) == (len(cells.QUANTILES) if values else 0)
 
 
 def test_quantiles_of_a_window_are_near_the_true_ones() -> None:
     rng = np.random.default_rng(3)
     reference, window = rng.normal(size=20_000), rng.normal(0.5, 1.3, size=20_000)
-    at = cells.edges(reference)
-    found = cells.interpolated_quantiles(cells.count(window, at), at, float(window.min()), float(window.max()))
+    at = cells.edges(np.sort(reference))
+    found = cells.interpolated_quantiles(cells.count(np.sort(window), at), at, float(window.min()), float(window.max()))
     for quantile in found:
         share = float((window <= quantile.value).mean())
         assert abs(share - quantile.q) < 0.02 if quantile.q in (0.01, 0.99) else abs(share - quantile.q) < 0.004
@@ -97,6 +97,6 @@ def test_quantiles_of_a_window_are_near_the_true_ones() -> None:
 
 def test_quantiles_of_ties_are_the_ties() -> None:
     window = np.array([0.0] * 90 + [5.0] * 10)
-    at = cells.edges(window)
-    found = cells.interpolated_quantiles(cells.count(window, at), at, 0.0, 5.0)
+    at = cells.edges(np.sort(window))
+    found = cells.interpolated_quantiles(cells.count(np.sort(window), at), at, 0.0, 5.0)
     assert [quantile.value for quantile in found] == [0.0, 0.0, 0.0, 0.0, 0.0, 5.0, 5.0]
