@@ -398,6 +398,22 @@ class Rollout(Schema):
         default=20,
         description="Requests to the candidate in a step below which the step is inconclusive. Default: 20.",
     )
+    rehearsal_rows: Annotated[int, Field(ge=0, le=100000)] = Field(
+        default=1000,
+        description="Rows that the live revision answered last, which the candidate answers before it gets live "
+        "traffic; its failures, latency and the shift of its predictions are judged as at a step. It needs "
+        "spec.serving.capture without drop. 0: none. Default: 1000.",
+    )
+    max_p99_milliseconds: Annotated[int, Field(ge=1, le=600000)] | None = Field(
+        default=None,
+        description="Longest answer, in milliseconds, that 99 % of the candidate's requests may take. Default: latency "
+        "is reported and not judged. Example: 50.",
+    )
+    max_prediction_shift: Fraction | None = Field(
+        default=None,
+        description="Largest Kolmogorov-Smirnov distance, 0 to 1, between the candidate's predictions and the live "
+        "revision's on the same rows. Default: the shift is reported and not judged. Example: 0.3.",
+    )
     on_inconclusive: Literal["Promote", "Rollback"] = Field(
         default="Rollback",
         description="What follows when a step saw traffic, but less than minRequests, for three times its duration. "
@@ -497,6 +513,24 @@ class ServedRevision(Schema):
     since: datetime | None = Field(default=None, description="When it took over, or stopped being live.")
 
 
+class Rehearsal(Schema):
+    """What a candidate did with requests that the live revision had answered."""
+
+    rows: int = Field(ge=0, description="Rows that it was sent.")
+    requests: int = Field(ge=0, description="Requests that it was sent.")
+    failed: int = Field(ge=0, description="Requests that it failed.")
+    p99_milliseconds: Annotated[str, StringConstraints(max_length=32)] = Field(
+        default="0", description="Time in which 99 % of the requests were answered, in milliseconds, as decimal text."
+    )
+    prediction_shift: Annotated[str, StringConstraints(max_length=32)] = Field(
+        default="0",
+        description="Kolmogorov-Smirnov distance between its predictions and the live revision's, 0 to 1, as text.",
+    )
+    message: Annotated[str, StringConstraints(max_length=512)] = Field(
+        default="", description="The first failure, or why there was no rehearsal."
+    )
+
+
 class Candidate(Schema):
     """The revision that is on its way to take over."""
 
@@ -509,6 +543,7 @@ class Candidate(Schema):
     step_since: datetime | None = Field(default=None, description="When the step began.")
     weight_percent: int = Field(default=0, ge=0, le=100, description="Share of the traffic that the step wants.")
     reached_percent: int = Field(default=0, ge=0, le=100, description="Share that the ready pods make of it.")
+    rehearsal: Rehearsal | None = Field(default=None, description="How its rehearsal went, once it did.")
 
 
 class Rejection(Schema):

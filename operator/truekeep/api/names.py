@@ -43,3 +43,8 @@ def serving_selector(model: str, deployment: str | None = None) -> dict[str, str
     """Labels of the serving pods of a model, or of one of its Deployments."""
     selector = {LABEL_MODEL: model, LABEL_COMPONENT: "server"}
     return selector | ({LABEL_DEPLOYMENT: deployment} if deployment else {})
+
+
+def rehearsal_name(deployment: str) -> str:
+    """Name of the Job in which a candidate answers captured requests."""
+    return f"{deployment}-rehearsal"

@@ -14,6 +14,7 @@ from truekeep.domain.observed import DeploymentView, Traffic
 
 COUNTER = "truekeep_server_requests_total"
 ERRORS = frozenset({"client_error", "server_error"})
+NO_TRAFFIC = frozenset({"rejected", "rehearsal"})
 TIMEOUT = aiohttp.ClientTimeout(total=2.0)
 MAX_BYTES = 1 << 20
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ def counted_requests(text: str) -> Traffic:
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             outcome = sample.labels.get("outcome")
-            if sample.name != COUNTER or outcome == "rejected":
+            if sample.name != COUNTER or outcome in NO_TRAFFIC:
                 continue
             requests += int(sample.value)
             errors += int(sample.value) if outcome in ERRORS else 0

@@ -12,10 +12,12 @@ from typing import Any, Generic, TypeVar
 
 from truekeep.api.names import (
     LABEL_COMPONENT,
+    LABEL_DEPLOYMENT,
     LABEL_POLICY,
     LABEL_REVISION,
     LABEL_RUN,
     monitor_name,
+    rehearsal_name,
     serving_selector,
 )
 from truekeep.cluster import kinds
@@ -115,9 +117,23 @@ class Observer:
             deployments=views,
             services=tuple(_service(model, each) for each in owned_by(services, model.meta.uid)),
             traffic=await self._metrics.traffic(_in_traffic(model, views)) if canary else {},
+            rehearsal=await self._rehearsal(model) if candidate and not canary else None,
             problem=problem,
         )
         return Seen(observed, item.get("status") or {})
+
+    async def _rehearsal(self, model: ModelView) -> JobView | None:
+        """The Job in which the candidate answers captured requests."""
+        candidate, namespace = model.status.candidate, model.meta.namespace
+        if candidate is None or candidate.rehearsal is not None:
+            return None
+        job, pods = await asyncio.gather(
+            self._api.get(kinds.JOB, namespace, rehearsal_name(candidate.deployment)),
+            self._api.list(
+                kinds.POD, namespace, {LABEL_DEPLOYMENT: candidate.deployment, LABEL_COMPONENT: "rehearsal"}
+            ),
+        )
+        return await self._job(job, pods) if job and controller_uid(job) == model.meta.uid else None
 
     def _deployment(self, model: ModelView, item: Json, pods: list[PodView]) -> DeploymentView:
         seen = deployment_view(item, pods, None)

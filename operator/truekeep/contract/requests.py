@@ -116,3 +116,20 @@ class MonitorRequest(Schema):
     window: MonitorWindow
     drift: DataDrift
     dropped: tuple[str, ...] = ()  # features that spec.serving.capture.drop leaves out: they are not missed
+
+
+class RehearseRequest(Schema):
+    """Requests that the live revision answered, for a candidate to answer."""
+
+    namespace: str
+    model: str
+    candidate: str  # its Deployment
+    url: str  # of the candidate's own Service
+    live_revision: int
+    capture: S3Location
+    rows: int
+    wait_seconds: int = 240  # for the candidate to get ready
+
+
+# The header with which a rehearsal marks its requests: answered like any other, not captured, and counted apart.
+REHEARSAL_HEADER = "truekeep-rehearsal"

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from truekeep.api.common import Digest, Schema
 from truekeep.api.driftpolicy import Finding, WindowVerdict
+from truekeep.api.model import Rehearsal
 from truekeep.api.trainingrun import Artifact, ChampionResult, DataRead, GateResult, MetricValue, Record
 from truekeep.contract.requests import TERMINATION_LIMIT
 
@@ -78,3 +79,11 @@ class MonitorResult(Schema):
             else:
                 result = result.model_copy(update={"message": result.message[: len(result.message) // 2]})
         return text.decode()
+
+
+class RehearseResult(Schema):
+    """How a candidate answered what the live revision had answered before."""
+
+    candidate: str
+    reason: Literal["Rehearsed", "NothingCaptured", "NotReady", "StoreUnreachable"]
+    rehearsal: Rehearsal

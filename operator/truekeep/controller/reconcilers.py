@@ -31,6 +31,7 @@ from truekeep.domain.observed import Meta, ModelObserved, ModelView, PolicyObser
 from truekeep.domain.plan import ModelPlan, Note, PolicyPlan, RunPlan, Settings
 from truekeep.resources.disruption_budget import disruption_budget
 from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
+from truekeep.resources.rehearsal_job import rehearsal_job
 from truekeep.resources.services import deployment_service, stable_service
 from truekeep.resources.training_job import training_job
 from truekeep.resources.training_run import training_run
@@ -162,6 +163,12 @@ class ModelReconciler:
         await self._disruption_budget(model, plan)
         if plan.run:
             await writer.create(kinds.TRAINING_RUN, training_run(model, plan.run))
+        job = rehearsal_job(model, plan.rehearse, self._tools.settings) if plan.rehearse else None
+        if job:
+            await writer.create(kinds.JOB, job)
+        if plan.repeat_rehearsal and observed.rehearsal:
+            failed = observed.rehearsal.meta
+            await writer.delete(kinds.JOB, failed.namespace, failed.name, failed.uid)
         for name in plan.delete_deployments:
             await writer.delete_owned(kinds.DEPLOYMENT, model.meta, name)
 

@@ -47,6 +47,8 @@ def decide(observed: ModelObserved, settings: Settings, now: datetime) -> ModelP
         service=rollout.service,
         deployments=rollout.deployments,
         delete_deployments=rollout.delete,
+        rehearse=rollout.rehearse,
+        repeat_rehearsal=rollout.repeat_rehearsal,
         run=work.wanted,
         notes=(*rollout.notes, *_notes(observed, findings)),
         look_again_seconds=min(wait for wait in waits if wait is not None),

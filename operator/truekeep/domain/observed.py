@@ -136,6 +136,7 @@ class ModelObserved:
     deployments: tuple[DeploymentView, ...] = ()
     services: tuple[ServiceView, ...] = ()
     traffic: Mapping[str, Traffic] = field(default_factory=dict)  # by Deployment; only while a canary runs
+    rehearsal: JobView | None = None  # the candidate's
     problem: str | None = None  # a stored status or annotation that could not be read, in words
 
 

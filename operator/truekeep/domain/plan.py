@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from truekeep.api.driftpolicy import DriftPolicyStatus
-from truekeep.api.model import ModelStatus
+from truekeep.api.model import Candidate, ModelStatus
 from truekeep.api.trainingrun import TrainingRunStatus, Trigger
 
 
@@ -70,6 +70,8 @@ class ModelPlan:
     service: ServiceIntent | None = None
     deployments: tuple[DeploymentIntent, ...] = ()
     delete_deployments: tuple[str, ...] = ()
+    rehearse: Candidate | None = None  # make the Job in which this candidate answers captured requests
+    repeat_rehearsal: bool = False  # take its failed Job away, so that it is made again
     run: RunIntent | None = None
     notes: tuple[Note, ...] = ()
     look_again_seconds: float | None = None

@@ -11,6 +11,7 @@ from truekeep.domain.observed import PodView
 IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 EXIT_INPUT = 3
 EXIT_OUT_OF_MEMORY = 137
+MOUNT_GRACE = timedelta(seconds=10)
 MOUNT_PATIENCE = timedelta(seconds=120)
 LOG_TAIL = 1200
 
@@ -70,12 +71,19 @@ def obstacle(
             )
         if pod.waiting_reason in {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}:
             return Trouble("ContainerRefused", f"pod {pod.name} can't start: {pod.waiting_message}")
-        if pod.waiting_reason == "ContainerCreating" and now - pod.created > MOUNT_PATIENCE:
-            names = ", ".join(needs) or "none"
-            return Trouble(
-                "ContainerCreating",
-                f"pod {pod.name} waits for its image or its mounts; it mounts these, are they there? {names}",
-            )
+        if pod.waiting_reason == "ContainerCreating" and (slow := _slow_start(pod, now, needs)):
+            return slow
+    return None
+
+
+def _slow_start(pod: PodView, now: datetime, needs: Sequence[str]) -> Trouble | None:
+    """Why a container is not there yet, where that takes long or the kubelet gave a reason."""
+    names, waited = ", ".join(needs) or "none", now - pod.created
+    if pod.waiting_message and waited > MOUNT_GRACE:
+        return Trouble("MountFailed", f"pod {pod.name} can't start: {pod.waiting_message}; it mounts: {names}")
+    if waited > MOUNT_PATIENCE:
+        words = f"pod {pod.name} waits for its image or its mounts; it mounts these, are they there? {names}"
+        return Trouble("ContainerCreating", words)
     return None
 
 

@@ -9,17 +9,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from pydantic import ValidationError
+
 from truekeep.api.model import Candidate, Failure, ModelSpec, ModelStatus, Rejection, ServedRevision, Step
 from truekeep.api.names import deployment_name, serving_selector
+from truekeep.contract.results import RehearseResult
 from truekeep.domain.conditions import whole_seconds
 from truekeep.domain.fingerprints import serving_fingerprint, serving_key
-from truekeep.domain.observed import DeploymentView, ModelObserved, RunView, Traffic
+from truekeep.domain.observed import DeploymentView, JobView, ModelObserved, RunView, Traffic
 from truekeep.domain.plan import DeploymentIntent, Note, ServiceIntent, Settings
-from truekeep.domain.pods import Trouble, crash, obstacle
+from truekeep.domain.pods import Trouble, crash, newest, obstacle, tail
 from truekeep.domain.run import mounts, succeeded
 
 POLL_SECONDS = 2.0
 KEPT_REJECTIONS = 20
+REHEARSE_AGAIN = timedelta(seconds=15)
 PATIENCE = 3  # an inconclusive step is held for so many times its duration
 
 
@@ -56,6 +60,8 @@ class Rollout:
     service: ServiceIntent | None = None
     deployments: tuple[DeploymentIntent, ...] = ()
     delete: tuple[str, ...] = ()
+    rehearse: Candidate | None = None
+    repeat_rehearsal: bool = False
     notes: tuple[Note, ...] = ()
     look_again_seconds: float | None = None
 
@@ -148,6 +154,8 @@ class _Work:
     failure: Failure | None = None
     hold: Trouble | None = None
     widened: bool = False
+    rehearse: bool = False
+    repeat_rehearsal: bool = False
     notes: list[Note] = field(default_factory=list)
     look_again: float | None = None
 
@@ -193,6 +201,8 @@ def advance(observed: ModelObserved, target: Target | None, settings: Settings, 
         service=_service(work),
         deployments=_deployments(work, target, replicas),
         delete=_surplus(work, replicas),
+        rehearse=work.candidate if work.rehearse else None,
+        repeat_rehearsal=work.repeat_rehearsal,
         notes=tuple(work.notes),
         look_again_seconds=work.look_again,
     )
@@ -244,16 +254,34 @@ def canary_replicas(live: int, weight_percent: int) -> int:
     return max(1, round(live * weight_percent / (100 - weight_percent)))
 
 
+def _returns_or_first(work: _Work) -> bool:
+    """Whether the candidate served before, or nothing serves: then there is nothing to be careful of, or with."""
+    candidate, active, previous = work.candidate, work.active, work.previous
+    if candidate is None or active is None:
+        return True
+    return (
+        previous is not None and candidate.deployment == previous.deployment
+    ) or candidate.revision < active.revision
+
+
+def wants_rehearsal(spec: ModelSpec) -> bool:
+    """Whether a candidate is to answer captured requests first. Rows that lack a column can't be sent again."""
+    capture = spec.serving.capture
+    return (
+        capture is not None
+        and not capture.drop
+        and spec.serving.rollout.rehearsal_rows > 0
+        and capture.fraction_percent > 0
+        and spec.serving.replicas > 0
+    )
+
+
 def _steps(work: _Work) -> list[Step]:
     """The steps of this rollout: none for a first revision, for blue-green, or on the way back to a former one."""
     rollout = work.spec.serving.rollout
-    candidate = work.candidate
-    returning = (
-        candidate is not None and work.previous is not None and candidate.deployment == work.previous.deployment
-    ) or (candidate is not None and work.active is not None and candidate.revision < work.active.revision)
-    if work.active is None or rollout.strategy == "BlueGreen" or returning or work.spec.serving.replicas == 0:
+    if rollout.strategy == "BlueGreen" or _returns_or_first(work) or work.spec.serving.replicas == 0:
         return []
-    live = work.there.get(work.active.deployment)
+    live = work.there.get(work.active.deployment) if work.active else None
     # With no live pod there is nothing to compare with, and nobody to protect.
     return list(rollout.steps) if live is not None and live.ready > 0 else []
 
@@ -274,8 +302,16 @@ def _advance_candidate(work: _Work, target: Target) -> None:
     wanted = _candidate_replicas(work, steps, step)
     deployment = work.there.get(candidate.deployment)
     ready = deployment.ready if deployment else 0
+    rehearses = (
+        step < 0 and candidate.rehearsal is None and _returns_or_first(work) is False and wants_rehearsal(work.spec)
+    )
+    # The rehearsal's pod starts beside the candidate's, and waits for it.
+    work.rehearse = rehearses and deployment is not None and work.observed.rehearsal is None
     if deployment is None or ready < wanted or deployment.replicas != wanted:
         _await_pods(work, target, deployment, wanted)
+        return
+    if rehearses:
+        _judge_rehearsal(work, target)
         return
     if step < 0 and steps:
         if _strangers_gone(work):
@@ -311,6 +347,74 @@ def _await_pods(work: _Work, target: Target, deployment: DeploymentView | None, 
             "(spec.serving.rollout.progressDeadlineSeconds)"
         )
         _reject(work, target, Trouble("NotReadyInTime", message))
+
+
+def _judge_rehearsal(work: _Work, target: Target) -> None:
+    """Judges how the candidate answered captured requests; an obstacle outside is waited for, and it is tried again."""
+    candidate, job = work.candidate, work.observed.rehearsal
+    work.soon(POLL_SECONDS)
+    if candidate is None or job is None:
+        return
+    result = _rehearsed(job, candidate)
+    ended = job.complete or job.failed_reason is not None
+    if result is None or result.reason in {"StoreUnreachable", "NotReady"}:
+        work.hold = _rehearsal_trouble(work, job, result) if ended else obstacle(job.pods, job.create_error, work.now)
+        gone_for = work.now - (job.finished or job.meta.created)
+        work.repeat_rehearsal = ended and gone_for > REHEARSE_AGAIN and not job.meta.deleting
+        return
+    seen, rollout = result.rehearsal, work.spec.serving.rollout
+    failed = seen.failed / seen.requests if seen.requests else 0.0
+    trouble: Trouble | None = None
+    if failed > float(rollout.max_error_fraction):
+        message = f"{seen.failed} of {seen.requests} captured requests failed, before any live traffic: {seen.message}"
+        trouble = Trouble("RehearsalFailed", message)
+    elif rollout.max_p99_milliseconds is not None and float(seen.p99_milliseconds) > rollout.max_p99_milliseconds:
+        limit = f"spec.serving.rollout.maxP99Milliseconds is {rollout.max_p99_milliseconds}"
+        trouble = Trouble(
+            "TooSlow", f"99 % of {seen.requests} captured requests took {seen.p99_milliseconds} ms; {limit}"
+        )
+    elif rollout.max_prediction_shift is not None and float(seen.prediction_shift) > float(
+        rollout.max_prediction_shift
+    ):
+        limit = f"spec.serving.rollout.maxPredictionShift is {rollout.max_prediction_shift}"
+        trouble = Trouble(
+            "PredictionShift", f"predictions of {seen.rows} captured rows moved by {seen.prediction_shift}; {limit}"
+        )
+    if trouble is not None:
+        _reject(work, target, trouble)
+        return
+    work.candidate = candidate.model_copy(update={"rehearsal": seen})
+    words = seen.message
+    if seen.requests:
+        words = (
+            f"revision {candidate.revision} answered {seen.requests} captured requests of {seen.rows} rows, "
+            f"{seen.failed} failed, 99 % within {seen.p99_milliseconds} ms; its predictions moved by "
+            f"{seen.prediction_shift}"
+        )
+    work.notes.append(Note("Normal", "Rehearsed", words))
+
+
+def _rehearsed(job: JobView, candidate: Candidate) -> RehearseResult | None:
+    """What the rehearsal's pod handed over."""
+    for pod in sorted(job.pods, key=lambda pod: (pod.created, pod.name), reverse=True):
+        if pod.exit_code is None or not pod.exit_message.lstrip().startswith("{"):
+            continue
+        try:
+            result = RehearseResult.model_validate_json(pod.exit_message)
+        except ValidationError:
+            continue
+        if result.candidate == candidate.deployment:
+            return result
+    return None
+
+
+def _rehearsal_trouble(work: _Work, job: JobView, result: RehearseResult | None) -> Trouble:
+    again = "it is tried again, and the live revision goes on"
+    if result is not None:
+        return Trouble(result.reason, f"the rehearsal could not take place: {result.rehearsal.message}; {again}")
+    pod = newest(job.pods)
+    words = tail(pod.exit_message) if pod else job.failed_message
+    return Trouble("RehearsalLost", f"the rehearsal's pod left no result: {words}; {again}")
 
 
 def _strangers_gone(work: _Work) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 
 from truekeep import __version__
-from truekeep.contract.requests import ServeRequest
+from truekeep.contract.requests import REHEARSAL_HEADER, ServeRequest
 from truekeep.features.encode import FeatureError
 from truekeep.server import identity
 from truekeep.server import metrics as names
@@ -29,6 +29,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
+_REHEARSAL = REHEARSAL_HEADER.encode()
 _JSON = (b"content-type", b"application/json")
 _AGAIN = {"retry-after": "1"}
 _DISCARDED_BODIES = 4  # an oversized body is read on for so many times its limit, so that its client reads the answer
@@ -99,12 +100,13 @@ class Application:
         unread = True
         held = 0
         outcome: Outcome
+        rehearsal = any(name == _REHEARSAL for name, _ in scope["headers"])
         try:
             if self._model is None or self._scorer is None:
                 raise RequestError(503, f"model {self._name} is still loading; try again", _AGAIN)
             body, held = await self._body(scope["headers"], receive)
             unread = False
-            content = await self._predict(self._model, self._scorer, body)
+            content = await self._predict(self._model, self._scorer, body, captured=not rehearsal)
             status, outcome = 200, "ok"
         except RequestError as error:
             status, headers, content = error.status, _error_headers(error.headers), error_body(str(error))
@@ -123,8 +125,8 @@ class Application:
         finally:
             if held:
                 self._held.give_back(held)
-        self._metrics.requests[outcome].inc()
-        if outcome == "ok":
+        self._metrics.requests["rehearsal" if rehearsal else outcome].inc()
+        if outcome == "ok" and not rehearsal:
             self._metrics.seconds.observe(time.perf_counter() - start)
         if unread:
             await self._answer_early(receive, send, status, headers, content)
@@ -180,7 +182,7 @@ class Application:
             self._held.give_back(held)
             raise
 
-    async def _predict(self, model: LoadedModel, scorer: Scorer, body: bytes) -> bytes:
+    async def _predict(self, model: LoadedModel, scorer: Scorer, body: bytes, *, captured: bool) -> bytes:
         """The answer's body. RequestError (400, 413, 422, 429)."""
         if self.in_flight >= self._limits.in_flight or scorer.backlog_seconds() > self._limits.queue_seconds:
             raise RequestError(429, f"the server is busy with {self.in_flight} requests; try again", _AGAIN)
@@ -201,7 +203,7 @@ class Application:
         prediction = (probability >= model.signature.cut_off).astype(np.int64)
         identifier = request.id or next(self._ids)
         self._metrics.rows.inc(request.rows)
-        if self.capture is not None:
+        if self.capture is not None and captured:
             received = time.time_ns() // 1000
             self.capture.offer(
                 Served(identifier, matrix, columns, probability, prediction, received, times, keys, len(body))
@@ -280,7 +282,7 @@ class Application:
         return {
             "name": self._name,
             "versions": [self._version],
-            "platform": f"sklearn_{model.format}",
+            "platform": "onnx_onnxruntime" if model.format == "onnx" else "sklearn_skops",
             "inputs": [
                 {"name": feature.name, "datatype": "FP64" if feature.type == "Number" else "BYTES", "shape": [-1]}
                 for feature in signature.features

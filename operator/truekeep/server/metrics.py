@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.process_collector import ProcessCollector
 
-Outcome = Literal["ok", "client_error", "server_error", "rejected"]
-OUTCOMES: tuple[Outcome, ...] = ("ok", "client_error", "server_error", "rejected")
+Outcome = Literal["ok", "client_error", "server_error", "rejected", "rehearsal"]
+OUTCOMES: tuple[Outcome, ...] = ("ok", "client_error", "server_error", "rejected", "rehearsal")
 BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -23,7 +23,8 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         requests = Counter(
             "truekeep_server_requests",
-            "Infer requests by outcome; rejected: the server was full (429) or not ready (503).",
+            "Infer requests by outcome; rejected: the server was full (429) or not ready (503); rehearsal: captured "
+            "requests that the operator sends again before live traffic, whatever their outcome.",
             ["outcome"],
             registry=self.registry,
         )

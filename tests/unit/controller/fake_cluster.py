@@ -254,6 +254,9 @@ class Nodes:
         import json
 
         asked = json.loads(request)
+        if "candidate" in asked:
+            seen = {"rows": 10, "requests": 2, "failed": 0}
+            return json.dumps({"candidate": asked["candidate"], "reason": "Rehearsed", "rehearsal": seen})
         if "runUid" not in asked:
             return json.dumps({"policyUid": asked["policyUid"], "revision": asked["revision"], "reason": "Looked"})
         digest = f"sha256:{hashlib.sha256(asked['runUid'].encode()).hexdigest()}"

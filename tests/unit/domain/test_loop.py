@@ -97,7 +97,7 @@ def test_the_annotation_retrains_once() -> None:
 def to_canary(world: World, cause: str = "now") -> str:
     """Brings a new revision to its first step; answers its Deployment."""
     retrain(world, cause)
-    for _ in range(20):
+    for _ in range(30):
         for name in list(world.jobs):
             world.end_job(name, digest=name)
         world.settle_pods()
@@ -156,6 +156,51 @@ def test_a_canary_that_fails_its_callers_is_taken_back_and_not_tried_again() -> 
     assert world.reasons().count("RolledBack") == 1
     assert world.condition("RolledOut") == ("False", "RolledBack")
     assert world.condition("Ready") == ("True", "Serving"), "a routine retrain's failure leaves the generation met"
+
+
+@pytest.mark.parametrize(
+    ("seen", "rollout", "reason"),
+    [
+        ({"failed": 4, "message": "400 tensor age is missing"}, {}, "RehearsalFailed"),
+        ({"p99Milliseconds": "80.5"}, {"maxP99Milliseconds": 50}, "TooSlow"),
+        ({"predictionShift": "0.4"}, {"maxPredictionShift": "0.3"}, "PredictionShift"),
+    ],
+)
+def test_a_bad_rehearsal_ends_a_candidate_before_any_live_traffic(
+    seen: dict[str, object], rollout: dict[str, object], reason: str
+) -> None:
+    world = World(spec=spec(serving={"rollout": {"steps": [{"weightPercent": 33, "durationSeconds": 10}], **rollout}}))
+    world.calm()
+    selector = world.service.selector
+    world.rehearsal = seen
+    retrain(world)
+    for _ in range(60):
+        for name in list(world.jobs):
+            world.end_job(name, digest=name)
+        world.settle_pods()
+        world.reconcile()
+        world.pass_time(1)
+        assert world.service.selector == selector
+    assert served(world) == 1
+    assert world.status.last_failure.reason == reason
+    assert world.reasons().count("RolledBack") == 1
+
+
+def test_a_rehearsal_without_a_store_waits_and_is_tried_again() -> None:
+    world = live()
+    world.rehearsal = {"reason": "StoreUnreachable", "rows": 0, "requests": 0, "message": "no answer from s3"}
+    retrain(world)
+    for _ in range(60):
+        for name in list(world.jobs):
+            world.end_job(name, digest=name)
+        world.settle_pods()
+        world.reconcile()
+        world.pass_time(1)
+    assert world.status.rejected == []
+    assert world.condition("RolledOut") == ("False", "StoreUnreachable")
+    world.rehearsal = {}
+    world.calm()
+    assert served(world) == 2
 
 
 def test_errors_that_the_live_revision_makes_too_are_not_held_against_the_candidate() -> None:

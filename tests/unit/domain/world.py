@@ -9,7 +9,7 @@ from truekeep.api.driftpolicy import DriftPolicySpec, DriftPolicyStatus, WindowV
 from truekeep.api.model import ModelSpec, ModelStatus
 from truekeep.api.names import ANNOTATION_FINGERPRINT, ANNOTATION_GENERATION, serving_selector
 from truekeep.api.trainingrun import TrainingRunSpec, TrainingRunStatus
-from truekeep.contract.results import MonitorResult, TrainResult
+from truekeep.contract.results import MonitorResult, RehearseResult, TrainResult
 from truekeep.domain import model as model_domain
 from truekeep.domain import policy as policy_domain
 from truekeep.domain import run as run_domain
@@ -104,6 +104,8 @@ class World:
     deployments: dict[str, DeploymentView] = field(default_factory=dict)
     service: ServiceView | None = None
     traffic: dict[str, Traffic] | None = None  # None: nobody calls; a Deployment that is left out: unreadable
+    rehearsals: dict[str, JobView] = field(default_factory=dict)  # by Deployment
+    rehearsal: dict[str, object] = field(default_factory=dict)  # what they answer, besides the defaults
     healthy: dict[str, bool] = field(default_factory=dict)  # by Deployment: do its pods get ready? Default: yes
     notes: list[Note] = field(default_factory=list)
     writes: int = 0
@@ -125,6 +127,7 @@ class World:
             policies=(self.policy,) if self.policy else (),
             deployments=tuple(self.deployments.values()),
             services=(self.service,) if self.service else (),
+            rehearsal=self.rehearsals.get(self.status.candidate.deployment) if self.status.candidate else None,
             traffic=dict.fromkeys(self.deployments, Traffic()) if self.traffic is None else self.traffic,
         )
 
@@ -159,6 +162,16 @@ class World:
                 replace(pod, ready=False, deleting=True) for pod in view.pods[view.replicas :] if not pod.deleting
             )
             self.deployments[name] = replace(view, pods=pods + leaving, ready=view.replicas if good else 0)
+
+        for name, job in self.rehearsals.items():
+            view = self.deployments.get(name)
+            if not job.complete and view is not None and view.ready:
+                seen = {"rows": 100, "requests": 10, "failed": 0, "predictionShift": "0.1", **self.rehearsal}
+                reason = str(seen.pop("reason", "Rehearsed"))
+                result = RehearseResult.model_validate({"candidate": name, "reason": reason, "rehearsal": seen})
+                message = result.model_dump_json(by_alias=True)
+                pod = PodView(f"{name}-rehearsal", self.now, exit_code=0, exit_message=message, finished=self.now)
+                self.rehearsals[name] = replace(job, complete=True, finished=self.now, pods=(pod,))
 
     def end_job(self, name: str, reason: str = "Succeeded", digest: str = "a", **pod: object) -> None:
         """The training pod of a run ends, with a result or as `pod` says."""
@@ -234,6 +247,11 @@ class World:
         if plan.run is not None and plan.run.name not in self.runs and self._write(budget):
             body = TrainingRunSpec.model_validate({"modelRef": {"name": "m"}, "trigger": plan.run.trigger.dump()})
             self.runs[plan.run.name] = RunView(self.meta(plan.run.name), body, TrainingRunStatus())
+        candidate = plan.rehearse
+        if candidate and candidate.deployment not in self.rehearsals and self._write(budget):
+            self.rehearsals[candidate.deployment] = JobView(self.meta(f"{candidate.deployment}-rehearsal"))
+        if plan.repeat_rehearsal and self._write(budget):
+            del self.rehearsals[self.status.candidate.deployment]
         for name in plan.delete_deployments:
             if self._write(budget):
                 assert not self.deployments[name].pods

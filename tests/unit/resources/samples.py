@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from truekeep.api.driftpolicy import DriftPolicySpec, DriftPolicyStatus
-from truekeep.api.model import ModelSpec, ModelStatus
+from truekeep.api.model import Candidate, ModelSpec, ModelStatus, ServedRevision
 from truekeep.api.trainingrun import TrainingRunSpec, TrainingRunStatus, Trigger
 from truekeep.contract.requests import Champion
 from truekeep.domain.observed import Meta, ModelView, PolicyView, RunView
@@ -14,6 +15,7 @@ from truekeep.domain.plan import DeploymentIntent, RunIntent, ServiceIntent, Set
 from truekeep.resources.disruption_budget import disruption_budget
 from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
 from truekeep.resources.services import deployment_service, stable_service
+from truekeep.resources.rehearsal_job import rehearsal_job
 from truekeep.resources.serving_deployment import serving_deployment
 from truekeep.resources.training_job import training_job
 from truekeep.resources.training_run import training_run
@@ -134,6 +136,21 @@ def policy() -> PolicyView:
     return PolicyView(meta("weekly", "policy-uid"), DriftPolicySpec.model_validate(spec), DriftPolicyStatus())
 
 
+def serving_model() -> ModelView:
+    """The Model with everything set, of which revision 2 serves."""
+    active = ServedRevision(
+        revision=2, run="flight-delay-1", artifact_digest=DIGEST, deployment="flight-delay-r2-cdcdcd"
+    )
+    return replace(model(), status=ModelStatus(active=active))
+
+
+CANDIDATE = Candidate(
+    revision=3,
+    run="flight-delay-0a1b2c3d4e",
+    artifact_digest=DIGEST,
+    deployment="flight-delay-r3-cdcdcd",
+    started_at=CREATED,
+)
 INTENT = DeploymentIntent("flight-delay-r3-cdcdcd", 3, "flight-delay-0a1b2c3d4e", DIGEST, KEY, replicas=2)
 CHAMPION = Champion(revision=2, artifact_digest=DIGEST, trained_until=CREATED)
 
@@ -151,6 +168,7 @@ def built() -> dict[str, dict[str, Any] | None]:
         "deployment-service": deployment_service(model(), INTENT.name),
         "disruption-budget": disruption_budget(model()),
         "monitor-cronjob": monitor_cronjob(model(), policy(), Watched(3, DIGEST), SETTINGS),
+        "rehearsal-job": rehearsal_job(serving_model(), CANDIDATE, SETTINGS),
         "training-run": training_run(
             model(), RunIntent("flight-delay-0a1b2c3d4e", Trigger(type="Manual", message="asked for", value="1"))
         ),

@@ -1,0 +1,237 @@
+"""A rehearsal: a candidate answers what the live revision answered before, while nobody depends on it.
+
+`python -m truekeep.monitor.rehearse`; request in TRUEKEEP_REQUEST, result as termination message. The rows are the
+newest that were captured, in the requests in which they came. What is measured: requests that failed, the time that
+answers took, and how far the predictions moved from the live revision's on the same rows."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import math
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from truekeep.api.model import Rehearsal
+from truekeep.contract.layout import captures, parse_capture_file
+from truekeep.contract.requests import (
+    DEFAULT_TERMINATION_LOG,
+    REHEARSAL_HEADER,
+    REQUEST_ENV,
+    TERMINATION_LOG_ENV,
+    RehearseRequest,
+)
+from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUTSIDE, RehearseResult
+from truekeep.storage import StoreError
+from truekeep.storage.s3 import Bucket
+
+PREFIX = "truekeep."
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+TIMEOUT_SECONDS = 10.0
+LONGEST_SECONDS = 60.0  # enough is known by then
+ROWS_PER_REQUEST = 1000
+KEPT_WORDS = 400
+
+
+@dataclass
+class Tally:
+    """What was counted."""
+
+    rows: int = 0
+    requests: int = 0
+    failed: int = 0
+    first_failure: str = ""
+    seconds: list[float] = field(default_factory=list)
+    before: list[float] = field(default_factory=list)
+    after: list[float] = field(default_factory=list)
+
+    def result(self, message: str = "") -> Rehearsal:
+        """As it is handed over."""
+        late = 1000 * float(np.quantile(self.seconds, 0.99)) if self.seconds else 0.0
+        shift = distance(np.array(self.before), np.array(self.after)) if self.after else 0.0
+        return Rehearsal(
+            rows=self.rows,
+            requests=self.requests,
+            failed=self.failed,
+            p99_milliseconds=f"{late:.1f}",
+            prediction_shift=f"{shift:.4f}",
+            message=(self.first_failure or message)[:KEPT_WORDS],
+        )
+
+
+def distance(before: Floats, after: Floats) -> float:
+    """Kolmogorov-Smirnov distance of two samples, 0 to 1: the largest difference of their distribution functions."""
+    values = np.unique(np.concatenate([before, after]))
+    places = [np.searchsorted(values, sample) for sample in (before, after)]
+    counts = [np.bincount(place, minlength=values.size).astype(np.float64) for place in places]
+    return float(np.max(np.abs(np.cumsum(counts[0]) / before.size - np.cumsum(counts[1]) / after.size)))
+
+
+def captured_requests(bucket: Bucket, namespace: str, model: str, revision: int, rows: int) -> Iterator[pa.Table]:
+    """The newest captured rows, a table for each request in which they came. At most so many rows in all.
+
+    A file that can't be read is left out: it says nothing about the candidate."""
+    prefix = captures(namespace, model, revision)
+    files = [(name.last, info.key) for info in bucket.list(prefix) if (name := parse_capture_file(info.key))]
+    left = rows
+    for _, key in sorted(files, reverse=True):
+        try:
+            table = pq.read_table(io.BytesIO(bucket.get(key)))
+        except (pa.ArrowException, OSError):
+            continue
+        if f"{PREFIX}request_id" not in table.column_names:
+            continue
+        for request in _by_request(table):
+            if left <= 0:
+                return
+            yield request.slice(0, min(left, ROWS_PER_REQUEST))
+            left -= request.num_rows
+
+
+def _by_request(table: pa.Table) -> Iterator[pa.Table]:
+    """Neighbouring rows with the same request id."""
+    ids = table.column(f"{PREFIX}request_id").to_pylist()
+    start = 0
+    for index in range(1, len(ids) + 1):
+        if index == len(ids) or ids[index] != ids[start]:
+            yield table.slice(start, index - start)
+            start = index
+
+
+def body_of(request: pa.Table) -> dict[str, Any]:
+    """An Open Inference Protocol request with a tensor a feature."""
+    inputs = []
+    for name in request.column_names:
+        if name.startswith(PREFIX):
+            continue
+        column = request.column(name)
+        text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+        values = column.to_pylist() if text else [_number(value) for value in column.to_pylist()]
+        datatype = "BYTES" if text else "FP64"
+        inputs.append({"name": name, "shape": [request.num_rows], "datatype": datatype, "data": values})
+    return {"inputs": inputs, "outputs": [{"name": "probability"}]}
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value  # NaN is how a missing number was captured
+
+
+class Candidate:
+    """The candidate, over one connection."""
+
+    def __init__(self, url: str, model: str) -> None:
+        parts = urlsplit(url)
+        self._address = (parts.hostname or "", parts.port or 80)
+        self._path = f"/v2/models/{model}/infer"
+        self._connection: http.client.HTTPConnection | None = None
+
+    def ready(self) -> bool:
+        """Whether it says that it is ready."""
+        try:
+            return self._ask("GET", "/v2/health/ready", None)[0] == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def answer(self, body: dict[str, Any]) -> tuple[int, bytes]:
+        """Status and body of its answer. OSError or HTTPException where there is none."""
+        return self._ask("POST", self._path, json.dumps(body).encode())
+
+    def _ask(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
+        if self._connection is None:
+            self._connection = http.client.HTTPConnection(*self._address, timeout=TIMEOUT_SECONDS)
+        headers = {"content-type": "application/json", REHEARSAL_HEADER: "true"}
+        try:
+            self._connection.request(method, path, body, headers)
+            response = self._connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException):
+            self._connection.close()
+            self._connection = None
+            raise
+        return response.status, content
+
+
+def rehearse(request: RehearseRequest, bucket: Bucket) -> RehearseResult:
+    """The whole rehearsal. StoreError where the captures can't be read."""
+    candidate = Candidate(request.url, request.model)
+    _say(f"waits for {request.candidate} to be ready")
+    deadline = time.monotonic() + request.wait_seconds
+    while not candidate.ready():
+        if time.monotonic() > deadline:
+            message = f"{request.candidate} was not ready after {request.wait_seconds} s"
+            return RehearseResult(candidate=request.candidate, reason="NotReady", rehearsal=Tally().result(message))
+        time.sleep(0.2)
+    tally, started = Tally(), time.monotonic()
+    found = captured_requests(bucket, request.namespace, request.model, request.live_revision, request.rows)
+    for table in found:
+        if time.monotonic() - started > LONGEST_SECONDS:
+            break
+        _ask_once(candidate, table, tally)
+    if not tally.requests:
+        message = f"revision {request.live_revision} has no captured request yet, so there was nothing to rehearse"
+        return RehearseResult(candidate=request.candidate, reason="NothingCaptured", rehearsal=tally.result(message))
+    return RehearseResult(candidate=request.candidate, reason="Rehearsed", rehearsal=tally.result())
+
+
+def _ask_once(candidate: Candidate, table: pa.Table, tally: Tally) -> None:
+    body = body_of(table)
+    begun = time.perf_counter()
+    try:
+        status, content = candidate.answer(body)
+    except (OSError, http.client.HTTPException) as error:
+        status, content = 0, f"no answer: {type(error).__name__} {error}".encode()
+    tally.requests += 1
+    tally.rows += table.num_rows
+    if status != http.HTTPStatus.OK:
+        tally.failed += 1
+        tally.first_failure = tally.first_failure or f"{status} {content[:KEPT_WORDS].decode('utf-8', 'replace')}"
+        return
+    tally.seconds.append(time.perf_counter() - begun)
+    tally.before += [float(value) for value in table.column(f"{PREFIX}probability").to_numpy()]
+    tally.after += json.loads(content)["outputs"][0]["data"]
+
+
+def main() -> int:
+    """One rehearsal. The exit code is one of `contract.results`."""
+    try:
+        request = RehearseRequest.model_validate_json(os.environ.get(REQUEST_ENV, ""))
+    except ValidationError as error:
+        _say(f"{REQUEST_ENV} holds no valid request: {error.errors(include_url=False, include_input=False)[0]}")
+        return EXIT_INPUT
+    try:
+        result, code = rehearse(request, Bucket.open(request.capture)), EXIT_JUDGED
+    except StoreError as error:
+        seen = Tally().result(str(error))
+        result = RehearseResult(candidate=request.candidate, reason="StoreUnreachable", rehearsal=seen)
+        code = EXIT_OUTSIDE
+    except Exception as error:  # the last line must tell what happened, not where
+        traceback.print_exc()
+        _say(f"the rehearsal has a defect: {type(error).__name__}: {error}")
+        return 1
+    Path(os.environ.get(TERMINATION_LOG_ENV, DEFAULT_TERMINATION_LOG)).write_text(
+        result.model_dump_json(by_alias=True, exclude_none=True)
+    )
+    _say(f"{result.reason}: {result.rehearsal.model_dump_json(by_alias=True)}")
+    return EXIT_OUTSIDE if result.reason == "NotReady" else code
+
+
+def _say(words: str) -> None:
+    sys.stdout.write(words + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
