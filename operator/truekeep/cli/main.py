@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from truekeep.api.common import S3Location
+from truekeep.cli import drift, profile
 from truekeep.cli.examples import flights, fraud, world
 from truekeep.cli.examples.upload import make_bucket, upload
 from truekeep.cli.examples.world import EXAMPLES, FRAUD, FUTURE, LAKE
@@ -24,6 +25,8 @@ from truekeep.storage.s3 import Bucket
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Truekeep keeps production ML models true.")
 example_app = typer.Typer(no_args_is_help=True, help="The examples' data.")
 app.add_typer(example_app, name="example")
+app.command("profile")(profile.profile)
+app.command("drift")(drift.drift)
 
 MODELS = "models"
 EXIT_FAILED_REQUESTS = 1

@@ -10,9 +10,9 @@ reference, and what lies below and above it. Rows that gather in the middle of a
 functions by half of what they weigh. A larger `minimumEffect` is for windows whose shape is never that of training (the
 weather of a week), of which only a change of place is to count.
 
-At most `falseAlarmsPerThousandWindows` in a thousand windows alarm although nothing moved. Three tenths of that are spent
-on drift and one on the tests of data quality (`quality`, where breaks and breaches are told apart); the rest is kept
-back, because chi-square's tail is only an approximation, and what is promised must hold in a trial of 2,000 windows.
+At most `falseAlarmsPerThousandWindows` in a thousand windows alarm although nothing moved. Three tenths of that are
+spent on drift and one on the tests of data quality (`quality`, where breaks and breaches are told apart); the rest is
+kept back, because chi-square's tail is only an approximation, and the promise must hold in a trial of 2,000 windows.
 """
 
 from __future__ import annotations

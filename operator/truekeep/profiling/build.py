@@ -119,7 +119,7 @@ def _number(table: Table, feature: SignatureFeature) -> ColumnProfile:
     whole = table.rows <= SAMPLE_ROWS
     finite = cells.finite(kept)
     lowest = None if feature.minimum is None else cells.below(feature.minimum)
-    also = (lowest, feature.maximum)
+    also: tuple[float | None, ...] = (lowest, feature.maximum)
     if not whole and least <= greatest:  # the sample may lack the extremes
         also = (*also, cells.below(least), greatest)
     sketch = NumberSketch(cells.edges(finite, also))

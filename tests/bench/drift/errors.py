@@ -1,9 +1,9 @@
 """How often drift is found where there is none, and missed where there is some: `python -m tests.bench.drift.errors`.
 
 Two samples of one world are compared, window after window, with the default configuration and no rule of consecutive
-windows; a window alarms where any finding counts (Break or Breach). Then, at 5,000 rows, one column at a time is shifted.
-`--windows 2000` is the whole of it and takes an hour on two cores; any smaller number gives wider bounds. `--rows` runs a
-part. Peers answer on the same windows when their virtual environments are there: see `peers/`.
+windows; a window alarms where any finding counts (Break or Breach). Then, at 5,000 rows, one column at a time is
+shifted. `--windows 2000` is the whole of it and takes an hour on two cores; any smaller number gives wider bounds.
+`--rows` runs a part. Peers answer on the same windows with `python -m tests.bench.drift.peers errors`.
 """
 
 from __future__ import annotations
