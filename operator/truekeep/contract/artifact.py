@@ -59,6 +59,19 @@ class Example(Schema):
     probability: float
 
 
+class Compiled(Schema):
+    """What became of the model as ONNX: how far it is from the pipeline itself, on the rows that it was judged on.
+
+    `reason` is empty where the two agree: the artifact holds `model.onnx`, and that is what serves. Else it says why
+    the skops file serves."""
+
+    reason: str = ""
+    rows: int = Field(default=0, ge=0)  # compared
+    largest_difference: float = 0.0  # of a probability, as the next power of ten
+    crossed: int = Field(default=0, ge=0)  # rows that are on the other side of the cut-off
+    tolerance: float = 0.0  # of the probability; no row may cross
+
+
 class Signature(Schema):
     """The contract between training and serving."""
 
@@ -68,3 +81,4 @@ class Signature(Schema):
     cut_off: float
     examples: list[Example]
     tolerance: float = 1e-9  # largest difference from an example's probability with which a server may be ready
+    compiled: Compiled | None = None  # None: nobody tried

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 MANIFEST = "manifest.json"
 MODEL_FILE = "model.skops"
+ONNX_FILE = "model.onnx"  # the same model, where the two agree
 SIGNATURE = "signature.json"
 PROFILE = "profile.json"
 

@@ -16,8 +16,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from truekeep.contract.artifact import Signature
-from truekeep.contract.layout import MODEL_FILE, SIGNATURE
+from truekeep.contract.layout import MODEL_FILE, ONNX_FILE, SIGNATURE
 from truekeep.contract.requests import ServeRequest
+from truekeep.features import compiled
 from truekeep.features.encode import Encoder, FeatureError
 from truekeep.features.trust import UntrustedModelError, load_pipeline
 from truekeep.server.logs import fields, log
@@ -39,7 +40,7 @@ class LoadedModel:
     predict: Predict
     cost: Cost
     self_test_difference: float  # largest difference from an example's recorded probability
-    format: str = "skops"
+    format: str  # onnx or skops: what answers
 
 
 def fetch(
@@ -47,15 +48,20 @@ def fetch(
     seconds: float,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
+    *,
+    onnx: bool = True,
 ) -> dict[str, bytes]:
-    """The artifact's files, checked against the digest. An unreachable store is tried again for `seconds`, with
-    growing pauses; StoreError then. ModelInvalidError where what lies there is not this artifact."""
+    """The artifact's signature and model file, checked against the digest: `model.onnx` where there is one and
+    `onnx`, else the skops file. An unreachable store is tried again for `seconds`, with growing pauses; StoreError
+    then. ModelInvalidError where what lies there is not this artifact."""
     end = clock() + seconds
     pause = 0.2
     while True:
         try:
             bucket = Bucket.open(request.store, timeout_seconds=5)
-            return artifacts.read(bucket, request.artifact_digest, {MODEL_FILE, SIGNATURE})
+            digest = request.artifact_digest
+            names = {file.path for file in artifacts.read_manifest(bucket, digest).files}
+            return artifacts.read(bucket, digest, {ONNX_FILE if onnx and ONNX_FILE in names else MODEL_FILE, SIGNATURE})
         except ArtifactInvalid as error:
             raise ModelInvalidError(str(error)) from error
         except StoreError as error:
@@ -70,24 +76,54 @@ def fetch(
             pause = min(pause * 2, 5.0)
 
 
+def obtain(request: ServeRequest, seconds: float) -> LoadedModel:
+    """Fetch and load. Where onnxruntime does not answer the examples as training did, scikit-learn may."""
+    files = fetch(request, seconds)
+    try:
+        return load(files)
+    except ModelInvalidError as error:
+        if ONNX_FILE not in files:
+            raise
+        log.warning("the ONNX file is not served, the skops file may be", extra=fields(reason=str(error)))
+    return load(fetch(request, seconds, onnx=False))
+
+
 def load(files: dict[str, bytes]) -> LoadedModel:
-    """The model in an artifact's files. ModelInvalidError where signature, types or the self-test are off."""
+    """The model in an artifact's files, as ONNX where they hold it. ModelInvalidError where signature, types or the
+    self-test are off."""
     signature = read_signature(files[SIGNATURE])
+    predict, kind = _onnx(files, signature) if ONNX_FILE in files else _scikit_learn(files, signature)
+    encoder = Encoder(signature.features)
+    difference, examples = self_test(signature, encoder, predict)
+    return LoadedModel(signature, encoder, predict, measure(predict, examples), difference, kind)
+
+
+def _onnx(files: dict[str, bytes], signature: Signature) -> tuple[Predict, str]:
+    try:
+        predict, width = compiled.load(files[ONNX_FILE])
+    except UntrustedModelError as error:
+        raise ModelInvalidError(f"the artifact is refused: {error}; train it again") from error
+    _check_width(width, signature)
+    return predict, "onnx"
+
+
+def _check_width(width: int, signature: Signature) -> None:
+    if width != len(signature.features):
+        raise ModelInvalidError(
+            f"the artifact is refused: the model takes {width} columns, but its signature lists "
+            f"{len(signature.features)}; train it again"
+        )
+
+
+def _scikit_learn(files: dict[str, bytes], signature: Signature) -> tuple[Predict, str]:
     try:
         pipeline = load_pipeline(files[MODEL_FILE], signature.estimator)
     except UntrustedModelError as error:
         raise ModelInvalidError(f"the artifact is refused: {error}; train it again") from error
     # Pipeline's own n_features_in_ fails where its first step is "passthrough".
     width = next(step.n_features_in_ for _, step in pipeline.steps if hasattr(step, "n_features_in_"))
-    if width != len(signature.features):
-        raise ModelInvalidError(
-            f"the artifact is refused: the model takes {width} columns, but its signature lists "
-            f"{len(signature.features)}; train it again"
-        )
-    encoder = Encoder(signature.features)
-    predict = _predict(pipeline)
-    difference, examples = self_test(signature, encoder, predict)
-    return LoadedModel(signature, encoder, predict, measure(predict, examples), difference)
+    _check_width(width, signature)
+    return _predict(pipeline), "skops"
 
 
 def read_signature(content: bytes) -> Signature:

@@ -29,7 +29,7 @@ from truekeep.server.app import Application
 from truekeep.server.capture import Capture, Source
 from truekeep.server.connections import Connection, Keeper
 from truekeep.server.limits import Limits
-from truekeep.server.load import LoadedModel, ModelInvalidError, fetch, load
+from truekeep.server.load import LoadedModel, ModelInvalidError, obtain
 from truekeep.server.logs import fields, log
 from truekeep.server.metrics import Metrics
 from truekeep.storage import StoreError
@@ -118,10 +118,9 @@ class Process:
     async def _load(self, server: Server) -> None:
         """Fetch, prove and serve the model, or end the process with the reason."""
         try:
-            warm = asyncio.create_task(_in_thread(_import_scikit_learn))
-            files = await _in_thread(functools.partial(fetch, self._request, self._limits.load_seconds))
+            warm = asyncio.create_task(_in_thread(_import_onnxruntime))
+            model = await _in_thread(functools.partial(obtain, self._request, self._limits.load_seconds))
             await warm
-            model = await _in_thread(functools.partial(load, files))
         except ModelInvalidError as error:
             self._fail(server, EXIT_INPUT, "the artifact is invalid", str(error))
             return
@@ -132,7 +131,6 @@ class Process:
             log.exception("loading failed")
             self._fail(server, 1, "loading failed", f"{type(error).__name__}: {error}")
             return
-        del files
         self._app.serve(model, self._capture(model))
         gc.collect()
         gc.freeze()  # some 300,000 objects of libraries and model: no later collection need look at them
@@ -154,6 +152,7 @@ class Process:
                 seconds=round(seconds, 2),
                 digest=self._request.artifact_digest,
                 estimator=model.signature.estimator,
+                format=model.format,
                 examples=len(model.signature.examples),
                 largest_difference=model.self_test_difference,
                 milliseconds_a_call=round(model.cost.call * 1e3, 3),
@@ -214,9 +213,9 @@ def _listener(port: int) -> socket.socket:
     return socket.create_server(("0.0.0.0", port), backlog=backlog)
 
 
-def _import_scikit_learn() -> None:
-    """The slow half of starting, while the artifact is on its way."""
-    import skops.io  # noqa: F401
+def _import_onnxruntime() -> None:
+    """While the artifact is on its way. scikit-learn, which takes seconds, only where no ONNX file serves."""
+    import onnxruntime  # noqa: F401
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

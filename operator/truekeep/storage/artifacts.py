@@ -32,6 +32,7 @@ def write(bucket: Bucket, files: Mapping[str, bytes]) -> Artifact:
         digest=digest,
         uri=bucket.uri(layout.artifact_file(digest, "")),
         size_bytes=sum(file.size for file in manifest.files),
+        format="skops+onnx" if layout.ONNX_FILE in files else "skops",
     )
 
 

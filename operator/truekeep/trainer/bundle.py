@@ -19,6 +19,7 @@ from truekeep.profiling.build import profile
 from truekeep.trainer import canonical_skops
 from truekeep.trainer.columns import codes
 from truekeep.trainer.faults import ParametersInvalid
+from truekeep.trainer.onnx_model import compile_model
 from truekeep.trainer.pipeline import probabilities
 
 ROWS_SHOWN = 14  # examples that are rows of the data
@@ -44,10 +45,15 @@ def signature_features(features: Sequence[Feature], columns: Mapping[str, Any]) 
 
 
 def files(
-    pipeline: Any, draft: Signature, columns: Mapping[str, Any], unseen: npt.NDArray[np.float64]
+    pipeline: Any,
+    draft: Signature,
+    columns: Mapping[str, Any],
+    unseen: npt.NDArray[np.float64],
+    holdout: npt.NDArray[np.float64],
 ) -> dict[str, bytes]:
     """The artifact's files. `draft`: the signature without examples; `columns`: the rows that the pipeline was fitted
-    on, by name, shape (rows,); `unseen`: probabilities of rows that the model was judged on, for the profile.
+    on, by name, shape (rows,); `unseen`: probabilities of rows that the model was judged on, for the profile;
+    `holdout`: rows, shape (rows, features), on which the model and its translation to ONNX must agree.
 
     The answers of the examples come from the file that is published, loaded as a server loads it. ParametersInvalid
     where a server would not load it, because it is too large."""
@@ -65,9 +71,11 @@ def files(
             f"the {draft.estimator} that was saved does not predict what it predicted before; this is a bug"
         )
     answered = [Example(inputs=row, probability=float(answer)) for row, answer in zip(inputs, answers, strict=True)]
-    signature = draft.model_copy(update={"examples": answered})
+    onnx, compiled = compile_model(loaded, draft.cut_off, np.concatenate([matrix, holdout]))
+    signature = draft.model_copy(update={"examples": answered, "compiled": compiled})
     return {
         layout.MODEL_FILE: model,
+        **({layout.ONNX_FILE: onnx} if onnx else {}),
         layout.SIGNATURE: canonical_json(signature.model_dump(mode="json", by_alias=True)),
         layout.PROFILE: canonical_json(profile(columns, features, unseen)),
     }

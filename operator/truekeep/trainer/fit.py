@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from truekeep.api.trainingrun import ChampionResult, GateResult, MetricValue
+from truekeep.contract import layout
 from truekeep.contract.artifact import Signature, SignatureFeature
 from truekeep.contract.requests import TrainRequest
 from truekeep.features import encode
 from truekeep.features.trust import UntrustedModelError, load_pipeline
-from truekeep.trainer import bundle, compare, evaluate, pipeline
+from truekeep.trainer import bundle, compare, evaluate, onnx_model, pipeline
 from truekeep.trainer.columns import Want
 from truekeep.trainer.dataset import Dataset
 from truekeep.trainer.metrics import Scored
@@ -98,7 +99,12 @@ def train(request: TrainRequest, dataset: Dataset, champion: LoadedChampion | No
         say(f"fitted again on all {counted(len(dataset), 'row')} in {fitted.seconds:.1f} s")
         facts["refit"] = {"rows": len(dataset), "warnings": list(fitted.warnings)}
     draft = Signature(estimator=recipe.estimator, features=features, cut_off=cut_off, examples=[])
-    files = bundle.files(fitted.pipeline, draft, dataset.named(wants, rows), scores)
+    holdout = _matrix(dataset, wants, features, new)
+    files = bundle.files(fitted.pipeline, draft, dataset.named(wants, rows), scores, holdout)
+    compiled = Signature.model_validate_json(files[layout.SIGNATURE]).compiled
+    if compiled is not None:
+        say(onnx_model.sentence(compiled))
+        facts["onnx"] = compiled.dump()
     return replace(verdict, fit_seconds=seconds, trained_until=until, rows=len(dataset.times[rows]), files=files)
 
 

@@ -21,7 +21,7 @@ from truekeep.trainer.read import Pin
 
 SCHEMA = "truekeep.dev/record/v1"
 LOCK_DIGEST_ENV = "TRUEKEEP_LOCK_DIGEST"  # set by the image: sha256 of the lock file that it was installed from
-_NAMED = ("numpy", "pyarrow", "scikit-learn", "scipy", "skops", "boto3", "threadpoolctl")
+_NAMED = ("numpy", "pyarrow", "scikit-learn", "scipy", "skops", "onnx", "onnxruntime", "boto3", "threadpoolctl")
 
 
 def build(

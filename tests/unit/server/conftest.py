@@ -28,12 +28,13 @@ from skops import io as skops_io
 from tests.unit.conftest import Versitygw
 from truekeep.api.model import Capture
 from truekeep.contract.artifact import Example, Signature, SignatureFeature
-from truekeep.contract.layout import MODEL_FILE, SIGNATURE
+from truekeep.contract.layout import MODEL_FILE, ONNX_FILE, SIGNATURE
 from truekeep.contract.requests import REQUEST_ENV, TERMINATION_LOG_ENV, ServeRequest
 from truekeep.features.encode import Encoder
 from truekeep.server.limits import LIMITS_ENV
 from truekeep.server.process import PORT_ENV
 from truekeep.storage import artifacts
+from truekeep.trainer.onnx_graph import convert
 
 MODEL = "flight-delay"
 LOGISTIC = "sklearn.linear_model.LogisticRegression"
@@ -66,7 +67,7 @@ def fit(seed: int = 5, rows: int = 500) -> Pipeline:
     y = (x[:, 0] / 8 + x[:, 2] / 2 + random.normal(size=rows) > 2).astype(np.int64)
     x[::9, 0] = np.nan
     x[::11, 2] = np.nan
-    number = Pipeline([("impute", SimpleImputer()), ("scale", StandardScaler())])
+    number = Pipeline([("impute", SimpleImputer(keep_empty_features=True)), ("scale", StandardScaler())])
     category = Pipeline([("impute", SimpleImputer(strategy="constant", fill_value=-2.0)), ("one", _one_hot())])
     prepare = ColumnTransformer([("number", number, [0, 1]), ("category", category, [2, 3])])
     return Pipeline([("prepare", prepare), ("model", LogisticRegression())]).fit(x, y)
@@ -88,10 +89,11 @@ def signature_of(pipeline: Any, **changes: Any) -> Signature:
     return signature.model_copy(update=changes)
 
 
-def files_of(pipeline: Any, signature: Signature) -> dict[str, bytes]:
+def files_of(pipeline: Any, signature: Signature, *, onnx: bool = False) -> dict[str, bytes]:
     """An artifact's files."""
     content = json.dumps(signature.model_dump(mode="json", by_alias=True)).encode()
-    return {MODEL_FILE: skops_io.dumps(pipeline), SIGNATURE: content}
+    files = {MODEL_FILE: skops_io.dumps(pipeline), SIGNATURE: content}
+    return {**files, ONNX_FILE: convert(pipeline, len(FEATURES))} if onnx else files
 
 
 @pytest.fixture(scope="session")
@@ -252,7 +254,7 @@ def shared(_store: Versitygw, tmp_path_factory: pytest.TempPathFactory) -> Itera
         patch.setenv(name, value)
     model = fit()
     bucket = _store.bucket("models/")
-    digest = artifacts.write(bucket, files_of(model, signature_of(model))).digest
+    digest = artifacts.write(bucket, files_of(model, signature_of(model), onnx=True)).digest
     published = Published(_store, _store.location("models/", bucket=bucket.name), digest)
     try:
         with _starter(tmp_path_factory.mktemp("shared"), _store.environment()) as starter:

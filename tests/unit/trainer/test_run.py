@@ -109,7 +109,7 @@ def test_a_run_that_passes(place: Place) -> None:
     assert TrainResult.model_validate_json(result.to_message()) == result
 
     files = place.files(result)
-    assert set(files) == {"model.skops", "signature.json", "profile.json"}
+    assert set(files) == {"model.skops", "model.onnx", "signature.json", "profile.json"}
     signature = Signature.model_validate_json(files["signature.json"])
     assert [(one.name, one.type, one.categories) for one in signature.features] == [
         ("amount", "Number", None),
@@ -181,7 +181,7 @@ def test_the_order_of_writing(place: Place, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(Bucket, "put", watch)
     result = place.run()
-    assert [key.split("/")[0] for key in written] == ["artifacts"] * 4 + ["records", "shop"]
+    assert [key.split("/")[0] for key in written] == ["artifacts"] * 5 + ["records", "shop"]
     assert written[3].endswith("/manifest.json")
     assert written[5] == "shop/late/runs/run-uid/result.json"
     assert TrainResult.model_validate_json(place.bucket.get(written[5])) == result
@@ -205,7 +205,7 @@ def test_a_store_that_breaks_in_the_middle_loses_and_doubles_nothing(
     assert not place.bucket.exists("shop/late/runs/run-uid/result.json")
     result = place.run()
     assert result.reason == "Succeeded"
-    assert set(place.files(result)) == {"model.skops", "signature.json", "profile.json"}
+    assert set(place.files(result)) == {"model.skops", "model.onnx", "signature.json", "profile.json"}
     assert len({key.split("/")[2] for key in place.artifacts()}) == 1
 
 

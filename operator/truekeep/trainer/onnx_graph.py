@@ -1,0 +1,369 @@
+"""A fitted pipeline of the recipe as an ONNX model: the same decisions in double precision, and bytes that depend on
+the model alone.
+
+Written here instead of with skl2onnx 1.20, because that takes float32 inputs (rows near a split fall on its other
+side), fails on HistGradientBoosting, and knows nothing of its categories. The pipelines are our own (`pipeline.build`),
+so few parts need a translation: imputing, scaling and indicators as plain operators, all trees of a model as one
+`TreeEnsemble` (ai.onnx.ml 5) with double thresholds and sets of categories. scikit-learn's forests compare in float32;
+so does the translation.
+
+Input `X`: float64, shape (rows, features), as `features.encode` makes it. Output `probability`: float64, shape (rows,).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from truekeep.features.compiled import INPUT, ML_DOMAIN, OUTPUT
+
+OPSET, ML_OPSET, IR_VERSION = 21, 5, 10
+_LEQ, _MEMBER = 0, 6  # modes of a tree's nodes
+_SUM, _NO_TRANSFORM = 1, 0
+
+
+class NotConvertibleError(ValueError):
+    """The pipeline has a part that has no translation here. The text names it."""
+
+
+def convert(pipeline: Any, features: int) -> bytes:
+    """The ONNX model of a fitted `pipeline.build` that takes so many features. NotConvertibleError where a part has no
+    translation."""
+    graph = _Graph()
+    name = INPUT
+    for _, step in pipeline.steps[:-1]:
+        name = _transform(graph, step, name)
+    estimator = pipeline.steps[-1][1]
+    kind = type(estimator).__name__
+    translate = _ESTIMATORS.get(kind)
+    if translate is None:
+        raise NotConvertibleError(f"{kind} has no translation to ONNX")
+    score = translate(graph, estimator, name)
+    graph.node("Reshape", [score, graph.constant(np.array([-1], dtype=np.int64))], output=OUTPUT)
+    return graph.to_bytes(features)
+
+
+@dataclass
+class _Graph:
+    """Nodes and constants, named by their number."""
+
+    nodes: list[Any] = field(default_factory=list)
+    constants: list[Any] = field(default_factory=list)
+
+    def constant(self, values: npt.NDArray[Any]) -> str:
+        from onnx import numpy_helper
+
+        name = f"c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def node(self, kind: str, inputs: Sequence[str], *, output: str = "", domain: str = "", **attributes: Any) -> str:
+        from onnx import helper
+
+        output = output or f"n{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [output], domain=domain, **attributes))
+        return output
+
+    def columns(self, name: str, positions: Sequence[int]) -> str:
+        return self.node("Gather", [name, self.constant(np.array(positions, dtype=np.int64))], axis=1)
+
+    def double(self, name: str) -> str:
+        from onnx import TensorProto
+
+        return self.node("Cast", [name], to=TensorProto.DOUBLE)
+
+    def joined(self, names: Sequence[str]) -> str:
+        return names[0] if len(names) == 1 else self.node("Concat", names, axis=1)
+
+    def to_bytes(self, features: int) -> bytes:
+        from onnx import TensorProto, helper
+
+        graph = helper.make_graph(
+            self.nodes,
+            "truekeep",
+            [helper.make_tensor_value_info(INPUT, TensorProto.DOUBLE, ["rows", features])],
+            [helper.make_tensor_value_info(OUTPUT, TensorProto.DOUBLE, ["rows"])],
+            self.constants,
+        )
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(ML_DOMAIN, ML_OPSET)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="truekeep")
+        content: bytes = model.SerializeToString(deterministic=True)
+        return content
+
+
+# --- preparation ------------------------------------------------------------------------------------------------------
+
+
+def _transform(graph: _Graph, step: Any, name: str) -> str:
+    kind = type(step).__name__
+    if kind == "Pipeline":
+        for _, inner in step.steps:
+            name = _transform(graph, inner, name)
+        return name
+    translate = _TRANSFORMERS.get(kind)
+    if translate is None:
+        raise NotConvertibleError(f"{kind} has no translation to ONNX")
+    return translate(graph, step, name)
+
+
+def _column_transformer(graph: _Graph, step: Any, name: str) -> str:
+    parts = [
+        _transform(graph, part, graph.columns(name, [int(column) for column in columns]))
+        for label, part, columns in step.transformers_
+        if label != "remainder"
+    ]
+    return graph.joined(parts)
+
+
+def _imputer(graph: _Graph, step: Any, name: str) -> str:
+    statistics = np.asarray(step.statistics_, dtype=np.float64)
+    if np.isnan(statistics).any():
+        raise NotConvertibleError("SimpleImputer drops a column that has no value")
+    missing = graph.node("IsNaN", [name])
+    imputed = graph.node("Where", [missing, graph.constant(statistics), name])
+    if step.indicator_ is None or not len(step.indicator_.features_):
+        return imputed
+    shown = graph.columns(missing, [int(column) for column in step.indicator_.features_])
+    return graph.joined([imputed, graph.double(shown)])
+
+
+def _scaler(graph: _Graph, step: Any, name: str) -> str:
+    if step.mean_ is not None and step.with_mean:
+        name = graph.node("Sub", [name, graph.constant(np.asarray(step.mean_, dtype=np.float64))])
+    if step.scale_ is not None:
+        name = graph.node("Div", [name, graph.constant(np.asarray(step.scale_, dtype=np.float64))])
+    return name
+
+
+def _one_hot(graph: _Graph, step: Any, name: str) -> str:
+    """Every column repeated for each of its categories, compared with all of them at once."""
+    if step.drop_idx_ is not None or step._infrequent_enabled:
+        raise NotConvertibleError("OneHotEncoder drops or gathers categories")
+    positions = [column for column, known in enumerate(step.categories_) for _ in known]
+    values = np.concatenate([np.asarray(known, dtype=np.float64) for known in step.categories_])
+    repeated = graph.columns(name, positions)
+    hit = graph.node("Equal", [repeated, graph.constant(values)])
+    if np.isnan(values).any():
+        null = graph.node("And", [graph.node("IsNaN", [repeated]), graph.constant(np.isnan(values))])
+        hit = graph.node("Or", [hit, null])
+    return graph.double(hit)
+
+
+_TRANSFORMERS: Mapping[str, Callable[[_Graph, Any, str], str]] = {
+    "ColumnTransformer": _column_transformer,
+    "OneHotEncoder": _one_hot,
+    "SimpleImputer": _imputer,
+    "StandardScaler": _scaler,
+}
+
+
+# --- trees ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """One tree as arrays over its nodes. `members`: for a node that asks for a set of categories, the set."""
+
+    left: npt.NDArray[np.int64]
+    right: npt.NDArray[np.int64]
+    leaf: npt.NDArray[np.bool_]
+    feature: npt.NDArray[np.int64]
+    threshold: npt.NDArray[np.float64]
+    missing_left: npt.NDArray[np.bool_]
+    value: npt.NDArray[np.float64]
+    members: Mapping[int, Sequence[int]] = field(default_factory=dict)
+
+
+def _ensemble(graph: _Graph, trees: Sequence[_Tree], name: str) -> str:
+    """The sum of all trees, shape (rows, 1)."""
+    features: list[int] = []
+    splits: list[float] = []
+    modes: list[int] = []
+    missing: list[int] = []
+    branches: dict[str, list[int]] = {"true": [], "false": []}
+    ends: dict[str, list[int]] = {"true": [], "false": []}
+    weights: list[float] = []
+    members: list[float] = []
+    roots: list[int] = []
+    for tree in trees:
+        inner = np.flatnonzero(~tree.leaf)
+        start = len(features)
+        roots.append(start)
+        if not len(inner):  # a leaf alone: both ways lead to it
+            features.append(0)
+            splits.append(0.0)
+            modes.append(_LEQ)
+            missing.append(0)
+            for side in ("true", "false"):
+                branches[side].append(len(weights))
+                ends[side].append(1)
+            weights.append(float(tree.value[0]))
+            continue
+        number = np.cumsum(~tree.leaf) - 1 + start
+        leaf_number = np.cumsum(tree.leaf) - 1 + len(weights)
+        weights += tree.value[tree.leaf].tolist()
+        features += tree.feature[inner].tolist()
+        missing += tree.missing_left[inner].astype(np.int64).tolist()
+        for side, child in (("true", tree.left[inner]), ("false", tree.right[inner])):
+            branches[side] += np.where(tree.leaf[child], leaf_number[child], number[child]).tolist()
+            ends[side] += tree.leaf[child].astype(np.int64).tolist()
+        for node in inner.tolist():
+            wanted = tree.members.get(node)
+            modes.append(_LEQ if wanted is None else _MEMBER)
+            splits.append(float(tree.threshold[node]) if wanted is None else 0.0)
+            if wanted is not None:
+                members += [*map(float, wanted), float("nan")]
+    return graph.node(
+        "TreeEnsemble",
+        [name],
+        domain=ML_DOMAIN,
+        n_targets=1,
+        aggregate_function=_SUM,
+        post_transform=_NO_TRANSFORM,
+        tree_roots=roots,
+        nodes_featureids=features,
+        nodes_splits=_attribute("nodes_splits", np.array(splits, dtype=np.float64)),
+        nodes_modes=_attribute("nodes_modes", np.array(modes, dtype=np.uint8)),
+        nodes_missing_value_tracks_true=missing,
+        nodes_truenodeids=branches["true"],
+        nodes_trueleafs=ends["true"],
+        nodes_falsenodeids=branches["false"],
+        nodes_falseleafs=ends["false"],
+        leaf_targetids=[0] * len(weights),
+        leaf_weights=_attribute("leaf_weights", np.array(weights, dtype=np.float64)),
+        **({"membership_values": _attribute("members", np.array(members, dtype=np.float64))} if members else {}),
+    )
+
+
+def _attribute(name: str, values: npt.NDArray[Any]) -> Any:
+    from onnx import numpy_helper
+
+    return numpy_helper.from_array(values, name)
+
+
+def _single_precision(graph: _Graph, name: str) -> str:
+    """As scikit-learn's own trees see it: rounded to float32, then compared with double thresholds."""
+    from onnx import TensorProto
+
+    return graph.double(graph.node("Cast", [name], to=TensorProto.FLOAT))
+
+
+def _plain_tree(member: Any, values: npt.NDArray[Any]) -> _Tree:
+    """A `sklearn.tree._tree.Tree` with these values, shape (nodes,)."""
+    tree = member.tree_
+    missing = getattr(tree, "missing_go_to_left", np.zeros(tree.node_count))
+    return _Tree(
+        left=np.asarray(tree.children_left, dtype=np.int64),
+        right=np.asarray(tree.children_right, dtype=np.int64),
+        leaf=np.asarray(tree.children_left == -1),
+        feature=np.asarray(tree.feature, dtype=np.int64),
+        threshold=np.asarray(tree.threshold, dtype=np.float64),
+        missing_left=np.asarray(missing, dtype=np.bool_),
+        value=np.asarray(values, dtype=np.float64),
+    )
+
+
+# --- estimators -------------------------------------------------------------------------------------------------------
+
+
+def _logistic(graph: _Graph, model: Any, name: str) -> str:
+    weights = graph.constant(np.asarray(model.coef_, dtype=np.float64).T)
+    score = graph.node("MatMul", [name, weights])
+    score = graph.node("Add", [score, graph.constant(np.asarray(model.intercept_, dtype=np.float64))])
+    return graph.node("Sigmoid", [score])
+
+
+def _forest(graph: _Graph, model: Any, name: str) -> str:
+    trees = [_plain_tree(member, member.tree_.value[:, 0, 1]) for member in model.estimators_]
+    total = _ensemble(graph, trees, _single_precision(graph, name))
+    return graph.node("Div", [total, graph.constant(np.array(float(len(trees))))])
+
+
+def _gradient_boosting(graph: _Graph, model: Any, name: str) -> str:
+    start = float(np.ravel(model._raw_predict_init(np.zeros((1, model.n_features_in_), dtype=np.float32)))[0])
+    if type(model.init_).__name__ not in ("DummyClassifier", "str"):
+        raise NotConvertibleError(f"an init of type {type(model.init_).__name__} has no translation to ONNX")
+    trees = [
+        _plain_tree(member, model.learning_rate * member.tree_.value[:, 0, 0]) for member in model.estimators_[:, 0]
+    ]
+    total = _ensemble(graph, trees, _single_precision(graph, name))
+    raw = graph.node("Add", [total, graph.constant(np.array(start))])
+    if model.loss == "exponential":
+        raw = graph.node("Mul", [raw, graph.constant(np.array(2.0))])
+    return graph.node("Sigmoid", [raw])
+
+
+def _hist_gradient_boosting(graph: _Graph, model: Any, name: str) -> str:
+    counts: list[int] = []
+    if model._preprocessor is not None:
+        name, counts = _native_categories(graph, model, name)
+    trees = [_binned_tree(predictor, counts) for stage in model._predictors for predictor in stage]
+    total = _ensemble(graph, trees, name)
+    baseline = float(np.ravel(model._baseline_prediction)[0])
+    return graph.node("Sigmoid", [graph.node("Add", [total, graph.constant(np.array(baseline))])])
+
+
+def _native_categories(graph: _Graph, model: Any, name: str) -> tuple[str, list[int]]:
+    """The matrix as the trees see it, categories first, each as its position among those that were fitted; what is
+    missing or unknown is one position more. Returns its name, and how many categories each such column has."""
+    encoder = model._preprocessor.named_transformers_["encoder"]
+    categorical = np.flatnonzero(model.is_categorical_).tolist()
+    rest = np.flatnonzero(~model.is_categorical_).tolist()
+    known = [np.asarray(values, dtype=np.float64) for values in encoder.categories_]
+    known = [values[~np.isnan(values)] for values in known]
+    if any((values != np.floor(values)).any() or (values < 0).any() for values in known):
+        raise NotConvertibleError("HistGradientBoostingClassifier has categories that are no codes")
+    width = max(int(values.max(initial=0.0)) for values in known) + 1  # codes that any of the columns has
+    # Row: code + 1 (0 is missing or unknown, width + 1 beyond all codes); one table after the other.
+    table = np.empty((len(known), width + 2))
+    for row, values in enumerate(known):
+        table[row] = len(values)
+        table[row, values.astype(np.int64) + 1] = np.arange(len(values))
+    from onnx import TensorProto
+
+    codes = graph.columns(name, categorical)
+    codes = graph.node("Where", [graph.node("IsNaN", [codes]), graph.constant(np.array(-1.0)), codes])
+    codes = graph.node("Clip", [codes, graph.constant(np.array(-1.0)), graph.constant(np.array(float(width)))])
+    index = graph.node("Cast", [codes], to=TensorProto.INT64)
+    offsets = np.arange(len(known), dtype=np.int64) * (width + 2) + 1
+    index = graph.node("Add", [index, graph.constant(offsets)])
+    positions = graph.node("Gather", [graph.constant(table.ravel()), index], axis=0)
+    parts = [positions, graph.columns(name, rest)] if rest else [positions]
+    return graph.joined(parts), [len(values) for values in known]
+
+
+def _binned_tree(predictor: Any, counts: Sequence[int]) -> _Tree:
+    """A tree of HistGradientBoosting. `counts`: how many categories the first columns have."""
+    nodes = predictor.nodes
+    leaf = nodes["is_leaf"].astype(np.bool_)
+    members: dict[int, list[int]] = {}
+    for node in np.flatnonzero(~leaf & nodes["is_categorical"].astype(np.bool_)).tolist():
+        bits = predictor.raw_left_cat_bitsets[nodes["bitset_idx"][node]]
+        count = counts[int(nodes["feature_idx"][node])]
+        chosen = [one for one in range(count) if int(bits[one // 32]) >> (one % 32) & 1]
+        if nodes["missing_go_to_left"][node]:
+            chosen.append(count)
+        members[node] = chosen
+    return _Tree(
+        left=nodes["left"].astype(np.int64),
+        right=nodes["right"].astype(np.int64),
+        leaf=leaf,
+        feature=nodes["feature_idx"].astype(np.int64),
+        threshold=nodes["num_threshold"].astype(np.float64),
+        missing_left=nodes["missing_go_to_left"].astype(np.bool_) & ~nodes["is_categorical"].astype(np.bool_),
+        value=nodes["value"].astype(np.float64),
+        members=members,
+    )
+
+
+_ESTIMATORS: Mapping[str, Callable[[_Graph, Any, str], str]] = {
+    "ExtraTreesClassifier": _forest,
+    "GradientBoostingClassifier": _gradient_boosting,
+    "HistGradientBoostingClassifier": _hist_gradient_boosting,
+    "LogisticRegression": _logistic,
+    "RandomForestClassifier": _forest,
+}
