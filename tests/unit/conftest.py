@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cluster import ClusterError, fetch_binary
 
+from tests.cluster import ClusterError, fetch_binary
 from truekeep.api.common import LocalObjectReference, S3Location
 from truekeep.contract.requests import CERTIFICATES_DIR_ENV, SECRETS_DIR_ENV
 from truekeep.storage.s3 import Bucket
@@ -77,11 +77,17 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def _store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Versitygw]:
+    with running_store(tmp_path_factory.mktemp("versitygw")) as store:
+        yield store
+
+
+@contextlib.contextmanager
+def running_store(folder: Path) -> Iterator[Versitygw]:
+    """A store whose files lie in `folder`."""
     try:
         program = fetch_binary("versitygw")
     except (ClusterError, OSError) as error:
         pytest.fail(f"tests of the object store need versitygw: {error}")
-    folder = tmp_path_factory.mktemp("versitygw")
     for name in ("root", "versions", "secrets/lake", "secrets/wrong"):
         (folder / name).mkdir(parents=True)
     store = Versitygw(f"http://127.0.0.1:{free_port()}", folder / "secrets", folder / "root")

@@ -14,8 +14,8 @@ from truekeep.domain.observed import Meta, ModelView, PolicyView, RunView
 from truekeep.domain.plan import DeploymentIntent, RunIntent, ServiceIntent, Settings
 from truekeep.resources.disruption_budget import disruption_budget
 from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
-from truekeep.resources.services import deployment_service, stable_service
 from truekeep.resources.rehearsal_job import rehearsal_job
+from truekeep.resources.services import deployment_service, stable_service
 from truekeep.resources.serving_deployment import serving_deployment
 from truekeep.resources.training_job import training_job
 from truekeep.resources.training_run import training_run
