@@ -36,8 +36,9 @@ NEXT = (
 def drift(stage: Stage) -> None:
     """The world changes, and that is seen."""
     stage.tell.say(
-        """Winter ends, and nobody tells the model. Each week of captured flights is compared with the flights that
-        revision 1 was trained on. One odd week is weather; two in a row are a breach."""
+        """Winter ends, and nobody tells the model. Every four weeks of captured flights are compared with the flights
+        that revision 1 was trained on. One odd window is weather, two in a row are a breach. The policy looks every
+        minute."""
     )
 
     def told(policy: Json) -> str:
@@ -51,7 +52,7 @@ def drift(stage: Stage) -> None:
     stage.timeline.add(stage.breach, "DriftDetected")
     windows = [window for window in policy["status"]["windows"] if window["revision"] == 1]
     stage.tell.table(
-        ("week of", "flights", "verdict", "columns that drifted"),
+        ("four weeks from", "flights", "verdict", "columns that drifted"),
         [(w["start"][:10], f"{w['rows']:,}", w["verdict"], str(w.get("columns", 0))) for w in reversed(windows)],
     )
     ignored = policy["spec"]["data"].get("ignore", [])

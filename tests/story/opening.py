@@ -128,13 +128,13 @@ def serve(stage: Stage) -> None:
 def replay(stage: Stage) -> None:
     """Traffic, faster than the clock."""
     stage.tell.say(
-        """Now time passes. From 1 March 2013 on, every flight is sent to the model when it is due to depart, a day in
-        1.2 seconds. Departures go to the lake as they happen, labels when the plane has landed. Nothing is tried
-        again: a request that fails stays counted."""
+        """Now time passes. From 1 March 2013 on, every flight is sent to the model when it is due to depart: a day in
+        0.6 seconds through spring, then in 3. Departures go to the lake as they happen, labels when the plane has
+        landed. Nothing is tried again: a request that fails stays counted."""
     )
     stage.kube.apply(stage.namespace, load(EXAMPLE / "replay" / "job.yaml", stage.images))
     stage.tell.command(f"kubectl -n {stage.namespace} logs -f job/replay")
-    stage.timeline.add(datetime.now(UTC), "traffic begins, a day in 1.2 s")
+    stage.timeline.add(datetime.now(UTC), "traffic begins")
     ledger = stage.until(
         "a week of flights",
         120,

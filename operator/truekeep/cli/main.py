@@ -97,6 +97,8 @@ def replay(
         2014, 1, 1
     ),
     seconds_per_day: Annotated[float, typer.Option(min=0, max=86400, help="What a day takes.")] = 1.2,
+    hurry_to: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Days before this hurry.")] = None,
+    hurry_seconds_per_day: Annotated[float, typer.Option(min=0, max=86400, help="What such a day takes.")] = 0.6,
     connections: Annotated[int, typer.Option(min=1, max=64, help="Keep-alive connections, used in turn.")] = 8,
     timeout_seconds: Annotated[float, typer.Option(min=0.1, max=600, help="A request without an answer fails.")] = 10.0,
     report_every_days: Annotated[int, typer.Option(min=1, help="Days between lines of progress.")] = 7,
@@ -109,7 +111,14 @@ def replay(
     if example not in EXAMPLES:
         raise typer.BadParameter(f"{example!r} is none of {', '.join(EXAMPLES)}", param_hint="EXAMPLE")
     chosen = EXAMPLES[example]
-    plan = Plan(start.replace(tzinfo=UTC), end.replace(tzinfo=UTC), seconds_per_day, report_every_days)
+    plan = Plan(
+        start=start.replace(tzinfo=UTC),
+        end=end.replace(tzinfo=UTC),
+        seconds_per_day=seconds_per_day,
+        hurry_to=hurry_to.replace(tzinfo=UTC) if hurry_to else None,
+        hurry_seconds_per_day=hurry_seconds_per_day,
+        report_every_days=report_every_days,
+    )
     if plan.end <= plan.start:
         raise typer.BadParameter(f"{end:%Y-%m-%d} is not after --from {start:%Y-%m-%d}", param_hint="--to")
 

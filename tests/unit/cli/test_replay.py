@@ -169,6 +169,12 @@ async def test_a_model_that_never_answers_is_named_with_the_remedy() -> None:
             await caller.metadata(patience_seconds=0)
 
 
+def test_days_before_a_date_hurry() -> None:
+    plan = replace(PLAN, seconds_per_day=3, hurry_to=datetime(2013, 3, 2, tzinfo=UTC), hurry_seconds_per_day=0.5)
+    assert [plan.seconds(datetime(2013, 3, day, tzinfo=UTC)) for day in (1, 2, 3)] == [0.5, 3, 3]
+    assert PLAN.seconds(BEGINS) == PLAN.seconds_per_day
+
+
 async def test_connections_are_used_in_turn() -> None:
     """A Service spreads connections, not requests: with one connection a canary sees all or nothing."""
     caller = Caller("http://stub", "x", 3, 1, httpx.MockTransport(lambda _: httpx.Response(200, json=ANSWER)))

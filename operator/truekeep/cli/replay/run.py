@@ -18,13 +18,21 @@ HOURS = 24
 
 @dataclass(frozen=True)
 class Plan:
-    """What to replay: the days in [start, end), UTC, and how many seconds each is to take."""
+    """What to replay: the days in [start, end), UTC, and how many seconds each is to take; those before `hurry_to` take
+    `hurry_seconds_per_day`."""
 
     start: datetime
     end: datetime
     seconds_per_day: float
+    hurry_to: datetime | None = None
+    hurry_seconds_per_day: float = 0.0
     report_every_days: int = 7
     patience_seconds: float = 120.0
+
+    def seconds(self, day: datetime) -> float:
+        """What this day is to take."""
+        hurries = self.hurry_to is not None and day < self.hurry_to
+        return self.hurry_seconds_per_day if hurries else self.seconds_per_day
 
 
 class Replay:
@@ -67,7 +75,7 @@ class Replay:
             ledger.last_day = f"{day:%Y-%m-%d}"
             await asyncio.to_thread(self._lake.store, ledger)
             # A day that took longer than it should does not make the next ones hurry.
-            begins = max(begins + self._plan.seconds_per_day, asyncio.get_running_loop().time() - 0.5)
+            begins = max(begins + self._plan.seconds(day), asyncio.get_running_loop().time() - 0.5)
             if number % self._plan.report_every_days == 0:
                 self._say(ledger.line(ledger.last_day))
         return ledger
@@ -77,7 +85,7 @@ class Replay:
         rows = await asyncio.to_thread(self._lake.events, day)
         under_way: list[asyncio.Task[None]] = []
         for hour, batch in hours(rows, self._example.time_column) if rows is not None else ():
-            due = begins + hour.hour / HOURS * self._plan.seconds_per_day
+            due = begins + hour.hour / HOURS * self._plan.seconds(day)
             if await self._stopped_before(due):
                 break
             identifiers = (self._example.time_column, self._example.key)
