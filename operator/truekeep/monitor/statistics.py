@@ -7,6 +7,7 @@ are values. Sources stand with each function.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -156,13 +157,13 @@ def pool(reference: Counts, window: Counts) -> tuple[Counts, Counts]:
         return reference[:0], window[:0]
     least = EXPECTED * (n + m) / min(n, m)
     order = np.argsort(both, kind="stable")
-    until = np.cumsum(both[order])
+    until: list[int] = np.cumsum(both[order]).tolist()
     starts = []
     position = 0
-    while position < len(order):
+    while position < len(until):
         starts.append(position)
-        full = (int(until[position - 1]) if position else 0) + least
-        position = int(np.searchsorted(until, full, side="left")) + 1
+        full = (until[position - 1] if position else 0) + least
+        position = bisect_left(until, full, position) + 1
     if len(starts) > 1 and until[-1] - until[starts[-1] - 1] < least:
         starts.pop()
     if not starts:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -15,7 +16,9 @@ from truekeep.profiling.sketch import CategorySketch, ColumnSketch, NumberSketch
 from truekeep.profiling.values import Array, Floats, categories, numbers
 
 CATEGORIES = 2000  # distinct values that a reference tells apart; rarer ones are pooled
-SAMPLE_ROWS = 1 << 20  # rows of a reference that its cells are chosen from; all rows are counted on them
+SAMPLE_ROWS = 1 << 16  # rows of a reference that its cells are chosen from; all rows are counted on them
+SAMPLE_SHARES = 704  # equal shares of a sample, of which few are more than 1/512 of the whole
+KEPT_ROWS = 1 << 20  # up to so many rows a column is read once and kept, beyond it is read twice
 COUNTED_VALUES = 100_000  # distinct values of a column that are counted at once
 SEED = 20130101  # which rows are sampled; the same for ever, so that the same input gives the same bytes
 
@@ -71,7 +74,7 @@ def profile_table(
 ) -> Profile:
     """The reference profile of these columns of a table of any size, in memory that does not grow with its rows.
 
-    Beyond 2^20 rows the cells are chosen from a sample of so many, and a second pass counts every row on them."""
+    Beyond 2^16 rows the cells are chosen from a sample of so many, and then every row is counted on them."""
     weights = importance or {}
 
     def column(feature: SignatureFeature) -> ColumnProfile:
@@ -115,49 +118,74 @@ def _reference(table: Table, feature: SignatureFeature, importance: float | None
 
 
 def _number(table: Table, feature: SignatureFeature) -> ColumnProfile:
-    kept, nulls, (least, greatest) = _sample(table, feature.name)
-    whole = table.rows <= SAMPLE_ROWS
-    finite = cells.finite(kept)
+    scanned = _scan(table, feature.name)
     lowest = None if feature.minimum is None else cells.below(feature.minimum)
     also: tuple[float | None, ...] = (lowest, feature.maximum)
-    if not whole and least <= greatest:  # the sample may lack the extremes
-        also = (*also, cells.below(least), greatest)
-    sketch = NumberSketch(cells.edges(finite, also))
-    if whole:
-        sketch.update_ascending(kept)
-        quantiles = cells.exact_quantiles(finite)
-    else:
-        for batch in table.batches(feature.name):
-            sketch.update(numbers(batch).values)
-        quantiles = cells.edge_quantiles(sketch.counts, sketch.edges)
+    whole = table.rows <= SAMPLE_ROWS
+    if not whole and scanned.least <= scanned.greatest:  # the sample may lack the extremes
+        also = (*also, cells.below(scanned.least), scanned.greatest)
+    sketch = NumberSketch(cells.edges(scanned.sample, also, shares=cells.CELLS if whole else SAMPLE_SHARES))
+    for values in scanned.kept or (numbers(batch).values for batch in table.batches(feature.name)):
+        sketch.update(values)
+    quantiles = cells.exact_quantiles(scanned.sample) if whole else cells.edge_quantiles(sketch.counts, sketch.edges)
     column = ColumnSketch(feature.name, "Number", sketch)
-    column.rows, column.nulls = table.rows, nulls
+    column.rows, column.nulls = table.rows, scanned.nulls
     counted = column.profile()
     bounds = {"declared_minimum": feature.minimum, "declared_maximum": feature.maximum}
     return counted.model_copy(update={"number": counted.numeric.model_copy(update={"quantiles": quantiles, **bounds})})
 
 
-def _sample(table: Table, name: str) -> tuple[Floats, int, tuple[float, float]]:
-    """Values in ascending order (NaN last), all or a sample of them; nulls in all; the finite extremes of all."""
-    share = SAMPLE_ROWS / max(1, table.rows)
-    rng = np.random.default_rng(SEED)
+class _Scan(NamedTuple):
+    """A column that was read once."""
+
+    sample: Floats  # finite values, ascending: all, or those at places spread evenly over the rows
+    kept: list[Floats]  # all values, where they are few enough to be kept
+    nulls: int
+    least: float  # of all finite values
+    greatest: float
+
+
+def _scan(table: Table, name: str) -> _Scan:
+    places = _places(table.rows)
     parts: list[Floats] = []
-    nulls = 0
+    kept: list[Floats] = []
+    nulls = start = 0
     least, greatest = np.inf, -np.inf
     for batch in table.batches(name):
         found = numbers(batch)
         nulls += found.nulls
-        if share >= 1:
+        if table.rows <= KEPT_ROWS:
+            kept.append(found.values)
+        if len(found.values):
+            low, high = _extremes(found.values)
+            least, greatest = min(least, low), max(greatest, high)
+        if places is None:
             parts.append(found.values)
-            continue
-        present = found.values[np.isfinite(found.values)]
-        if len(present):
-            least, greatest = min(least, float(present.min())), max(greatest, float(present.max()))
-        parts.append(present[rng.random(len(present)) < share])
-    kept = parts[0].copy() if len(parts) == 1 else np.concatenate([np.empty(0), *parts])
-    parts.clear()
-    kept.sort()
-    return kept, nulls, (least, greatest)
+        else:
+            here = places[np.searchsorted(places, start) : np.searchsorted(places, start + len(batch))] - start
+            parts.append(numbers(batch[here] if isinstance(batch, np.ndarray) else batch.take(here)).values)
+        start += len(batch)
+    sample = np.concatenate([np.empty(0), *parts])
+    sample.sort()
+    return _Scan(cells.finite(sample), kept, nulls, least, greatest)
+
+
+def _extremes(values: Floats) -> tuple[float, float]:
+    """Of the finite ones; infinity and its negative where there are none."""
+    low, high = float(values.min()), float(values.max())
+    if np.isfinite(low) and np.isfinite(high):
+        return low, high
+    finite = values[np.isfinite(values)]
+    return (float(finite.min()), float(finite.max())) if len(finite) else (np.inf, -np.inf)
+
+
+@lru_cache(maxsize=4)
+def _places(rows: int) -> np.ndarray[Any, np.dtype[np.int64]] | None:
+    """One row of each of 2^16 equal spans, at random within it; None where all rows are taken."""
+    if rows <= SAMPLE_ROWS:
+        return None
+    within = np.random.default_rng(SEED).random(SAMPLE_ROWS)
+    return ((np.arange(SAMPLE_ROWS) + within) * (rows / SAMPLE_ROWS)).astype(np.int64).clip(max=rows - 1)
 
 
 def _category(table: Table, feature: SignatureFeature) -> ColumnProfile:
@@ -186,7 +214,7 @@ def _frequent(table: Table, name: str) -> tuple[dict[str, int], int, bool]:
         nulls += found.nulls
         for value, count in found.counts.items():
             counts[value] = counts.get(value, 0) + count
-        if len(counts) > COUNTED_VALUES and table.rows > SAMPLE_ROWS:
+        if len(counts) > COUNTED_VALUES:
             less = sorted(counts.values(), reverse=True)[COUNTED_VALUES // 2]
             counts = {value: count - less for value, count in counts.items() if count > less}
             whole = False

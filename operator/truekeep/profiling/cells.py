@@ -10,6 +10,7 @@ cell the two distribution functions can part by no more than the smaller of thei
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable
 
 import numpy as np
@@ -20,40 +21,42 @@ from truekeep.profiling.values import Floats
 CELLS = 512
 
 
-def edges(values: Floats, also: Iterable[float | None] = ()) -> Floats:
+def edges(values: Floats, also: Iterable[float | None] = (), *, shares: int = CELLS) -> Floats:
     """Edges for a reference of these finite values, shape (n,), ascending, and further ones that must be among them.
 
-    At most about 2,000, in ascending order; minimum and maximum can be told from what lies outside."""
+    At most about 2,000, or four times `shares`, in ascending order; minimum and maximum can be told from what lies
+    outside."""
     found: set[float] = {value + 0.0 for value in also if value is not None}  # + 0.0: no negative zero
     if len(values):
-        found |= _equal_shares(values)
+        found |= _equal_shares(values, shares)
         found |= {below(float(values[0])), float(values[-1]) + 0.0}
         found |= {quantile.value for quantile in exact_quantiles(values)}
     ordered = np.array(sorted(found), dtype=np.float64)
     return ordered[np.isfinite(ordered)]
 
 
-def _equal_shares(values: Floats) -> set[float]:
+def _equal_shares(values: Floats, shares: int) -> set[float]:
     starts = np.flatnonzero(values[1:] != values[:-1]) + 1
     until = np.append(starts, len(values))  # values up to and with each distinct one
     distinct = values[until - 1] + 0.0
     counts = np.diff(until, prepend=0)
-    limit = len(values) / CELLS
+    limit = len(values) / shares
     atoms = np.flatnonzero(counts >= limit)
     found: set[float] = set()
     for atom in distinct[atoms]:
         found |= {below(float(atom)), float(atom)}
-    position = 0
-    while position < len(distinct):
-        if counts[position] >= limit:
+    # Lists, because a look-up in one costs a tenth of a call of numpy.
+    upto, barriers = until.tolist(), [*atoms.tolist(), len(distinct)]
+    isolated = set(barriers)
+    position = nearest = 0
+    while position < len(upto):
+        if position in isolated:
             position += 1
+            nearest += 1
             continue
-        full = int(until[position - 1]) + limit if position else limit
-        stop = int(np.searchsorted(until, full, side="right"))
-        nearest = int(np.searchsorted(atoms, position))
-        stop = min(stop, int(atoms[nearest])) if nearest < len(atoms) else stop
-        found.add(float(distinct[stop - 1]))
-        position = stop
+        full = math.floor((upto[position - 1] if position else 0) + limit)
+        position = min(bisect_right(upto, full, position), barriers[nearest])
+        found.add(float(distinct[position - 1]))
     return found
 
 
@@ -66,13 +69,6 @@ def finite(ordered: Floats) -> Floats:
 def below(value: float) -> float:
     """The greatest double that is smaller."""
     return math.nextafter(value, -math.inf)
-
-
-def count(values: Floats, at: Floats) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Finite values, ascending, in each cell, shape (edges + 1,).
-
-    Looking up each edge among sorted values is several times faster than each value among the edges."""
-    return np.diff(np.searchsorted(values, at, side="right"), prepend=0, append=len(values)).astype(np.int64)
 
 
 def resolution(counts: np.ndarray[tuple[int], np.dtype[np.int64]], at: Floats) -> float:

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from truekeep.profiling import cells
+from truekeep.profiling.grid import Grid
 from truekeep.profiling.schema import CategoryProfile, ColumnProfile, NewCategory, NumberProfile
 from truekeep.profiling.values import Array, Floats, WrongTypeError, categories, numbers
 
@@ -33,14 +34,14 @@ class Moments:
             self.count = total
 
     @classmethod
-    def of(cls, values: Floats) -> Moments:
-        """Of finite values, shape (n,)."""
+    def of(cls, values: Floats, scratch: Floats | None = None) -> Moments:
+        """Of finite values, shape (n,); `scratch`, of the same shape, is overwritten."""
         if not len(values):
             return cls()
         with np.errstate(over="ignore", invalid="ignore"):
             mean = float(values.mean())
-            apart = values - mean
-            return cls(len(values), mean, float(apart.dot(apart)))
+            apart = np.subtract(values, mean, out=scratch)
+            return cls(len(values), mean, float(np.einsum("i,i", apart, apart)))  # dot would start BLAS's threads
 
 
 @dataclass
@@ -57,23 +58,25 @@ class NumberSketch:
 
     def __post_init__(self) -> None:
         self.counts = np.zeros(len(self.edges) + 1, dtype=np.int64)
+        self._grid = Grid(self.edges)
 
     def update(self, values: Floats) -> None:
         """Take in values, shape (n,), NaN and infinities among them."""
-        self.update_ascending(np.sort(values))
-
-    def update_ascending(self, ordered: Floats) -> None:
-        """Likewise, as `np.sort` leaves them: ascending, NaN last."""
-        finite = cells.finite(ordered)
-        if len(finite) < len(ordered):
-            nan = len(ordered) - int(np.searchsorted(ordered, np.inf, side="right"))
+        if not len(values):
+            return
+        low, high = float(values.min()), float(values.max())
+        if not isfinite(low) or not isfinite(high):
+            there = np.isfinite(values)
+            nan = int(np.isnan(values).sum())
             self.nan += nan
-            self.infinite += len(ordered) - len(finite) - nan
-        if len(finite):
-            self.counts += cells.count(finite, self.edges)
-            self.minimum = min(self.minimum, float(finite[0]))
-            self.maximum = max(self.maximum, float(finite[-1]))
-            self.moments.add(Moments.of(finite))
+            self.infinite += len(values) - nan - int(there.sum())
+            values = values[there]
+            if not len(values):
+                return
+            low, high = float(values.min()), float(values.max())
+        self.counts += self._grid.count(values)
+        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
+        self.moments.add(Moments.of(values, self._grid.scratch(len(values))))
 
     def merge(self, other: NumberSketch | CategorySketch) -> None:
         """Take in the counts of another sketch on the same edges; ValueError where they differ."""

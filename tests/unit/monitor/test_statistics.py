@@ -10,6 +10,7 @@ from scipy.spatial import distance
 
 from truekeep.monitor import statistics
 from truekeep.profiling import cells
+from truekeep.profiling.grid import Grid
 
 
 def counts(seed: int, k: int = 12) -> tuple[Any, Any]:
@@ -45,7 +46,7 @@ def test_kolmogorov_smirnov_is_scipys_where_the_reference_has_few_values(seed: i
     rng = np.random.default_rng(seed)
     then, now = rng.integers(0, 30, 3000).astype(float), rng.integers(1, 33, 500) + rng.choice([0.0, 0.5], 500)
     at = cells.edges(np.sort(then))
-    found = statistics.kolmogorov_smirnov(cells.count(np.sort(then), at), cells.count(np.sort(now), at))
+    found = statistics.kolmogorov_smirnov(Grid(at).count(then), Grid(at).count(now))
     scipys = stats.ks_2samp(then, now, method="asymp")
     assert found.value == pytest.approx(scipys.statistic, abs=1e-12)
     limit = stats.kstwobign.sf(math.sqrt(3000 * 500 / 3500) * scipys.statistic)
@@ -57,7 +58,7 @@ def test_wasserstein_is_scipys_where_all_values_are_edges(seed: int) -> None:
     rng = np.random.default_rng(seed)
     then, now = rng.integers(0, 20, 900).astype(float), rng.integers(2, 20, 400).astype(float)
     at = cells.edges(np.sort(then))
-    found = statistics.wasserstein(cells.count(np.sort(then), at), cells.count(np.sort(now), at), at, 0.0, 19.0)
+    found = statistics.wasserstein(Grid(at).count(then), Grid(at).count(now), at, 0.0, 19.0)
     assert found == pytest.approx(stats.wasserstein_distance(then, now), rel=1e-9)
 
 
@@ -66,7 +67,7 @@ def test_wasserstein_on_cells_keeps_its_bound(shift: float) -> None:
     rng = np.random.default_rng(4)
     then, now = rng.normal(size=30_000), rng.normal(shift, size=5000)
     at = cells.edges(np.sort(then))
-    a, b = cells.count(np.sort(then), at), cells.count(np.sort(now), at)
+    a, b = Grid(at).count(then), Grid(at).count(now)
     low, high = float(at[0]), float(at[-1])
     true = stats.wasserstein_distance(then.clip(low, high), now.clip(low, high))
     found = statistics.wasserstein(a, b, at, low, high)
@@ -146,10 +147,10 @@ def test_pooling_keeps_all_rows_and_expects_enough() -> None:
 def test_tenths_are_about_a_tenth_each_and_ties_stay_whole() -> None:
     rng = np.random.default_rng(6)
     values = rng.normal(size=10_000)
-    counted = cells.count(np.sort(values), cells.edges(np.sort(values)))
+    counted = Grid(cells.edges(np.sort(values))).count(values)
     assert np.allclose(statistics.tenths(counted, counted)[0] / 10_000, 0.1, atol=0.005)
     tied = np.concatenate([np.zeros(9000), rng.random(1000)])
-    counted = cells.count(np.sort(tied), cells.edges(np.sort(tied)))
+    counted = Grid(cells.edges(np.sort(tied))).count(tied)
     assert statistics.tenths(counted, counted)[0].max() >= 9000
 
 

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from truekeep.profiling import cells
+from truekeep.profiling.grid import Grid
 
 Draw = Any
 
@@ -27,7 +28,7 @@ def shapes(rng: np.random.Generator, n: int) -> dict[str, Any]:
 
 def binned_distance(reference: Any, window: Any) -> tuple[float, float]:
     at = cells.edges(np.sort(reference))
-    then, now = cells.count(np.sort(reference), at), cells.count(np.sort(window), at)
+    then, now = Grid(at).count(reference), Grid(at).count(window)
     distance = np.abs(np.cumsum(then) / len(reference) - np.cumsum(now) / len(window)).max()
     return float(distance), cells.resolution(then, at)
 
@@ -57,7 +58,7 @@ def test_a_tie_has_a_cell_of_its_own_and_cells_are_few() -> None:
     rng = np.random.default_rng(2)
     reference = np.concatenate([np.full(5000, 3.0), rng.normal(3.0, 1.0, 5000)])
     at = cells.edges(np.sort(reference))
-    counts = cells.count(np.sort(reference), at)
+    counts = Grid(at).count(reference)
     place = int(np.searchsorted(at, 3.0))
     assert counts[place] == (reference == 3.0).sum()
     assert at[place - 1] == cells.below(3.0)
@@ -80,7 +81,7 @@ def test_extreme_values_make_finite_ascending_edges(values: list[float]) -> None
     at = cells.edges(np.sort(array), (-1e300, None, 2.0))
     assert np.isfinite(at).all()
     assert (np.diff(at) > 0).all()
-    assert cells.count(np.sort(array), at).sum() == len(values)
+    assert Grid(at).count(array).sum() == len(values)
     quantiles = cells.exact_quantiles(np.sort(array))
     assert len(quantiles) == (len(cells.QUANTILES) if values else 0)
 
@@ -89,7 +90,7 @@ def test_quantiles_of_a_window_are_near_the_true_ones() -> None:
     rng = np.random.default_rng(3)
     reference, window = rng.normal(size=20_000), rng.normal(0.5, 1.3, size=20_000)
     at = cells.edges(np.sort(reference))
-    found = cells.interpolated_quantiles(cells.count(np.sort(window), at), at, float(window.min()), float(window.max()))
+    found = cells.interpolated_quantiles(Grid(at).count(window), at, float(window.min()), float(window.max()))
     for quantile in found:
         share = float((window <= quantile.value).mean())
         assert abs(share - quantile.q) < 0.02 if quantile.q in (0.01, 0.99) else abs(share - quantile.q) < 0.004
@@ -98,5 +99,5 @@ def test_quantiles_of_a_window_are_near_the_true_ones() -> None:
 def test_quantiles_of_ties_are_the_ties() -> None:
     window = np.array([0.0] * 90 + [5.0] * 10)
     at = cells.edges(np.sort(window))
-    found = cells.interpolated_quantiles(cells.count(np.sort(window), at), at, 0.0, 5.0)
+    found = cells.interpolated_quantiles(Grid(at).count(window), at, 0.0, 5.0)
     assert [quantile.value for quantile in found] == [0.0, 0.0, 0.0, 0.0, 0.0, 5.0, 5.0]

@@ -1,0 +1,234 @@
+"""How long the whole takes, against reading alone: `python -m tests.bench.drift.speed`.
+
+Two Parquet files of a million rows and thirty columns are compared, each contender in a process of its own, in turns,
+so that a busy machine is busy for all. Wall and CPU seconds are of the work without the start of Python and imports;
+the peak is of the whole process. `--rows 10000000` shows that the peak stays where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.bench.drift import worlds
+from truekeep.monitor.judge import Settings, judge
+from truekeep.profiling.build import profile_table, window_of_table
+from truekeep.profiling.schema import Profile
+from truekeep.profiling.tables import BATCH_ROWS, BUFFER_BYTES, ParquetTable
+
+CHUNK = 500_000
+THREADS = 2
+BINS = 512
+MOVED = ("normal", "log_one", "uniform", "gaps", "cents")
+NAMES = {feature.name: feature.name for feature in worlds.FEATURES}
+
+
+def make(path: Path, rows: int, seed: int, moved: tuple[str, ...] = ()) -> None:
+    """Write a file of the world, some columns moved by a fifth of a standard deviation or so."""
+    if path.exists():
+        return
+    rng = np.random.default_rng(seed)
+    temporary = path.with_suffix(".part")
+    writer: Any = None
+    for start in range(0, rows, CHUNK):
+        columns = worlds.draw(rng, min(CHUNK, rows - start))
+        columns |= {name: columns[name] * 1.15 + 0.1 for name in moved}
+        plain = {name: values.dictionary_decode() if isinstance(values, pa.DictionaryArray) else values
+                 for name, values in columns.items()}  # fmt: skip
+        table = pa.table(plain)
+        writer = writer or pq.ParquetWriter(temporary, table.schema)
+        writer.write_table(table)
+    writer.close()
+    temporary.rename(path)
+
+
+def _columns(path: Path, work: Callable[[str, Any], object]) -> None:
+    """Call a function with every batch of every column, columns in two threads: what any reader must do."""
+    metadata = pq.read_metadata(path)
+
+    def one(name: str) -> None:
+        encoded = [name] if name in worlds.CATEGORIES else []
+        with pq.ParquetFile(
+            path, metadata=metadata, read_dictionary=encoded, buffer_size=BUFFER_BYTES, pre_buffer=False
+        ) as file:
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=[name], use_threads=False):
+                work(name, batch.column(0))
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(one, NAMES))
+
+
+def _count(name: str, values: Any) -> None:
+    if name in worlds.CATEGORIES:
+        np.bincount(values.indices.to_numpy(zero_copy_only=False))
+        return
+    x = values.to_numpy(zero_copy_only=False)
+    np.bincount(np.clip((np.nan_to_num(x) + 4) * (BINS / 8), 0, BINS - 1).astype(np.int64), minlength=BINS)
+
+
+def read(then: Path, now: Path) -> None:
+    """The limit: both files are decoded, and nothing is done with them."""
+    for path in (then, now):
+        _columns(path, lambda _, __: None)
+
+
+def histogram(then: Path, now: Path) -> None:
+    """The limit for the same work: both files are decoded, and each value is counted once, in cells of equal width
+    (numbers; the cheapest way there is, and useless where tails are heavy) or by its code (categories)."""
+    for path in (then, now):
+        _columns(path, _count)
+
+
+def read_now(then: Path, now: Path) -> None:
+    """The limit where the reference is a stored profile: the current file alone is decoded."""
+    del then
+    _columns(now, lambda _, __: None)
+
+
+def histogram_now(then: Path, now: Path) -> None:
+    """Likewise decoded and counted."""
+    del then
+    _columns(now, _count)
+
+
+def truekeep(then: Path, now: Path) -> list[str]:
+    """What `truekeep profile` and `truekeep drift` do."""
+    reference = profile_table(ParquetTable(then), worlds.FEATURES, threads=THREADS)
+    return _judged(reference, now)
+
+
+def truekeep_now(then: Path, now: Path) -> list[str]:
+    """What `truekeep drift` does: the reference is a stored profile, which is read too."""
+    return _judged(Profile.model_validate_json(_stored(then).read_bytes()), now)
+
+
+def _stored(then: Path) -> Path:
+    return then.with_suffix(".profile.json")
+
+
+def _judged(reference: Profile, now: Path) -> list[str]:
+    counted = window_of_table(ParquetTable(now), reference, names=NAMES, threads=THREADS)
+    report = judge(reference, counted, Settings())
+    return sorted(column.name for column in report.columns if column.drifted)
+
+
+CONTENDERS: dict[str, Callable[[Path, Path], list[str] | None]] = {
+    "read": read,
+    "histogram": histogram,
+    "truekeep": truekeep,
+    "read_now": read_now,
+    "histogram_now": histogram_now,
+    "truekeep_now": truekeep_now,
+}
+# What each is measured against.
+LIMITS = {"truekeep": ("read", "histogram"), "truekeep_now": ("read_now", "histogram_now")}
+
+
+def measured(work: Callable[[], list[str] | None]) -> dict[str, Any]:
+    """Seconds of the wall clock and of the CPU, the peak of this process in MiB, and the columns that moved."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    found = work()
+    return {
+        "wall": time.perf_counter() - wall,
+        "cpu": time.process_time() - cpu,
+        "peak": peak(),
+        "drifted": found,
+    }
+
+
+def peak() -> float:
+    """Of this process, in MiB. getrusage's would count the parent's, from before the exec."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 1024
+
+
+def in_process(python: str, *arguments: str, timeout: float) -> dict[str, Any] | str:
+    """A contender in a process of its own: what it printed last, as JSON, or why there is nothing."""
+    try:
+        done = subprocess.run([python, *arguments], capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        return f"stopped after {timeout:.0f} s"
+    except OSError as error:
+        return str(error)
+    lines = done.stdout.splitlines()
+    if done.returncode or not lines:
+        return (done.stderr.strip().splitlines() or ["no answer"])[-1][:160]
+    return dict(json.loads(lines[-1]))
+
+
+def main() -> None:
+    """The table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--folder", type=Path, default=Path("/var/tmp/truekeep-bench"), help="where the files are kept")
+    parser.add_argument("--repeat", type=int, default=3, help="turns; the best one counts")
+    parser.add_argument("--only", nargs="*", default=list(CONTENDERS))
+    parser.add_argument("--peers", nargs="*", default=[], help="NAME=python of its virtual environment; see peers/")
+    parser.add_argument("--peer-timeout", type=float, default=900)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    chosen.folder.mkdir(parents=True, exist_ok=True)
+    then, now = (chosen.folder / f"{which}-{chosen.rows}.parquet" for which in ("then", "now"))
+    if chosen.one:
+        print(json.dumps(measured(lambda: CONTENDERS[chosen.one](then, now))))
+        return
+    make(then, chosen.rows, 1)
+    make(now, chosen.rows, 2, MOVED)
+    if "truekeep_now" in chosen.only:
+        stored = profile_table(ParquetTable(then), worlds.FEATURES, threads=THREADS)
+        _stored(then).write_text(stored.model_dump_json(by_alias=True, exclude_none=True))
+    best: dict[str, dict[str, Any]] = {}
+    for _ in range(chosen.repeat):
+        for name in chosen.only:
+            arguments = ["-m", "tests.bench.drift.speed", "--one", name, "--rows", str(chosen.rows)]
+            found = in_process(sys.executable, *arguments, "--folder", str(chosen.folder), timeout=600)
+            if isinstance(found, str):
+                raise SystemExit(f"{name}: {found}")
+            known = best.setdefault(name, found)
+            for measure in ("wall", "cpu"):
+                known[measure] = min(known[measure], found[measure])
+            known["peak"] = max(known["peak"], found["peak"])
+    print(f"{chosen.rows:,} x {chosen.rows:,} rows, 30 columns, best of {chosen.repeat}; {len(MOVED)} columns moved\n")
+    print(f"{'':<15} {'wall s':>8} {'CPU s':>8} {'peak MiB':>9}  drifted")
+    for name, row in best.items():
+        _line(name, row)
+    for peer in chosen.peers:
+        name, _, python = peer.partition("=")
+        script = Path(__file__).parent / "peers" / f"{name}.py"
+        answer = in_process(python, str(script), str(then), str(now), timeout=chosen.peer_timeout)
+        if isinstance(answer, str):
+            print(f"{name:<15} {answer}")
+        else:
+            _line(name, answer)
+            best[name] = answer
+    print()
+    for name, limits in LIMITS.items():
+        for other in limits:
+            if name in best and other in best:
+                wall, cpu = (best[name][measure] / best[other][measure] for measure in ("wall", "cpu"))
+                print(f"{name} / {other}: {wall:.2f} of its wall clock, {cpu:.2f} of its CPU")
+    for peer in chosen.peers:
+        name = peer.partition("=")[0]
+        if name in best and "truekeep" in best:
+            wall, cpu = (best[name][measure] / best["truekeep"][measure] for measure in ("wall", "cpu"))
+            print(f"{name} / truekeep: {wall:.0f} times its wall clock, {cpu:.0f} times its CPU")
+
+
+def _line(name: str, row: dict[str, Any]) -> None:
+    drifted = "" if row["drifted"] is None else f"{len(row['drifted'])}: {' '.join(row['drifted'])}"
+    print(f"{name:<15} {row['wall']:>8.2f} {row['cpu']:>8.2f} {row['peak']:>9.0f}  {drifted}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
