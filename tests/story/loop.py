@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 from tests.story.kube import Json, condition, holds, name_of
 from tests.story.opening import EXAMPLE, SHOWN
@@ -11,6 +12,7 @@ from tests.story.stage import MODEL, Stage, check
 from tests.story.timeline import cost
 
 LAST_DAY = "2013-12-31"
+HEAD = 60  # characters of a text of the record that are shown
 NEXT = (
     (
         "Mend the bad change; revision 3 is rolled out then:",
@@ -200,8 +202,17 @@ def record(stage: Stage) -> None:
     bucket, _, key = found["uri"].removeprefix("s3://").partition("/")
     content = stage.bucket(bucket).get(key)
     check(found["id"].removeprefix("sha256:") in key, f"{key} is not named by the record's digest {found['id']}")
-    stage.tell.output(json.dumps(json.loads(content), indent=1), lines=30)
-    stage.tell.proof(f"{len(content):,} bytes of canonical JSON; the head is above")
+    stage.tell.output(json.dumps(outline(json.loads(content)), indent=1), lines=60)
+    stage.tell.proof(f"{len(content):,} bytes of canonical JSON; above is its head")
+
+
+def outline(value: Any, depth: int = 2) -> Any:
+    """The upper levels of a JSON value; what lies deeper is counted."""
+    if isinstance(value, dict):
+        return {key: outline(each, depth - 1) for key, each in value.items()} if depth else f"{len(value)} fields …"
+    if isinstance(value, list):
+        return f"{len(value)} items …"
+    return f"{value[:HEAD]} …" if isinstance(value, str) and len(value) > HEAD else value
 
 
 def end(stage: Stage) -> None:
