@@ -71,7 +71,7 @@ class Kubectl:
 
 def install(wait_seconds: int = 180) -> None:
     """The kinds first, until they are served; then the rest, until the operator is ready."""
-    kubectl = Kubectl(environment())
+    kubectl = Kubectl({**os.environ, **environment()})
     names = images()
     started = time.monotonic()
     kubectl.apply(REPOSITORY / "manifests" / "crds")
@@ -86,7 +86,7 @@ def install(wait_seconds: int = 180) -> None:
 
 def uninstall() -> None:
     """The operator and the kinds, and with them everything that is of these kinds."""
-    kubectl = Kubectl(environment())
+    kubectl = Kubectl({**os.environ, **environment()})
     kubectl("delete", "--ignore-not-found", "-k", str(REPOSITORY / "manifests" / "default"), timeout=180)
 
 

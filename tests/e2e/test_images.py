@@ -7,6 +7,7 @@ and with a read-only root, and imports every module that it may use.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import time
@@ -263,7 +264,7 @@ class Pods:
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
-        self._env = environment()
+        self._env = {**os.environ, **environment()}
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         done = subprocess.run(
