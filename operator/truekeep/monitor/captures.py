@@ -88,7 +88,7 @@ def count(
     categories = [column.name for column in reference.columns if column.type == "Category"]
     wanted = [EVENT_TIME, RECEIVED_AT, PROBABILITY, *features]
     for file, source in _ahead(bucket, files, skipped):
-        part = WindowSketch(reference)  # a file that breaks half-way must leave nothing behind
+        part = whole.empty()  # a file that breaks half-way must leave nothing behind
         try:
             for batch in _batches(source, wanted, categories):
                 rows, columns = _rows_between(batch, features, start, end)

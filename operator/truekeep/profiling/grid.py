@@ -10,6 +10,7 @@ wide), of their bit patterns, which for numbers of one sign grow with the logari
 
 from __future__ import annotations
 
+import threading
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,11 +25,27 @@ CROWDED = 0.03  # share of the edges in crowded buckets from which another grid 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
-class _Scratch(NamedTuple):
+class Scratch(NamedTuple):
+    """Arrays that the next call overwrites, of the same shape (n,)."""
+
     numbers: Floats
     buckets: Ints
     truths: np.ndarray[Any, np.dtype[np.bool_]]
     cells: Ints
+
+
+_thread = threading.local()
+
+
+def scratch(n: int) -> Scratch:
+    """Room for n values, one for each thread.
+
+    Arrays of this size come from the system page by page: made anew for each batch they cost a third of it all."""
+    room: Scratch | None = getattr(_thread, "room", None)
+    if room is None or len(room.numbers) < n:
+        room = Scratch(np.empty(n), np.empty(n, np.int64), np.empty(n, np.bool_), np.empty(n, np.int64))
+        _thread.room = room
+    return Scratch(room.numbers[:n], room.buckets[:n], room.truths[:n], room.cells[:n])
 
 
 class Grid:
@@ -36,7 +53,6 @@ class Grid:
 
     def __init__(self, edges: Floats) -> None:
         self.edges = edges
-        self._scratch = _Scratch(np.empty(0), np.empty(0, np.int64), np.empty(0, np.bool_), np.empty(0, np.int64))
         layouts = [(False, OUTER[0]), (True, OUTER[0]), *((False, outer) for outer in OUTER[1:])]
         crowding = []
         for bits, outer in layouts:
@@ -49,8 +65,8 @@ class Grid:
         """Finite values, shape (n,), in each cell."""
         if len(self.edges) <= FEW:
             return np.bincount(np.searchsorted(self.edges, values), minlength=len(self.edges) + 1)
-        self._room(len(values))
-        buckets = self._buckets(values, self._scratch.numbers, self._scratch.buckets)
+        room = scratch(len(values))
+        buckets = self._buckets(values, room.numbers, room.buckets)
         per_bucket = np.bincount(buckets, minlength=BUCKETS)
         clean = np.where(self._doubtful, 0, per_bucket)
         cells = len(self.edges) + 1
@@ -60,7 +76,7 @@ class Grid:
         doubtful = int(per_bucket.sum() - clean.sum())
         if doubtful:
             if doubtful < len(values):
-                doubts = self._doubtful.take(buckets, out=self._scratch.truths[: len(values)], mode="clip")
+                doubts = self._doubtful.take(buckets, out=room.truths, mode="clip")
                 at = np.flatnonzero(doubts)
                 values, buckets = values.take(at), buckets.take(at)
             found += np.bincount(self._compared(values, buckets), minlength=cells)
@@ -68,7 +84,7 @@ class Grid:
 
     def _compared(self, values: Floats, buckets: Any) -> Any:
         """Cell of each value, by comparison with the edges of its bucket."""
-        numbers, _, more, cells = (array[: len(values)] for array in self._scratch)
+        numbers, _, more, cells = scratch(len(values))
         self._base.take(buckets, out=cells, mode="clip")
         for edges in (self._first, self._second):
             np.add(cells, np.greater(values, edges.take(buckets, out=numbers, mode="clip"), out=more), out=cells)
@@ -76,16 +92,6 @@ class Grid:
             at = np.flatnonzero(self._crowded.take(buckets))
             cells[at] = np.searchsorted(self.edges, values[at])
         return cells
-
-    def scratch(self, n: int) -> Floats:
-        """Room for n numbers that the next call overwrites."""
-        self._room(n)
-        return self._scratch.numbers[:n]
-
-    def _room(self, n: int) -> None:
-        # Arrays of this size come from the system page by page: made anew for each batch they cost a third of it all.
-        if len(self._scratch.numbers) < n:
-            self._scratch = _Scratch(np.empty(n), np.empty(n, np.int64), np.empty(n, np.bool_), np.empty(n, np.int64))
 
     def _buckets(self, values: Floats, numbers: Floats, buckets: Ints) -> Ints:
         """Bucket of each value; both arrays are overwritten, and the second is returned."""

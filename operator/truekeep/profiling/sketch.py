@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from truekeep.profiling import cells
-from truekeep.profiling.grid import Grid
+from truekeep.profiling.grid import Grid, scratch
 from truekeep.profiling.schema import CategoryProfile, ColumnProfile, NewCategory, NumberProfile
 from truekeep.profiling.values import Array, Floats, WrongTypeError, categories, numbers
 
@@ -55,10 +55,15 @@ class NumberSketch:
     minimum: float = float("inf")
     maximum: float = float("-inf")
     moments: Moments = field(default_factory=Moments)
+    grid: Grid | None = None  # of these edges; made at the first value
 
     def __post_init__(self) -> None:
         self.counts = np.zeros(len(self.edges) + 1, dtype=np.int64)
-        self._grid = Grid(self.edges)
+
+    def empty(self) -> NumberSketch:
+        """Another one on the same edges, without values."""
+        self.grid = self.grid or Grid(self.edges)
+        return NumberSketch(self.edges, grid=self.grid)
 
     def update(self, values: Floats) -> None:
         """Take in values, shape (n,), NaN and infinities among them."""
@@ -74,9 +79,10 @@ class NumberSketch:
             if not len(values):
                 return
             low, high = float(values.min()), float(values.max())
-        self.counts += self._grid.count(values)
+        self.grid = self.grid or Grid(self.edges)
+        self.counts += self.grid.count(values)
         self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
-        self.moments.add(Moments.of(values, self._grid.scratch(len(values))))
+        self.moments.add(Moments.of(values, scratch(len(values)).numbers))
 
     def merge(self, other: NumberSketch | CategorySketch) -> None:
         """Take in the counts of another sketch on the same edges; ValueError where they differ."""
@@ -132,15 +138,20 @@ class CategorySketch:
     counts: np.ndarray[tuple[int], np.dtype[np.int64]] = field(init=False)
     other: int = 0
     new: dict[str, int] = field(default_factory=dict)
+    places: dict[str, int] = field(default_factory=dict)  # of each of `values`
 
     def __post_init__(self) -> None:
         self.counts = np.zeros(len(self.values), dtype=np.int64)
-        self._places = {value: place for place, value in enumerate(self.values)}
+        self.places = self.places or {value: place for place, value in enumerate(self.values)}
+
+    def empty(self) -> CategorySketch:
+        """Another one on the same values, without rows."""
+        return CategorySketch(self.values, places=self.places)
 
     def update(self, found: dict[str, int]) -> None:
         """Take in counts by value."""
         for value, count in found.items():
-            place = self._places.get(value)
+            place = self.places.get(value)
             if place is not None:
                 self.counts[place] += count
             elif value in self.new or len(self.new) < NEW_CATEGORIES:
@@ -196,6 +207,10 @@ class ColumnSketch:
         else:
             sketch = CategorySketch(reference.categorical.values)
         return cls(reference.name, reference.type, sketch)
+
+    def empty(self) -> ColumnSketch:
+        """Another one on the same cells, without rows; cheaper than `like`."""
+        return ColumnSketch(self.name, self.kind, self.sketch.empty())
 
     def update(self, array: Array | None, rows: int) -> None:
         """Take in the column of a batch of so many rows; None: the batch has no such column."""

@@ -3,19 +3,24 @@
 Two samples of one world are compared, window after window, with the default configuration and no rule of consecutive
 windows; a window alarms where any finding counts (Break or Breach). Then, at 5,000 rows, one column at a time is
 shifted. `--windows 2000` is the whole of it and takes an hour on two cores; any smaller number gives wider bounds.
-`--rows` runs a part. Peers answer on the same windows with `python -m tests.bench.drift.peers errors`.
+`--rows` runs a part. `--peers` has others answer on the same windows of 5,000 rows, with their defaults: see `peers/`.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from scipy import stats
 
-from tests.bench.drift import worlds
+from tests.bench.drift import speed, worlds
 from truekeep.monitor.judge import Settings, judge
 from truekeep.monitor.report import WindowReport
 from truekeep.profiling.build import Arrays, profile_table, window_of_table
@@ -103,6 +108,35 @@ def tiny(windows: int, seed: int = 3, rows: int = 1_000_000) -> int:
     return alarms
 
 
+def side_by_side(peers: list[str], windows: int, folder: Path, timeout: float) -> None:
+    """Ours and the peers on the same files: windows in which any column is called drifted though none moved."""
+    rng = np.random.default_rng(4)
+    files = [folder / "reference.parquet", *(folder / f"window-{number:03}.parquet" for number in range(windows))]
+    alarms = 0
+    there = Profile()
+    for place, file in enumerate(files):
+        rows = POWER_ROWS if place else REFERENCE_ROWS
+        columns = worlds.draw(rng, rows)
+        plain = {n: c.dictionary_decode() if isinstance(c, pa.DictionaryArray) else c for n, c in columns.items()}
+        pq.write_table(pa.table(plain), file)
+        if place:
+            alarms += bool(alarmed(judge(there, window(there, columns, rows), DEFAULT)))
+        else:
+            there = profile_table(Arrays(columns, rows), worlds.FEATURES, threads=1)
+    print(f"\n{windows} of the same windows of {POWER_ROWS:,} rows, nothing moved: windows with a drifted column")
+    print(f"{'truekeep':<12} {alarms}")
+    for peer in peers:
+        name, _, python = peer.partition("=")
+        script = Path(__file__).parent / "peers" / f"run_{name}.py"
+        found = speed.in_process(python, str(script), *map(str, files), timeout=timeout)
+        if isinstance(found, str):
+            print(f"{name:<12} {found}")
+            continue
+        most = Counter(column for columns in found["windows"] for column in columns).most_common(6)
+        often = " ".join(f"{column} {count}" for column, count in most)
+        print(f"{name:<12} {sum(map(bool, found['windows']))}   most often: {often}", flush=True)
+
+
 def main() -> None:
     """The tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -111,7 +145,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="*", default=list(SIZES), help="sizes of the no-drift windows")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--no-power", action="store_true")
+    parser.add_argument("--peers", nargs="*", default=[], help="NAME=python of its virtual environment; see peers/")
+    parser.add_argument("--peer-windows", type=int, default=100)
+    parser.add_argument("--peer-timeout", type=float, default=1800)
     chosen = parser.parse_args()
+    if chosen.peers:
+        with tempfile.TemporaryDirectory() as folder:
+            side_by_side(chosen.peers, chosen.peer_windows, Path(folder), chosen.peer_timeout)
+        return
     print(f"default configuration: {DEFAULT}\nreference: {REFERENCE_ROWS:,} rows, 30 columns\n")
     print(f"{'rows':>9} {'windows':>8} {'alarmed':>8} {'upper 95 %':>11} {'too few':>8} {'seconds':>8}  goal: <= 1 %")
     for rows in chosen.rows:

@@ -205,7 +205,7 @@ def main() -> None:
         _line(name, row)
     for peer in chosen.peers:
         name, _, python = peer.partition("=")
-        script = Path(__file__).parent / "peers" / f"{name}.py"
+        script = Path(__file__).parent / "peers" / f"run_{name}.py"
         answer = in_process(python, str(script), str(then), str(now), timeout=chosen.peer_timeout)
         if isinstance(answer, str):
             print(f"{name:<15} {answer}")
