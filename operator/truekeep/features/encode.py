@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from truekeep.contract.artifact import UNKNOWN_CATEGORY, SignatureFeature
 
+Values: TypeAlias = "Sequence[Any] | npt.NDArray[Any]"
 Column: TypeAlias = "Sequence[Any] | npt.NDArray[Any] | pa.Array[Any] | pa.ChunkedArray[Any]"
 Matrix: TypeAlias = npt.NDArray[np.float64]
 
@@ -135,43 +136,77 @@ class Encoder:
             _lookup(feature.categories or ()) if feature.type == "Category" else None for feature in features
         )
 
-    def encode(self, columns: Mapping[str, Sequence[Any]], rows: int) -> Matrix:
-        """The matrix, float64, shape (rows, features), of plain Python values (str, int, float, bool, None)."""
+    def encode(self, columns: Mapping[str, Values], rows: int) -> Matrix:
+        """The matrix, float64, shape (rows, features), of plain Python values (str, int, float, bool, None), or of
+        arrays, in which NaN is a null."""
         if len(columns) > len(self.names) or not columns.keys() <= self._known:
             unknown = next(name for name in columns if name not in self._known)
             raise FeatureError(unknown, f"the model has no such input; it takes {_listed(self.names)}")
+        if rows == 1 and (one := self._one(columns)) is not None:
+            return one
         # One list of all cells, one array of it, one look for what is not finite: with an array a column, a request of
-        # one row would cost three times as much.
+        # a few rows would cost three times as much.
         cells: list[Any] = []
+        arrays: dict[int, npt.NDArray[Any]] = {}
         nulls = 0
-        for feature, lookup in zip(self.features, self._codes, strict=True):
+        for position, (feature, lookup) in enumerate(zip(self.features, self._codes, strict=True)):
             values = columns.get(feature.name)
             if values is None:
                 raise FeatureError(feature.name, f"the input is missing; send a tensor of {rows} values for it")
             if len(values) != rows:
                 raise FeatureError(feature.name, f"has {len(values)} values, but the first input has {rows}")
-            kinds = set(map(type, values))
-            if _NONE in kinds:
-                nulls += _nulls(feature, values)
-            if lookup is None:
-                cells += values if kinds <= _NUMBERS else _request_numbers(feature, values, kinds)
-            elif kinds == _TEXT:
-                cells += [lookup.get(value, UNKNOWN_CATEGORY) for value in values]
+            if lookup is None and isinstance(values, np.ndarray):
+                arrays[position] = values
+                nulls += _nulls_of_array(feature, values)
             else:
-                cells += _request_codes(feature, values, lookup)
+                nulls += _add_cells(cells, feature, lookup, listed(values))
         try:
             encoded: Matrix = np.array(cells, dtype=np.float64)
         except OverflowError:
             self._find_not_finite(columns)
             raise
-        if len(cells) - np.count_nonzero(np.isfinite(encoded)) != nulls:
+        encoded = np.ascontiguousarray(encoded.reshape(len(self.names) - len(arrays), rows).T)
+        if arrays:
+            encoded = self._with_arrays(encoded, arrays)
+        if encoded.size - np.count_nonzero(np.isfinite(encoded)) != nulls:
             self._find_not_finite(columns)
-        return np.ascontiguousarray(encoded.reshape(len(self.names), rows).T)
+        return encoded
 
-    def _find_not_finite(self, columns: Mapping[str, Sequence[Any]]) -> None:
+    def _one(self, columns: Mapping[str, Values]) -> Matrix | None:
+        """The matrix of the one row that most requests are, without nulls; None where it takes a closer look."""
+        cells: list[float] = []
+        total = 0.0
+        try:
+            for name, lookup in zip(self.names, self._codes, strict=True):
+                (value,) = columns[name]
+                kind = type(value)
+                if lookup is None:
+                    if kind is not float and kind is not int:
+                        return None
+                    total += value
+                elif kind is str:
+                    value = lookup.get(value, UNKNOWN_CATEGORY)
+                else:
+                    return None
+                cells.append(value)
+            if not math.isfinite(total):
+                return None
+            return np.array((cells,), dtype=np.float64)
+        except (KeyError, ValueError, OverflowError):
+            return None
+
+    def _with_arrays(self, rest: Matrix, arrays: Mapping[int, npt.NDArray[Any]]) -> Matrix:
+        """The columns of `rest` in their order, and each array at its position."""
+        whole = np.empty((len(rest), len(self.names)), dtype=np.float64)
+        whole[:, [position for position in range(len(self.names)) if position not in arrays]] = rest
+        for position, values in arrays.items():
+            whole[:, position] = values
+        return whole
+
+    def _find_not_finite(self, columns: Mapping[str, Values]) -> None:
         """FeatureError that names the number which no finite float can hold."""
         for feature, lookup in zip(self.features, self._codes, strict=True):
-            for row, value in enumerate(columns[feature.name] if lookup is None else ()):
+            for row, value in enumerate(listed(columns[feature.name]) if lookup is None else ()):
                 try:
                     finite = value is None or math.isfinite(value)
                 except OverflowError:
@@ -179,6 +214,21 @@ class Encoder:
                     raise FeatureError(feature.name, message) from None
                 if not finite:
                     raise FeatureError(feature.name, f"row {row}: {value} is not finite; send null where it is unknown")
+
+
+def _add_cells(
+    cells: list[Any], feature: SignatureFeature, lookup: Mapping[Any, float] | None, values: Sequence[Any]
+) -> int:
+    """Add a column of plain values to the cells; how many of them are null."""
+    kinds = set(map(type, values))
+    nulls = _nulls(feature, values) if _NONE in kinds else 0
+    if lookup is None:
+        cells += values if kinds <= _NUMBERS else _request_numbers(feature, values, kinds)
+    elif kinds == _TEXT:
+        cells += [lookup.get(value, UNKNOWN_CATEGORY) for value in values]
+    else:
+        cells += _request_codes(feature, values, lookup)
+    return nulls
 
 
 def _request_numbers(feature: SignatureFeature, values: Sequence[Any], kinds: set[type]) -> list[Any]:
@@ -204,6 +254,24 @@ def _request_codes(feature: SignatureFeature, values: Sequence[Any], lookup: Map
             raise FeatureError(feature.name, f"row {row}: NaN is no category; send null where it is unknown")
         encoded.append(math.nan if text is None else lookup.get(text, UNKNOWN_CATEGORY))
     return encoded
+
+
+def listed(values: Values) -> Sequence[Any]:
+    """Plain Python values, NaN of an array as None."""
+    if not isinstance(values, np.ndarray):
+        return values
+    plain: list[Any] = values.tolist()
+    return [None if math.isnan(value) else value for value in plain] if values.dtype.kind == "f" else plain
+
+
+def _nulls_of_array(feature: SignatureFeature, values: npt.NDArray[Any]) -> int:
+    if values.dtype.kind != "f":
+        return 0
+    missing = np.isnan(values)
+    if feature.nulls == "Refuse" and missing.any():
+        row = int(np.argmax(missing))
+        raise FeatureError(feature.name, f"row {row}: NaN is refused, because the Model declares nulls: Refuse")
+    return int(missing.sum())
 
 
 def _nulls(feature: SignatureFeature, values: Sequence[Any]) -> int:

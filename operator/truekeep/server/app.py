@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
-import itertools
-import os
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from typing import Any, NamedTuple
 
-import numpy as np
 import orjson
 
 from truekeep import __version__
 from truekeep.contract.requests import REHEARSAL_HEADER, ServeRequest
-from truekeep.features.encode import FeatureError
-from truekeep.server import identity
 from truekeep.server import metrics as names
-from truekeep.server.capture import Capture, Served
+from truekeep.server import openapi
+from truekeep.server.capture import Capture
+from truekeep.server.inference import AGAIN, Inference, Predicted, in_public
 from truekeep.server.limits import Budget, Limits
 from truekeep.server.load import LoadedModel
-from truekeep.server.logs import fields, log
+from truekeep.server.logs import log
 from truekeep.server.metrics import Metrics, Outcome
-from truekeep.server.protocol import OUTPUTS, InferRequest, RequestError, error_body, parse, response
-from truekeep.server.scoring import Scorer, ScoringError
+from truekeep.server.protocol import (
+    EXTENSIONS,
+    JSON,
+    OUTPUTS,
+    Headers,
+    RequestError,
+    Responses,
+    error_body,
+    parse,
+)
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
+Respond = Callable[[int, Headers, bytes], None]
 
 _REHEARSAL = REHEARSAL_HEADER.encode()
 _JSON = (b"content-type", b"application/json")
-_AGAIN = {"retry-after": "1"}
 _DISCARDED_BODIES = 4  # an oversized body is read on for so many times its limit, so that its client reads the answer
+
+
+class Asked(NamedTuple):
+    """What the header of an infer request says besides its path."""
+
+    length: int  # of the body; -1: not said
+    header_length: int | None  # of the JSON before binary data
+    rehearsal: bool
 
 
 class ClientGoneError(Exception):
@@ -40,42 +53,34 @@ class ClientGoneError(Exception):
 
 
 class Application:
-    """One revision's answers. `model` is None until it is loaded; health and metrics answer from the start."""
+    """One revision's answers. Health and metrics answer from the start, predictions once there is a model."""
 
     def __init__(self, request: ServeRequest, limits: Limits, metrics: Metrics) -> None:
         self._name = request.model
-        self._version = str(request.revision)
-        self._digest = request.artifact_digest
-        self._time_column = request.time_column
-        self._key = request.key
+        self.version = str(request.revision)
+        self._request = request
         self._limits = limits
         self._metrics = metrics
-        self._held = Budget(limits.held_bytes)
-        self._ids = map("{}-{:x}".format, itertools.repeat(os.urandom(8).hex()), itertools.count())
-        self._model: LoadedModel | None = None
-        self._scorer: Scorer | None = None
-        self._inputs: frozenset[str] = frozenset()
-        self.capture: Capture | None = None
+        self._responses = Responses(self._name, self.version)
+        self.inference = Inference(request, limits, metrics)
+        self.held = Budget(limits.held_bytes)
         self.draining = False
-        self.in_flight = 0
         model = f"/v2/models/{self._name}"
-        self._infer_paths = frozenset((f"{model}/infer", f"{model}/versions/{self._version}/infer"))
+        self._infer_paths = frozenset((f"{model}/infer", f"{model}/versions/{self.version}/infer"))
+        self._infer_urls = frozenset(path.encode() for path in self._infer_paths)
 
     @property
     def ready(self) -> bool:
         """Whether new traffic should come here."""
-        return self._model is not None and not self.draining
+        return self.inference.model is not None and not self.draining
 
     def serve(self, model: LoadedModel, capture: Capture | None) -> None:
         """Begin to answer with this model, and to capture where it is wanted."""
-        self.capture = capture
-        self._scorer = Scorer(model.predict, model.cost, self._limits.inline_seconds)
-        self._inputs = frozenset(model.encoder.names)
-        self._model = model
+        self.inference.serve(model, capture)
 
     def buffered_rows(self) -> int:
         """Rows that wait to be captured."""
-        return self.capture.buffered_rows() if self.capture else 0
+        return self.inference.capture.buffered_rows() if self.inference.capture else 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -91,60 +96,94 @@ class Application:
                 self._metrics.requests["client_error"].inc()
             status, headers, body = error.status, _error_headers(error.headers), error_body(str(error))
         except _NotReady as answer:
-            status, headers, body = 503, [_JSON], answer.body
+            status, headers, body = 503, JSON, answer.body
         await _answer(send, status, headers, body)
 
+    def asks_to_infer(self, url: bytes) -> bool:
+        """Whether a POST of this is a prediction that can be answered without ASGI."""
+        return url in self._infer_urls and self.inference.model is not None
+
+    def answer(self, body: bytes, asked: Asked, start: float, respond: Respond) -> None:
+        """Answer a prediction, now or soon: `respond` is called once with status, headers and body. Never raises."""
+
+        def reply(answer: Predicted | Exception) -> None:
+            if isinstance(answer, Predicted):
+                self.count("ok", asked.rehearsal, start)
+                respond(200, *self._said(answer))
+                return
+            self.count("server_error", asked.rehearsal, start)
+            respond(500, JSON, error_body(in_public(answer)))
+
+        def read(inputs: tuple[str, ...]) -> Any:
+            return parse(body, self._limits, inputs, asked.header_length)
+
+        try:
+            self.inference.begin(read, len(body), reply, captured=not asked.rehearsal)
+        except RequestError as error:
+            self.refuse(error, asked.rehearsal, start, respond)
+        except Exception as error:
+            log.exception("an infer request failed")
+            reply(error)
+
+    def refuse(self, error: RequestError, rehearsal: bool, start: float, respond: Respond) -> None:
+        """Answer that it is not answered."""
+        self.count("rejected" if error.status in (429, 503) else "client_error", rehearsal, start)
+        respond(error.status, _error_headers(error.headers), error_body(str(error)))
+
+    def lost(self) -> None:
+        """A client went away before its request was whole."""
+        self._metrics.requests["client_error"].inc()
+
+    def count(self, outcome: Outcome, rehearsal: bool, start: float) -> None:
+        """A request that began at `start` (perf_counter) came to its end."""
+        if rehearsal:
+            self._metrics.requests["rehearsal"].inc()
+            return
+        self._metrics.requests[outcome].inc()
+        if outcome == "ok":
+            self._metrics.seconds.observe(time.perf_counter() - start)
+
+    def _said(self, answer: Predicted) -> tuple[Headers, bytes]:
+        outputs, probability, prediction = answer.outputs, answer.probability, answer.prediction
+        if len(probability) == 1 and len(outputs) == len(OUTPUTS) and not any(outputs.values()):
+            return JSON, self._responses.one(answer.identifier, probability.item(), prediction.item())
+        return self._responses.body(answer.identifier, outputs, probability, prediction)
+
     async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The long way to `answer`: bodies that are large, chunked or wrong, and requests that are no good."""
         start = time.perf_counter()
-        headers: Headers = [_JSON]
-        unread = True
-        held = 0
-        outcome: Outcome
+        answered: asyncio.Future[tuple[int, Headers, bytes]] = asyncio.get_running_loop().create_future()
+
+        def respond(status: int, headers: Headers, body: bytes) -> None:
+            if not answered.done():
+                answered.set_result((status, headers, body))
+
+        unread, held = True, 0
         rehearsal = any(name == _REHEARSAL for name, _ in scope["headers"])
         try:
-            if self._model is None or self._scorer is None:
-                raise RequestError(503, f"model {self._name} is still loading; try again", _AGAIN)
-            body, held = await self._body(scope["headers"], receive)
+            self.inference.loaded()
+            asked = read_headers(scope["headers"])
+            body, held = await self._body(asked.length, receive)
             unread = False
-            content = await self._predict(self._model, self._scorer, body, captured=not rehearsal)
-            status, outcome = 200, "ok"
+            self.answer(body, asked, start, respond)
+            del body
         except RequestError as error:
-            status, headers, content = error.status, _error_headers(error.headers), error_body(str(error))
-            outcome = "rejected" if status in (429, 503) else "client_error"
+            self.refuse(error, rehearsal, start, respond)
         except ClientGoneError:
-            self._metrics.requests["client_error"].inc()
+            self.lost()
             return
-        except ScoringError as error:
-            log.error("the model failed to score", extra=fields(reason=str(error)[:500]))
-            status, outcome = 500, "server_error"
-            content = error_body("the model failed to score this request; the server's log says why")
-        except Exception:
-            log.exception("an infer request failed")
-            status, outcome = 500, "server_error"
-            content = error_body("the server failed; its log says why")
+        try:
+            status, headers, content = await answered
         finally:
-            if held:
-                self._held.give_back(held)
-        self._metrics.requests["rehearsal" if rehearsal else outcome].inc()
-        if outcome == "ok" and not rehearsal:
-            self._metrics.seconds.observe(time.perf_counter() - start)
+            self.held.give_back(held)
         if unread:
             await self._answer_early(receive, send, status, headers, content)
         else:
             await _answer(send, status, headers, content)
 
-    async def _body(self, headers: Iterable[tuple[bytes, bytes]], receive: Receive) -> tuple[bytes, int]:
-        """The whole body, and what it took of the budget. RequestError (400, 413, 415, 429) where it is not wanted."""
+    async def _body(self, expected: int, receive: Receive) -> tuple[bytes, int]:
+        """The whole body, and what it took of the budget. RequestError (413, 429) where it is too much."""
         limit = self._limits.body_bytes
-        expected = 0
-        for name, value in headers:
-            if name == b"content-length":
-                expected = int(value)  # the HTTP parser let only digits pass
-            elif name == b"content-encoding" and value.lower() != b"identity":
-                coding = value[:40].decode("latin-1")
-                raise RequestError(415, f"content-encoding {coding} is not supported; send plain JSON")
-            elif name == b"inference-header-content-length":
-                raise RequestError(400, "the binary tensor extension is not supported; send data as JSON")
         if expected > limit:
             raise RequestError(413, f"the body has {expected} bytes; at most {limit} are accepted: split the request")
         message = await receive()
@@ -167,8 +206,8 @@ class Application:
                     raise RequestError(413, f"the body has more than {limit} bytes; split the request")
                 wanted = max(expected, size) - held
                 if wanted > 0:
-                    if not self._held.take(wanted):
-                        raise RequestError(429, "too many large bodies at once; try again, or send less", _AGAIN)
+                    if not self.held.take(wanted):
+                        raise RequestError(429, "too many large bodies at once; try again, or send less", AGAIN)
                     held += wanted
                 if not more:
                     return b"".join(parts), held
@@ -179,59 +218,8 @@ class Application:
                 size += len(message["body"])
                 more = message.get("more_body", False)
         except BaseException:
-            self._held.give_back(held)
+            self.held.give_back(held)
             raise
-
-    async def _predict(self, model: LoadedModel, scorer: Scorer, body: bytes, *, captured: bool) -> bytes:
-        """The answer's body. RequestError (400, 413, 422, 429)."""
-        if self.in_flight >= self._limits.in_flight or scorer.backlog_seconds() > self._limits.queue_seconds:
-            raise RequestError(429, f"the server is busy with {self.in_flight} requests; try again", _AGAIN)
-        self.in_flight += 1
-        try:
-            request = parse(body, self._limits)
-            times, keys = self._identity(request)
-            columns = request.columns
-            if columns.keys() != self._inputs:
-                self._name_mismatch(columns, model.encoder.names)
-            try:
-                matrix = model.encoder.encode(columns, request.rows)
-            except FeatureError as error:
-                raise RequestError(422, f"tensor {error}") from None
-            probability = await scorer.score(matrix)
-        finally:
-            self.in_flight -= 1
-        prediction = (probability >= model.signature.cut_off).astype(np.int64)
-        identifier = request.id or next(self._ids)
-        self._metrics.rows.inc(request.rows)
-        if self.capture is not None and captured:
-            received = time.time_ns() // 1000
-            self.capture.offer(
-                Served(identifier, matrix, columns, probability, prediction, received, times, keys, len(body))
-            )
-        return response(
-            self._name,
-            self._version,
-            identifier,
-            outputs=request.outputs,
-            probability=probability,
-            prediction=prediction,
-        )
-
-    def _identity(self, request: InferRequest) -> tuple[list[int | None] | None, list[str | None] | None]:
-        """Event times and keys where the request has them. They are taken out of its columns: no model sees them."""
-        times = request.columns.pop(self._time_column, None)
-        keys = request.columns.pop(self._key, None)
-        return (
-            None if times is None else identity.event_times(self._time_column, times),
-            None if keys is None else identity.keys(self._key, keys),
-        )
-
-    def _name_mismatch(self, columns: Mapping[str, object], wanted: Sequence[str]) -> None:
-        for name in columns:
-            if name not in self._inputs:
-                raise RequestError(400, f"tensor {name[:100]} is no input of the model; it takes {_listed(wanted)}")
-        missing = [name for name in wanted if name not in columns]
-        raise RequestError(400, f"tensor {_listed(missing)} is missing; send a tensor for each of the model's inputs")
 
     def _read_only(self, path: str, method: str) -> tuple[Headers, bytes]:
         """Headers and body of everything but infer. RequestError (404, 405) or _NotReady."""
@@ -239,11 +227,17 @@ class Application:
         if path == "/metrics":
             _only(method, "GET", "HEAD")
             return [(b"content-type", names.CONTENT_TYPE.encode())], self._metrics.page()
+        if path in ("/openapi.json", "/docs"):
+            _only(method, "GET", "HEAD")
+            described = openapi.document(self._name, self.version, self.inference.model, self._optional())
+            if path == "/docs":
+                return [(b"content-type", b"text/html; charset=utf-8"), openapi.POLICY], openapi.page(described)
+            return JSON, orjson.dumps(described)
         if parts[0] != "v2":
             raise RequestError(404, f"there is no {path[:100]}; the protocol's paths begin with /v2")
         document: Any
         if parts == ["v2"]:
-            document = {"name": "truekeep", "version": __version__, "extensions": []}
+            document = {"name": "truekeep", "version": __version__, "extensions": list(EXTENSIONS)}
         elif parts[1:] in (["health", "live"], ["health", "ready"]):
             document = {"live": True, "ready": self.ready}
             if parts[2] == "ready" and not self.ready:
@@ -253,35 +247,43 @@ class Application:
         else:
             raise RequestError(404, f"there is no {path[:100]}; see /v2, /v2/health/ready and /v2/models/{self._name}")
         _only(method, "GET", "HEAD")
-        return [_JSON], orjson.dumps(document)
+        return JSON, orjson.dumps(document)
 
-    def _model_document(self, parts: Sequence[str], method: str) -> Mapping[str, object]:
+    def _model_document(self, parts: list[str], method: str) -> Mapping[str, object]:
         """What there is to read about a model: parts are its name and what follows in the path."""
         name, rest = parts[0], list(parts[1:])
-        if name != self._name:
-            raise RequestError(404, f"model {name[:100]} is unknown; this server has {self._name}")
-        if rest[:1] == ["versions"] and len(rest) >= 2:
-            if rest[1] != self._version:
-                raise RequestError(404, f"version {rest[1][:40]} of {name} is unknown; this server has {self._version}")
+        versioned = rest[:1] == ["versions"] and len(rest) >= 2
+        self.check_model(name, rest[1] if versioned else self.version)
+        if versioned:
             rest = rest[2:]
         if rest == ["infer"]:
             _only(method, "POST")
         if rest == ["ready"]:
-            document = {"name": name, "version": self._version, "ready": self.ready}
+            document = {"name": name, "version": self.version, "ready": self.ready}
             if not self.ready:
                 raise _NotReady(document)
             return document
         if rest:
             raise RequestError(404, f"a model has no {'/'.join(rest)[:100]}; it has ready and infer")
-        if self._model is None:
-            raise RequestError(503, f"model {name} is still loading; try again", _AGAIN)
-        return self._metadata(self._model)
+        return self.metadata(self.inference.loaded())
 
-    def _metadata(self, model: LoadedModel) -> Mapping[str, object]:
+    def check_model(self, name: str, version: str) -> None:
+        """RequestError (404) where another model or version is meant. No version means whichever there is."""
+        if name != self._name:
+            raise RequestError(404, f"model {name[:100]} is unknown; this server has {self._name}")
+        if version and version != self.version:
+            raise RequestError(404, f"version {version[:40]} of {name} is unknown; this server has {self.version}")
+
+    def _optional(self) -> list[str]:
+        """Inputs that are captured when a request carries them, and never fed to the model."""
+        return [self._request.time_column, self._request.key]
+
+    def metadata(self, model: LoadedModel) -> Mapping[str, Any]:
+        """The model's, as the protocol has it."""
         signature = model.signature
         return {
             "name": self._name,
-            "versions": [self._version],
+            "versions": [self.version],
             "platform": "onnx_onnxruntime" if model.format == "onnx" else "sklearn_skops",
             "inputs": [
                 {"name": feature.name, "datatype": "FP64" if feature.type == "Number" else "BYTES", "shape": [-1]}
@@ -289,11 +291,10 @@ class Application:
             ],
             "outputs": [{"name": name, "datatype": datatype, "shape": [-1]} for name, datatype in OUTPUTS.items()],
             "parameters": {
-                "artifact": self._digest,
+                "artifact": self._request.artifact_digest,
                 "cut_off": signature.cut_off,
                 "estimator": signature.estimator,
-                # Captured when a request carries them; never fed to the model.
-                "optional_inputs": [self._time_column, self._key],
+                "optional_inputs": self._optional(),
             },
         }
 
@@ -326,11 +327,25 @@ def _only(method: str, *allowed: str) -> None:
 
 
 def _error_headers(headers: Mapping[str, str]) -> Headers:
-    return [_JSON, *((name.encode(), value.encode()) for name, value in headers.items())]
+    return [*JSON, *((name.encode(), value.encode()) for name, value in headers.items())]
 
 
-def _listed(names: Sequence[str], most: int = 20) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def read_headers(headers: Iterable[tuple[bytes, bytes]]) -> Asked:
+    """RequestError (400, 415) for a body that is not understood."""
+    length, header_length, rehearsal = -1, None, False
+    for name, value in headers:
+        if name == b"content-length":
+            length = int(value)  # the HTTP parser let only digits pass
+        elif name == b"content-encoding" and value.lower() != b"identity":
+            coding = value[:40].decode("latin-1")
+            raise RequestError(415, f"content-encoding {coding} is not supported; send plain JSON or binary tensors")
+        elif name == b"inference-header-content-length":
+            if not value.isdigit() or len(value) > 12:
+                raise RequestError(400, "Inference-Header-Content-Length must be a number of bytes")
+            header_length = int(value)
+        elif name == _REHEARSAL:
+            rehearsal = True
+    return Asked(length, header_length, rehearsal)
 
 
 async def _answer(send: Send, status: int, headers: Headers, body: bytes) -> None:

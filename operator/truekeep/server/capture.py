@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from truekeep.api import model as api
 from truekeep.contract.artifact import SignatureFeature
 from truekeep.contract.layout import CaptureName, capture_file, captures
-from truekeep.features.encode import Matrix, category_text
+from truekeep.features.encode import Matrix, Values, category_text
 from truekeep.server.limits import Limits
 from truekeep.server.logs import fields, log
 from truekeep.server.metrics import Metrics
@@ -42,7 +42,7 @@ class Served:
 
     request_id: str
     matrix: Matrix  # (rows, features), as the model saw it
-    columns: Mapping[str, Sequence[Any]]  # as the client sent them
+    columns: Mapping[str, Values]  # as the client sent them
     probability: npt.NDArray[np.float64]
     prediction: npt.NDArray[np.int64]
     received: int  # microseconds since 1970

@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import bisect
+import itertools
+from collections.abc import Callable, Iterable
 from typing import Literal
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import HistogramMetricFamily
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 Outcome = Literal["ok", "client_error", "server_error", "rejected", "rehearsal"]
 OUTCOMES: tuple[Outcome, ...] = ("ok", "client_error", "server_error", "rejected", "rehearsal")
 BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class Durations(Collector):
+    """A histogram for one thread: prometheus_client's own takes a lock and walks its buckets, which every answer would
+    pay for."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self._name, self._text = name, text
+        self._counts = [0] * (len(BUCKETS) + 1)
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """One more."""
+        self._counts[bisect.bisect_left(BUCKETS, seconds)] += 1
+        self._sum += seconds
+
+    def collect(self) -> Iterable[HistogramMetricFamily]:
+        """As Prometheus has it."""
+        bounds = [*map(floatToGoString, BUCKETS), "+Inf"]
+        buckets = list(zip(bounds, itertools.accumulate(self._counts), strict=True))
+        yield HistogramMetricFamily(self._name, self._text, buckets=buckets, sum_value=self._sum)
 
 
 class Metrics:
@@ -29,12 +55,11 @@ class Metrics:
             registry=self.registry,
         )
         self.requests = {outcome: requests.labels(outcome=outcome) for outcome in OUTCOMES}
-        self.seconds = Histogram(
+        self.seconds = Durations(
             "truekeep_server_request_seconds",
             "From the header of an infer request to its answer, for those with outcome ok.",
-            buckets=BUCKETS,
-            registry=self.registry,
         )
+        self.registry.register(self.seconds)
         self.rows = Counter("truekeep_server_rows", "Rows that were scored.", registry=self.registry)
         self.captured = Counter(
             "truekeep_server_capture_rows", "Rows written to the object store.", registry=self.registry

@@ -36,6 +36,8 @@ from truekeep.storage import StoreError
 
 T = TypeVar("T")
 PORT_ENV = "TRUEKEEP_SERVER_PORT"
+GRPC_PORT_ENV = "TRUEKEEP_SERVER_GRPC_PORT"
+GRPC_PORT = 8081
 
 
 class Server(uvicorn.Server):
@@ -74,10 +76,11 @@ class Process:
         self._exit_code = 0
         self._metrics = Metrics()
         self._keeper = Keeper(limits, request.connection_max_age_seconds)
+        self._rpc: Any = None
         self._app = Application(request, limits, self._metrics)
         self._metrics.watch(
             connections=lambda: len(self._keeper.connections),
-            in_flight=lambda: self._app.in_flight,
+            in_flight=lambda: self._app.inference.in_flight,
             buffered=self._app.buffered_rows,
             ready=lambda: self._app.ready,
         )
@@ -89,7 +92,7 @@ class Process:
         listener = _listener(int(os.environ.get(PORT_ENV, SERVER_PORT)))
         config = uvicorn.Config(
             self._app,
-            http=functools.partial(Connection, keeper=self._keeper),  # type: ignore[arg-type]
+            http=functools.partial(Connection, keeper=self._keeper, application=self._app),  # type: ignore[arg-type]
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -106,14 +109,29 @@ class Process:
             asyncio.create_task(self._drain(stop, server)),
             asyncio.create_task(self._keeper.sweep_for_ever()),
         ]
-        log.info("listening", extra=fields(port=listener.getsockname()[1]))
+        self._rpc, rpc_port = await self._listen_for_grpc()
+        log.info("listening", extra=fields(port=listener.getsockname()[1], grpc_port=rpc_port))
         await server.serve(sockets=[listener])
+        await self._rpc.stop(grace=0.5)
         for task in tasks:
             task.cancel()
-        if self._app.capture is not None:
-            await asyncio.to_thread(self._app.capture.close, self._limits.capture_close_seconds)
+        if self._app.inference.capture is not None:
+            await asyncio.to_thread(self._app.inference.capture.close, self._limits.capture_close_seconds)
         log.info("stopped", extra=fields(exit_code=self._exit_code))
         return self._exit_code
+
+    async def _listen_for_grpc(self) -> tuple[Any, int]:
+        """The gRPC server, started, and its port."""
+        from truekeep.server import grpc_service
+
+        rpc = grpc_service.build(self._app, self._limits, self._request.connection_max_age_seconds)
+        wanted = int(os.environ.get(GRPC_PORT_ENV, GRPC_PORT))
+        try:
+            port = rpc.add_insecure_port(f"[::]:{wanted}")
+        except RuntimeError:  # no IPv6 here
+            port = rpc.add_insecure_port(f"0.0.0.0:{wanted}")
+        await rpc.start()
+        return rpc, port
 
     async def _load(self, server: Server) -> None:
         """Fetch, prove and serve the model, or end the process with the reason."""
@@ -178,13 +196,25 @@ class Process:
 
     async def _drain(self, stop: asyncio.Event, server: Server) -> None:
         await stop.wait()
-        log.info("draining", extra=fields(connections=len(self._keeper.connections), in_flight=self._app.in_flight))
+        log.info(
+            "draining", extra=fields(connections=len(self._keeper.connections), in_flight=self._app.inference.in_flight)
+        )
         served = self._app.ready
         self._app.draining = True
         self._keeper.start_draining()
-        if served and not await self._keeper.drained():
+        ends = [self._keeper.drained(), self._drain_grpc()] if served else []
+        drained = all(await asyncio.gather(*ends))
+        if not drained:
             log.warning("drained only in part", extra=fields(connections=len(self._keeper.connections)))
         server.should_exit = True
+
+    async def _drain_grpc(self) -> bool:
+        """Who still comes is answered for a while, as over HTTP; then gRPC says goodbye by GOAWAY, takes no new calls,
+        and those under way have as long as HTTP's."""
+        linger = self._limits.drain_linger_seconds
+        await asyncio.sleep(linger)
+        await self._rpc.stop(grace=max(self._limits.drain_seconds - linger, 0.1))
+        return True
 
     def _fail(self, server: Server, code: int, what: str, reason: str) -> None:
         log.error(what, extra=fields(reason=reason, exit_code=code))

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -57,10 +57,29 @@ def measure(predict: Predict, example: Matrix, many: int = 256, tries: int = 3) 
     return Cost(call=max(one - row, 0.0), row=row)
 
 
+class Job(Protocol):
+    """A matrix to score. `done` is called once, on the event loop, with shape (rows,)."""
+
+    matrix: Matrix
+
+    def done(self, answer: Matrix | ScoringError) -> None:
+        """Take the answer."""
+
+
 @dataclass(slots=True)
-class _Job:
+class _Waiting:
+    """A job of a coroutine."""
+
     matrix: Matrix
     answer: asyncio.Future[Matrix]
+
+    def done(self, answer: Matrix | ScoringError) -> None:
+        if self.answer.done():  # its task was cancelled
+            return
+        if isinstance(answer, ScoringError):
+            self.answer.set_exception(answer)
+        else:
+            self.answer.set_result(answer)
 
 
 class Scorer:
@@ -71,8 +90,8 @@ class Scorer:
         self._cost = cost
         left = inline_seconds - cost.call
         self.inline_rows = 0 if left <= 0 else min(int(left / max(cost.row, 1e-9)), MOST_ROWS)
-        self._small: deque[_Job] = deque()
-        self._large: deque[_Job] = deque()
+        self._small: deque[Job] = deque()
+        self._large: deque[Job] = deque()
         self._scheduled = False
         self._busy = False
         self._rows = 0
@@ -84,22 +103,23 @@ class Scorer:
 
     async def score(self, matrix: Matrix) -> Matrix:
         """Probability of class 1, shape (rows,). ScoringError where the model fails."""
-        loop = asyncio.get_running_loop()
-        rows = len(matrix)
-        job = _Job(matrix, loop.create_future())
+        job = _Waiting(matrix, asyncio.get_running_loop().create_future())
+        self.submit(job)
+        return await job.answer
+
+    def submit(self, job: Job) -> None:
+        """Score it soon; `job.done` tells."""
+        rows = len(job.matrix)
         self._rows += rows
-        try:
-            if rows <= self.inline_rows:
-                self._small.append(job)
-                if not self._scheduled:
-                    self._scheduled = True
-                    loop.call_soon(self._run_small, loop)
-            else:
-                self._large.append(job)
-                self._run_large(loop)
-            return await job.answer
-        finally:
-            self._rows -= rows
+        if rows <= self.inline_rows:
+            self._small.append(job)
+            if not self._scheduled:
+                self._scheduled = True
+                loop = asyncio.get_running_loop()
+                loop.call_soon(self._run_small, loop)
+        else:
+            self._large.append(job)
+            self._run_large(asyncio.get_running_loop())
 
     def close(self) -> None:
         """Let go of the thread."""
@@ -110,7 +130,7 @@ class Scorer:
         self._scheduled = bool(self._small)
         if self._scheduled:  # the rest after the loop has looked at its sockets
             loop.call_soon(self._run_small, loop)
-        _tell(jobs, self._answers(jobs))
+        self._tell(jobs, self._answers(jobs))
 
     def _run_large(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._busy or not self._large:
@@ -122,14 +142,14 @@ class Scorer:
         def done(future: asyncio.Future[list[Matrix | ScoringError]]) -> None:
             self._busy = False
             if future.cancelled():
-                _tell(jobs, [ScoringError("the server stops")] * len(jobs))
+                self._tell(jobs, [ScoringError("the server stops")] * len(jobs))
                 return
-            _tell(jobs, future.result())
+            self._tell(jobs, future.result())
             self._run_large(loop)
 
         work.add_done_callback(done)
 
-    def _answers(self, jobs: list[_Job]) -> list[Matrix | ScoringError]:
+    def _answers(self, jobs: list[Job]) -> list[Matrix | ScoringError]:
         """One answer a job. Where a call for several fails, each is tried alone: no request spoils another's."""
         try:
             together = jobs[0].matrix if len(jobs) == 1 else np.concatenate([job.matrix for job in jobs])
@@ -139,8 +159,20 @@ class Scorer:
                 return [self._answers([job])[0] for job in jobs]
             reason = error if isinstance(error, ScoringError) else ScoringError(f"{type(error).__name__}: {error}")
             return [reason]
-        ends = np.cumsum([len(job.matrix) for job in jobs])
-        return [scored[end - len(job.matrix) : end] for job, end in zip(jobs, ends, strict=True)]
+        if len(jobs) == 1:
+            return [scored]
+        answers: list[Matrix | ScoringError] = []
+        start = 0
+        for job in jobs:
+            end = start + len(job.matrix)
+            answers.append(scored[start:end])
+            start = end
+        return answers
+
+    def _tell(self, jobs: list[Job], answers: list[Matrix | ScoringError]) -> None:
+        for job, answer in zip(jobs, answers, strict=True):
+            self._rows -= len(job.matrix)
+            job.done(answer)
 
     def _checked(self, matrix: Matrix) -> Matrix:
         scored = self._predict(matrix)
@@ -149,7 +181,7 @@ class Scorer:
         return scored
 
 
-def _take(queue: deque[_Job], rows: int) -> list[_Job]:
+def _take(queue: deque[Job], rows: int) -> list[Job]:
     """Jobs from the front: at least one, and as many more as make at most `rows` rows."""
     jobs = [queue.popleft()]
     total = len(jobs[0].matrix)
@@ -157,13 +189,3 @@ def _take(queue: deque[_Job], rows: int) -> list[_Job]:
         jobs.append(queue.popleft())
         total += len(jobs[-1].matrix)
     return jobs
-
-
-def _tell(jobs: list[_Job], answers: list[Matrix | ScoringError]) -> None:
-    for job, answer in zip(jobs, answers, strict=True):
-        if job.answer.done():  # its client's task was cancelled
-            continue
-        if isinstance(answer, ScoringError):
-            job.answer.set_exception(answer)
-        else:
-            job.answer.set_result(answer)

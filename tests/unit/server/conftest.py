@@ -32,7 +32,7 @@ from truekeep.contract.layout import MODEL_FILE, ONNX_FILE, SIGNATURE
 from truekeep.contract.requests import REQUEST_ENV, TERMINATION_LOG_ENV, ServeRequest
 from truekeep.features.encode import Encoder
 from truekeep.server.limits import LIMITS_ENV
-from truekeep.server.process import PORT_ENV
+from truekeep.server.process import GRPC_PORT_ENV, PORT_ENV
 from truekeep.storage import artifacts
 from truekeep.trainer.onnx_graph import convert
 
@@ -110,6 +110,7 @@ class Running:
     termination: Path
     port: int = 0
     url: str = field(default="", init=False)
+    grpc: str = field(default="", init=False)
 
     def lines(self) -> list[dict[str, Any]]:
         """What it logged."""
@@ -132,6 +133,7 @@ class Running:
     def listen(self) -> Running:
         self.port = self.until(lambda: self.logged("listening"))[0]["port"]
         self.url = f"http://127.0.0.1:{self.port}"
+        self.grpc = f"127.0.0.1:{self.logged('listening')[0]['grpc_port']}"
         return self
 
     def ready(self) -> Running:
@@ -220,6 +222,7 @@ def _starter(folder: Path, environment: dict[str, str]) -> Iterator[Start]:
                     "PYTHONPATH": os.pathsep.join(["operator", os.environ.get("PYTHONPATH", "")]),
                     REQUEST_ENV: text,
                     PORT_ENV: "0",
+                    GRPC_PORT_ENV: "0",
                     LIMITS_ENV: json.dumps({"drain_linger_seconds": 0.5, "drain_idle_seconds": 2, **(limits or {})}),
                     TERMINATION_LOG_ENV: str(termination),
                     **environment,

@@ -169,8 +169,8 @@ def test_a_client_that_has_asked_everything_gets_its_answer(server: Running) -> 
     with closing(connect(server)) as connection:
         connection.sendall(head(f"Content-Length: {len(CONTENT)}") + CONTENT)
         connection.shutdown(socket.SHUT_WR)
-        ((status, headers, _),) = answers(everything(connection))
-    assert (status, headers["connection"]) == (200, "close")
+        ((status, _, _),) = answers(everything(connection))
+        assert status == 200
 
 
 def test_requests_in_one_packet_are_answered_in_order(server: Running) -> None:

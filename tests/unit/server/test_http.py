@@ -208,8 +208,10 @@ def test_unknown_paths_and_methods(client: httpx.Client, method: str, path: str,
 @pytest.mark.parametrize(
     ("headers", "status", "message"),
     [
-        ({"content-encoding": "gzip"}, 415, "content-encoding gzip is not supported; send plain JSON"),
-        ({"inference-header-content-length": "10"}, 400, "the binary tensor extension is not supported"),
+        ({"content-encoding": "gzip"}, 415, "content-encoding gzip is not supported; send plain JSON or"),
+        ({"inference-header-content-length": "10"}, 400, "the body is not valid JSON"),
+        ({"inference-header-content-length": "1000000"}, 400, "is 1000000, but the body has"),
+        ({"inference-header-content-length": "-1"}, 400, "must be a number of bytes"),
     ],
 )
 def test_encodings_that_are_not_known(client: httpx.Client, headers: dict[str, str], status: int, message: str) -> None:

@@ -72,7 +72,7 @@ class Caller:
 def application(predict: Callable[[Any], Any], cost: Cost, **limits: Any) -> Application:
     signature = signature_of(fit())
     served = Application(REQUEST, Limits(**limits), Metrics())
-    served.serve(LoadedModel(signature, Encoder(signature.features), predict, cost, 0.0), None)
+    served.serve(LoadedModel(signature, Encoder(signature.features), predict, cost, 0.0, "skops"), None)
     return served
 
 
@@ -98,7 +98,7 @@ async def test_more_than_allowed_at_once_is_told_to_come_back(limits: dict[str, 
     served = application(gate, SLOW, **{"queue_seconds": 100, **limits})
     first = [asyncio.create_task(Caller(CONTENT).ask(served)) for _ in range(3)]
     await settle()
-    assert served.in_flight == 3
+    assert served.inference.in_flight == 3
     turned_away = await Caller(CONTENT).ask(served)
     assert (turned_away.status, turned_away.headers[b"retry-after"]) == (429, b"1")
     assert turned_away.document == {"error": "the server is busy with 3 requests; try again"}
@@ -106,7 +106,7 @@ async def test_more_than_allowed_at_once_is_told_to_come_back(limits: dict[str, 
     assert (health.status, health.document) == (200, {"live": True, "ready": True})
     gate.open.set()
     assert [(await task).status for task in first] == [200] * 3
-    assert served.in_flight == 0
+    assert served.inference.in_flight == 0
     assert (await Caller(CONTENT).ask(served)).status == 200
     sample = served._metrics.registry.get_sample_value
     assert sample("truekeep_server_requests_total", {"outcome": "rejected"}) == 1
@@ -127,7 +127,7 @@ async def test_large_bodies_share_a_budget() -> None:
     slow.more.put_nowait(CONTENT[100:])
     await asyncio.gather(reading, waiting)
     assert slow.status == 200
-    assert served._held.taken == 0
+    assert served.held.taken == 0
 
 
 async def test_a_model_that_fails_is_a_500_without_a_traceback() -> None:
@@ -144,7 +144,7 @@ async def test_a_model_that_fails_is_a_500_without_a_traceback() -> None:
 
 async def test_a_capture_that_fails_is_a_500_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     served = application(lambda matrix: np.full(len(matrix), 0.5), Cost(1e-4, 1e-6))
-    served.capture = object()  # type: ignore[assignment]
+    served.inference.capture = object()  # type: ignore[assignment]
     answer = await Caller(CONTENT).ask(served)
     assert (answer.status, answer.document) == (500, {"error": "the server failed; its log says why"})
     assert "an infer request failed" in caplog.text

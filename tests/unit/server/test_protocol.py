@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from truekeep.server.limits import Limits
-from truekeep.server.protocol import RequestError, parse, response
+from truekeep.server.protocol import RequestError, Responses, parse
 
 LIMITS = Limits(rows=4, inputs=3, id_characters=8)
 
@@ -44,7 +44,7 @@ def test_columns(changes: dict[str, Any], values: list[Any]) -> None:
     assert request.columns == {"hour": values}
     assert request.rows == 2
     assert request.id is None
-    assert request.outputs == ("probability", "prediction")
+    assert request.outputs == {"probability": False, "prediction": False}
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,11 @@ def test_columns(changes: dict[str, Any], values: list[Any]) -> None:
         ({"data": ...}, 400, "tensor hour: data must be a list of 2 values"),
         ({"data": 1}, 400, "tensor hour: data must be a list"),
         ({"data": {"0": 1}}, 400, "tensor hour: data must be a list"),
-        ({"data": ..., "parameters": {"binary_data_size": 8}}, 400, "tensor hour: binary data is not supported"),
+        (
+            {"data": ..., "parameters": {"binary_data_size": 8}},
+            400,
+            "tensor hour: binary_data_size needs the header Inference-Header",
+        ),
         ({"data": [[1, 2]]}, 400, "tensor hour: nested data must be lists of one value each"),
         ({"data": [[1], 2]}, 400, "tensor hour: nested data must be"),
         ({"data": [1, [2]]}, 400, "tensor hour, row 1: FP64 takes numbers or null, not data nested too deep"),
@@ -141,21 +145,15 @@ def test_outputs_and_id() -> None:
     asked = {"id": "x", "inputs": [TENSOR], "outputs": [{"name": "prediction", "parameters": {"binary_data": True}}]}
     request = parse(orjson.dumps(asked), LIMITS)
     assert request.id == "x"
-    assert request.outputs == ("prediction",)
+    assert request.outputs == {"prediction": True}
 
 
 def test_the_answer_has_every_digit() -> None:
     probability = np.array([0.1 + 0.2, 1e-300])
-    answer = orjson.loads(
-        response(
-            "m",
-            "3",
-            "x",
-            outputs=("probability", "prediction"),
-            probability=probability,
-            prediction=np.array([1, 0], dtype=np.int64),
-        )
-    )
+    both = {"probability": False, "prediction": False}
+    headers, body = Responses("m", "3").body("x", both, probability, np.array([1, 0], dtype=np.int64))
+    assert headers == [(b"content-type", b"application/json")]
+    answer = orjson.loads(body)
     assert answer == {
         "model_name": "m",
         "model_version": "3",
@@ -165,6 +163,15 @@ def test_the_answer_has_every_digit() -> None:
             {"name": "prediction", "datatype": "INT64", "shape": [2], "data": [1, 0]},
         ],
     }
+
+
+@pytest.mark.parametrize("identifier", ["x", 'a"b\\\n', "é", ""])
+def test_the_answer_of_one_row_is_the_same(identifier: str) -> None:
+    responses = Responses('m"', "3")
+    _, body = responses.body(
+        identifier, {"probability": False, "prediction": False}, np.array([0.1 + 0.2]), np.array([1], dtype=np.int64)
+    )
+    assert responses.one(identifier, 0.1 + 0.2, 1) == body
 
 
 json_values = st.recursive(
