@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from truekeep.api.common import S3Location
-from truekeep.cli import drift, profile
+from truekeep.cli import backtest, drift, profile
 from truekeep.cli.examples import flights, fraud, world
 from truekeep.cli.examples.upload import make_bucket, upload
 from truekeep.cli.examples.world import EXAMPLES, FRAUD, FUTURE, LAKE
@@ -27,6 +27,7 @@ example_app = typer.Typer(no_args_is_help=True, help="The examples' data.")
 app.add_typer(example_app, name="example")
 app.command("profile")(profile.profile)
 app.command("drift")(drift.drift)
+app.command("backtest")(backtest.backtest)
 
 MODELS = "models"
 EXIT_FAILED_REQUESTS = 1
