@@ -42,7 +42,8 @@ svg{display:block;width:100%;height:auto;margin:.4rem 0 0}
 .axis{stroke:var(--line)}.limit{stroke:var(--bad);stroke-width:2}.track{fill:var(--line)}
 .ends{display:flex;justify-content:space-between;font-size:.8rem;color:var(--soft)}
 table{width:100%;border-collapse:collapse;font-size:.85rem;margin-top:.4rem}
-td,th{text-align:right;padding:.1rem .2rem;font-weight:400}td:first-child,th:first-child{text-align:left}
+td,th{text-align:right;padding:.1rem .2rem;font-weight:400;white-space:nowrap}
+td:first-child,th:first-child{text-align:left;white-space:normal}
 th{color:var(--soft)}td.bar{width:34%}td.bar svg{margin:0}
 .key b{display:inline-block;width:.8rem;height:.8rem;border-radius:.15rem;vertical-align:-.1rem;margin:0 .25rem 0 .6rem}
 .key .a{background:var(--then)}.key .b{background:var(--now)}
@@ -115,7 +116,10 @@ def _found(report: WindowReport) -> Iterator[str]:
 
 
 def _cards(subject: Subject) -> Iterator[str]:
-    columns = sorted(subject.report.columns, key=lambda c: (not c.drifted, c.judged, -(c.effect or 0.0), c.name))
+    counted = {finding.column for finding in subject.report.findings if finding.severity != "Notice"}
+    columns = sorted(
+        subject.report.columns, key=lambda c: (c.name[:63] not in counted, c.judged, -(c.effect or 0.0), c.name)
+    )
     if not columns:
         return
     yield '<h2>Columns <span class="key soft"><b class="a"></b>then<b class="b"></b>now</span></h2>'
@@ -124,7 +128,8 @@ def _cards(subject: Subject) -> Iterator[str]:
     yield '<div class="cards">'
     for column in columns[:CARDS]:
         then, now = subject.reference.column(column.name), subject.window.column(column.name)
-        yield f'<article class="{"moved" if column.drifted else "still"}"><h3>{_text(_name(column.name))}</h3>'
+        kind = "moved" if column.name[:63] in counted else "still"
+        yield f'<article class="{kind}"><h3>{_text(_name(column.name))}</h3>'
         yield from _effect(column)
         if then is not None and now is not None:
             if column.type == "Number":
@@ -162,14 +167,10 @@ def _histogram(then: NumberProfile, now: NumberProfile) -> Iterator[str]:
     ends = [q.value for profile in (then, now) for q in profile.quantiles if q.q in (0.01, 0.99)]
     if not ends:
         return
-    low, high = min(ends), max(ends)
-    if not low < high or not np.isfinite(high - low):
-        low, high = low - 0.5, low + 0.5
-    margin = 0.02 * (high - low)
-    borders = np.linspace(low - margin, high + margin, BINS + 1)
+    borders = _borders(then, min(ends), max(ends))
     before, after = _shares(then, borders), _shares(now, borders)
     top = max(float(before.max()), float(after.max())) or 1.0
-    wide = WIDTH / BINS
+    wide = WIDTH / len(before)
     bars = "".join(
         f'<rect class="then" x="{i * wide:.1f}" y="{HEIGHT * (1 - share / top):.1f}" width="{wide - 1:.1f}" '
         f'height="{HEIGHT * share / top:.1f}"/>'
@@ -187,6 +188,23 @@ def _histogram(then: NumberProfile, now: NumberProfile) -> Iterator[str]:
         f'y2="{HEIGHT + 1}"/></svg><div class="ends"><span>{words.number(float(borders[0]))}</span>'
         f"<span>{words.number(float(borders[-1]))}</span></div>"
     )
+
+
+def _borders(then: NumberProfile, low: float, high: float) -> Floats:
+    """Of equally wide bins; where the reference has only a few numbers, of one bin for each."""
+    edges = np.array(then.edges)
+    if then.resolution == 0.0 and len(edges) > 1:
+        single = (
+            np.flatnonzero((edges[:-1] == np.nextafter(edges[1:], -np.inf)) & (np.array(then.counts)[1:-1] > 0)) + 1
+        )
+        known = edges[single]
+        if 1 < len(known) <= BINS:
+            middles = (known[:-1] + known[1:]) / 2
+            return np.concatenate([[2 * known[0] - middles[0]], middles, [2 * known[-1] - middles[-1]]])
+    if not low < high or not np.isfinite(high - low):
+        low, high = low - 0.5, low + 0.5
+    margin = 0.02 * (high - low)
+    return np.linspace(low - margin, high + margin, BINS + 1)
 
 
 def _shares(profile: NumberProfile, borders: Floats) -> Floats:
@@ -208,7 +226,7 @@ def _categories(then: CategoryProfile, now: CategoryProfile) -> Iterator[str]:
     if len(rows) > BARS or then.other or now.other:
         rest = (1.0 if of_then else 0.0) - sum(r[1] for r in shown), (1.0 if of_now else 0.0) - sum(r[2] for r in shown)
         shown.append(("", max(0.0, rest[0]), max(0.0, rest[1])))
-    top = max((max(a, b) for _, a, b in shown), default=0.0) or 1.0
+    top = max((max(a, b) for _, a, b in shown[:BARS]), default=0.0) or 1.0  # the rest may be cut short
     yield "<table><tr><th>value</th><th></th><th>then</th><th>now</th></tr>"
     for value, a, b in shown:
         if value or (value == "" and value in before):
@@ -217,8 +235,8 @@ def _categories(then: CategoryProfile, now: CategoryProfile) -> Iterator[str]:
             label = f'<span class="soft">{max(0, len(rows) - BARS):,} others</span>'
         yield (
             f'<tr><td>{label}</td><td class="bar"><svg viewBox="0 0 100 14"><rect class="then" y="1" '
-            f'width="{100 * a / top:.1f}" height="5"/>'
-            f'<rect class="nowbar" y="8" width="{100 * b / top:.1f}" height="5"/>'
+            f'width="{min(100.0, 100 * a / top):.1f}" height="5"/>'
+            f'<rect class="nowbar" y="8" width="{min(100.0, 100 * b / top):.1f}" height="5"/>'
             f"</svg></td><td>{words.percent(min(1.0, a))}</td><td>{words.percent(min(1.0, b))}</td></tr>"
         )
     yield "</table>"
