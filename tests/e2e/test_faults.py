@@ -191,6 +191,7 @@ def test_a_bad_parameter_that_is_mended_is_trained(broken: Shop) -> None:
     assert outcomes == ["Succeeded", "ParametersInvalid", "Succeeded"]
 
 
+@pytest.mark.full
 def test_the_store_that_comes_back_is_tried_again_by_itself(broken: Shop) -> None:
     """A Service of the missing name appears: the run, or the next try, finds the data; nobody touches the Model."""
     broken.reason("no-store", "StoreUnreachable", 180)
@@ -202,10 +203,12 @@ def test_the_store_that_comes_back_is_tried_again_by_itself(broken: Shop) -> Non
     assert REQUEST  # the probe's requests fit the new revision, or `unharmed` had failed
 
 
+@pytest.mark.full
 def test_a_deadline_ends_a_run_that_no_node_takes(broken: Shop) -> None:
     broken.reason("no-node", "Unschedulable", 120)
-    broken.kube.kubectl("delete", "trainingruns", name_of(broken.runs("no-node")[-1]), "-n", broken.namespace)
+    stuck = name_of(broken.runs("no-node")[-1])
     broken.patch("no-node", merged(parameters(max_iter="15"), {"training": {"timeoutSeconds": 30}}))
+    broken.kube.kubectl("delete", "trainingruns", stuck, "-n", broken.namespace)
     ready = broken.reason("no-node", "DeadlineExceeded", 120)
     assert "spec.training.timeoutSeconds (30)" in ready["message"]
     assert holds(broken.model("no-node"), "Serving")
