@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from truekeep.api.common import S3Location
-from truekeep.cli import backtest, drift, profile
+from truekeep.cli import backtest, drift, profile, status
 from truekeep.cli.examples import flights, fraud, world
 from truekeep.cli.examples.upload import make_bucket, upload
 from truekeep.cli.examples.world import EXAMPLES, FRAUD, FUTURE, LAKE
@@ -28,11 +28,11 @@ app.add_typer(example_app, name="example")
 app.command("profile")(profile.profile)
 app.command("drift")(drift.drift)
 app.command("backtest")(backtest.backtest)
+app.command("status")(status.status)
 
 MODELS = "models"
 EXIT_FAILED_REQUESTS = 1
 EXIT_STOPPED = 75  # sysexits' EX_TEMPFAIL: start it again, and it goes on
-Day = Annotated[datetime, typer.Option(formats=["%Y-%m-%d"])]
 Endpoint = Annotated[str, typer.Option(help="URL of the S3 service.", envvar="TRUEKEEP_S3_ENDPOINT")]
 
 

@@ -1,0 +1,90 @@
+"""`truekeep status`: how the Models of a namespace stand, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from truekeep.api.common import GROUP, VERSION
+
+Json = Mapping[str, Any]
+TIMEOUT_SECONDS = 15
+
+
+def status(
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Default: that of the kubeconfig's context.")
+    ] = None,
+) -> None:
+    """Show the Models of a namespace: which revision answers, why it is (not) ready, what was found and what failed."""
+    try:
+        where, models, policies = _read(namespace)
+    except Exception as error:  # of the client: a dozen kinds, none of them for a person
+        typer.echo(
+            f"truekeep: the cluster can't be asked: {error}; is KUBECONFIG right, and are the CRDs there?", err=True
+        )
+        raise typer.Exit(2) from error
+    if not models:
+        typer.echo(f"There is no Model in namespace {where}.")
+        return
+    console = Console()
+    for model in models:
+        table = Table(title=escape(f"Model {where}/{model['metadata']['name']}"), title_justify="left", box=None)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column()
+        for name, text in lines(model, policies):
+            table.add_row(name, escape(text))
+        console.print(table)
+        console.print()
+
+
+def lines(model: Json, policies: Sequence[Json]) -> Iterator[tuple[str, str]]:
+    """Pairs of a name and what is to be said under it."""
+    found = model.get("status", {})
+    yield "ready", _words(found, "Ready")
+    active, previous, candidate = (found.get(name) or {} for name in ("active", "previous", "candidate"))
+    yield "answers", f"revision {active['revision']}, since {active.get('since', '?')}" if active else "nothing"
+    if previous:
+        yield "kept warm", f"revision {previous['revision']}, since {previous.get('since', '?')}"
+    if candidate:
+        yield "on its way", f"revision {candidate['revision']}, {candidate.get('reachedPercent', 0)} % of the traffic"
+    if found.get("run"):
+        yield "in training", str(found["run"])
+    if found.get("metric"):
+        yield "metric", str(found["metric"])
+    for policy in policies:
+        if policy["spec"]["modelRef"]["name"] == model["metadata"]["name"]:
+            yield "drift", f"{policy['metadata']['name']}: {_words(policy.get('status', {}), 'DriftDetected')}"
+    failure = found.get("lastFailure")
+    if failure:
+        about = f" (revision {failure['revision']})" if failure.get("revision") else ""
+        yield "last failure", f"{failure['time']} {failure['reason']}{about}: {failure['message']}"
+
+
+def _words(found: Json, kind: str) -> str:
+    condition = next((each for each in found.get("conditions", ()) if each["type"] == kind), None)
+    if condition is None:
+        return "not known yet: the operator has not looked"
+    message = f": {condition['message']}" if condition.get("message") else ""
+    return f"{condition['status']}, {condition['reason']}{message}"
+
+
+def _read(namespace: str | None) -> tuple[str, list[Json], list[Json]]:
+    """The namespace, its Models and its DriftPolicies."""
+    from kubernetes import client, config
+
+    config.load_kube_config()  # type: ignore[no-untyped-call]
+    if namespace is None:
+        _, current = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
+        namespace = current["context"].get("namespace", "default")
+    ask = client.CustomObjectsApi().list_namespaced_custom_object
+    found: dict[str, list[Json]] = {}
+    for plural in ("models", "driftpolicies"):
+        listed: Any = ask(GROUP, VERSION, namespace, plural, _request_timeout=TIMEOUT_SECONDS)
+        found[plural] = listed["items"]
+    return str(namespace), found["models"], found["driftpolicies"]

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from truekeep.cli import status
+from truekeep.cli.main import app
+
+POLICY = {
+    "metadata": {"name": "weekly"},
+    "spec": {"modelRef": {"name": "flights"}},
+    "status": {
+        "conditions": [{"type": "DriftDetected", "status": "True", "reason": "Breach", "message": "`temp` moved"}]
+    },
+}
+OTHER = {"metadata": {"name": "other"}, "spec": {"modelRef": {"name": "fraud"}}}
+MODEL = {
+    "metadata": {"name": "flights"},
+    "status": {
+        "conditions": [{"type": "Ready", "status": "False", "reason": "RolledBack", "message": "revision 3 failed"}],
+        "active": {"revision": 2, "since": "2026-01-01T00:00:00Z"},
+        "candidate": {"revision": 4, "reachedPercent": 33},
+        "metric": "roc_auc 0.74",
+        "lastFailure": {"time": "2026-01-02T00:00:00Z", "reason": "ServerOutOfMemory", "revision": 3, "message": "why"},
+    },
+}
+
+
+def test_it_says_what_answers_what_comes_what_was_found_and_what_failed() -> None:
+    assert dict(status.lines(MODEL, [POLICY, OTHER])) == {
+        "ready": "False, RolledBack: revision 3 failed",
+        "answers": "revision 2, since 2026-01-01T00:00:00Z",
+        "on its way": "revision 4, 33 % of the traffic",
+        "metric": "roc_auc 0.74",
+        "drift": "weekly: True, Breach: `temp` moved",
+        "last failure": "2026-01-02T00:00:00Z ServerOutOfMemory (revision 3): why",
+    }
+
+
+def test_a_model_that_nobody_looked_at_yet() -> None:
+    said = dict(status.lines({"metadata": {"name": "new"}}, []))
+    assert said == {"ready": "not known yet: the operator has not looked", "answers": "nothing"}
+
+
+def test_it_prints_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "_read", lambda namespace: ("demo", [MODEL], [POLICY]))
+    result = CliRunner().invoke(app, ["status", "-n", "demo"])
+    assert result.exit_code == 0
+    assert "Model demo/flights" in result.output
+    assert "RolledBack" in result.output
+
+
+def test_without_models_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "_read", lambda namespace: ("demo", [], []))
+    assert CliRunner().invoke(app, ["status"]).output == "There is no Model in namespace demo.\n"
+
+
+def test_a_cluster_that_does_not_answer_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(namespace: str | None) -> None:
+        raise ConnectionError("refused")
+
+    monkeypatch.setattr(status, "_read", fail)
+    result = CliRunner().invoke(app, ["status"])
+    assert result.exit_code == 2
+    assert "refused; is KUBECONFIG right" in result.output
