@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 UV := $(BIN)/uv
 PYTEST := $(BIN)/pytest
+# All that uses the cluster runs in one process, one after the other, and the rest beside it.
+TWO := -n 2 --dist loadgroup
 
 .PHONY: help demo test test-full unit e2e lint format bench venv lock crds images up install down
 
@@ -20,13 +22,14 @@ demo: install ## bring everything up and tell the whole story on the flight-dela
 	@$(PY) -m tests.story
 
 test: lint install ## lint, types, unit tests, and the story and its faults on the real cluster
-	@$(PYTEST) tests/unit tests/cluster tests/e2e -m 'not full'
+	@$(PYTEST) $(TWO) tests/e2e tests/cluster tests/unit -m 'not full'
 
-test-full: lint install ## all of `make test` and the long suites
-	@$(PYTEST) tests/unit tests/cluster tests/e2e
+test-full: lint install ## all of `make test`, the long suites, and last what takes the cluster down
+	@$(PYTEST) $(TWO) tests/e2e tests/cluster/test_cluster.py tests/unit
+	@$(PYTEST) tests/cluster/test_lifecycle.py
 
 unit: venv ## unit tests alone, no cluster
-	@$(PYTEST) tests/unit
+	@$(PYTEST) $(TWO) tests/unit
 
 e2e: install ## the tests on the real cluster alone
 	@$(PYTEST) tests/cluster tests/e2e -m 'not full'

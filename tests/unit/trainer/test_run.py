@@ -182,7 +182,7 @@ def test_the_order_of_writing(place: Place, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Bucket, "put", watch)
     result = place.run()
     assert [key.split("/")[0] for key in written] == ["artifacts"] * 5 + ["records", "shop"]
-    assert written[3].endswith("/manifest.json")
+    assert written[4].endswith("/manifest.json")
     assert written[5] == "shop/late/runs/run-uid/result.json"
     assert TrainResult.model_validate_json(place.bucket.get(written[5])) == result
 
