@@ -183,8 +183,8 @@ def test_the_order_of_writing(place: Place, monkeypatch: pytest.MonkeyPatch) -> 
     result = place.run()
     assert [key.split("/")[0] for key in written] == ["artifacts"] * 5 + ["records", "shop"]
     assert written[4].endswith("/manifest.json")
-    assert written[5] == "shop/late/runs/run-uid/result.json"
-    assert TrainResult.model_validate_json(place.bucket.get(written[5])) == result
+    assert written[6] == "shop/late/runs/run-uid/result.json"
+    assert TrainResult.model_validate_json(place.bucket.get(written[6])) == result
 
 
 @pytest.mark.parametrize("breaks_at", ["model.skops", "manifest.json", "records/", "result.json"])
