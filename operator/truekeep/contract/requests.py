@@ -24,6 +24,7 @@ DEFAULT_CERTIFICATES_DIR = "/var/run/truekeep/certificates"
 DEFAULT_TERMINATION_LOG = "/dev/termination-log"
 TERMINATION_LIMIT = 4096
 SERVER_PORT = 8080
+SERVER_GRPC_PORT = 8081
 
 
 def complete(location: S3Location, store: S3Location) -> S3Location:

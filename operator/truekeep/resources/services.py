@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from truekeep.api.names import LABEL_COMPONENT, LABEL_DEPLOYMENT, LABEL_MODEL, serving_selector
-from truekeep.contract.requests import SERVER_PORT
+from truekeep.contract.requests import SERVER_GRPC_PORT, SERVER_PORT
 from truekeep.domain.observed import ModelView
 from truekeep.domain.plan import ServiceIntent
 from truekeep.resources.metadata import child_metadata
@@ -32,6 +32,15 @@ def _service(model: ModelView, name: str, labels: dict[str, str], deployment: st
         "spec": {
             "type": "ClusterIP",
             "selector": serving_selector(model.meta.name, deployment),
-            "ports": [{"name": "http", "port": PORT, "protocol": "TCP", "targetPort": SERVER_PORT}],
+            "ports": [
+                {"name": "http", "port": PORT, "protocol": "TCP", "targetPort": SERVER_PORT},
+                {
+                    "name": "grpc",
+                    "port": SERVER_GRPC_PORT,
+                    "protocol": "TCP",
+                    "targetPort": SERVER_GRPC_PORT,
+                    "appProtocol": "kubernetes.io/h2c",
+                },
+            ],
         },
     }

@@ -18,7 +18,7 @@ from truekeep.api.names import (
     MANAGED_BY,
     serving_selector,
 )
-from truekeep.contract.requests import SERVER_PORT, ServeRequest, complete
+from truekeep.contract.requests import SERVER_GRPC_PORT, SERVER_PORT, ServeRequest, complete
 from truekeep.domain.observed import ModelView
 from truekeep.domain.plan import DeploymentIntent, Settings
 from truekeep.resources.amounts import SERVER, container_resources
@@ -106,7 +106,10 @@ def serving_template(
         labels={**MANAGED_BY, **labels},
         tmp_size=TMP_SIZE,
         container={
-            "ports": [{"name": "http", "containerPort": SERVER_PORT, "protocol": "TCP"}],
+            "ports": [
+                {"name": "http", "containerPort": SERVER_PORT, "protocol": "TCP"},
+                {"name": "grpc", "containerPort": SERVER_GRPC_PORT, "protocol": "TCP"},
+            ],
             # Loading and the self-test may take a while; they fail the pod themselves when they can't succeed.
             "startupProbe": _probe("/v2/health/live", periodSeconds=1, failureThreshold=300, timeoutSeconds=2),
             "readinessProbe": _probe("/v2/health/ready", periodSeconds=2, failureThreshold=3, timeoutSeconds=2),

@@ -19,6 +19,7 @@ import uvicorn
 
 from truekeep.contract.requests import (
     DEFAULT_TERMINATION_LOG,
+    SERVER_GRPC_PORT,
     SERVER_PORT,
     TERMINATION_LIMIT,
     TERMINATION_LOG_ENV,
@@ -37,7 +38,6 @@ from truekeep.storage import StoreError
 T = TypeVar("T")
 PORT_ENV = "TRUEKEEP_SERVER_PORT"
 GRPC_PORT_ENV = "TRUEKEEP_SERVER_GRPC_PORT"
-GRPC_PORT = 8081
 
 
 class Server(uvicorn.Server):
@@ -125,7 +125,7 @@ class Process:
         from truekeep.server import grpc_service
 
         rpc = grpc_service.build(self._app, self._limits, self._request.connection_max_age_seconds)
-        wanted = int(os.environ.get(GRPC_PORT_ENV, GRPC_PORT))
+        wanted = int(os.environ.get(GRPC_PORT_ENV, SERVER_GRPC_PORT))
         try:
             port = rpc.add_insecure_port(f"[::]:{wanted}")
         except RuntimeError:  # no IPv6 here
