@@ -220,7 +220,7 @@ class Bench:
     def _ours(self, capture: bool, log: Path) -> contextlib.AbstractContextManager[int]:
         bucket = self.store.bucket("models/")
         artifact = artifacts.write(bucket, artifact_files(self.estimator))
-        captured = Capture(s3=self.store.location("captures/"), flush_seconds=1) if capture else None
+        captured = Capture(s3=self.store.location("captures/")) if capture else None
         request = ServeRequest(
             namespace="bench", model=MODEL, revision=1, run="bench-1", artifact_digest=artifact.digest,
             store=self.store.location("models/", bucket=bucket.name), time_column="at", key="id", capture=captured,
