@@ -185,7 +185,7 @@ class Encoder:
                         return None
                     total += value
                 elif kind is str:
-                    value = lookup.get(value, UNKNOWN_CATEGORY)
+                    value = lookup[value]
                 else:
                     return None
                 cells.append(value)
@@ -225,7 +225,7 @@ def _add_cells(
     if lookup is None:
         cells += values if kinds <= _NUMBERS else _request_numbers(feature, values, kinds)
     elif kinds == _TEXT:
-        cells += [lookup.get(value, UNKNOWN_CATEGORY) for value in values]
+        cells += map(lookup.__getitem__, values)
     else:
         cells += _request_codes(feature, values, lookup)
     return nulls
@@ -282,8 +282,15 @@ def _nulls(feature: SignatureFeature, values: Sequence[Any]) -> int:
     return sum(value is None for value in values)
 
 
-def _lookup(categories: Sequence[str]) -> dict[Any, float]:
-    return {category: float(position) for position, category in enumerate(categories)}
+class _Lookup(dict[Any, float]):
+    """A category's position."""
+
+    def __missing__(self, category: Any) -> float:
+        return UNKNOWN_CATEGORY
+
+
+def _lookup(categories: Sequence[str]) -> _Lookup:
+    return _Lookup((category, float(position)) for position, category in enumerate(categories))
 
 
 def _listed(names: Sequence[str], most: int = 20) -> str:

@@ -36,7 +36,7 @@ FIRST_PAUSE = 1.0  # seconds, after the first failure; doubles
 LONGEST_PAUSE = 15.0
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Served:
     """One request that was answered."""
 
@@ -102,22 +102,18 @@ class Capture:
         return self._rows
 
     def offer(self, served: Served) -> None:
-        """Take the request if its id is sampled and there is room."""
+        """Take the request, which is nobody else's from now on, if its id is sampled and there is room."""
         if not sampled(served.request_id, self._settings.fraction_percent):
             return
         rows = len(served.matrix)
         # Only what is to be stored is kept: not the columns that the Model drops, nor those the matrix has already.
-        columns = {name: served.columns[name] for name in self._texts}
-        kept = Served(
-            served.request_id, served.matrix, columns, served.probability, served.prediction, served.received,
-            served.event_times, served.keys, served.size,
-        )  # fmt: skip
+        served.columns = {name: served.columns[name] for name in self._texts}
         with self._lock:
             full = (
                 self._rows + rows > self._limits.capture_rows or self._bytes + served.size > self._limits.capture_bytes
             )
             if not full:
-                self._waiting.append(kept)
+                self._waiting.append(served)
                 self._rows += rows
                 self._bytes += served.size
         if full:

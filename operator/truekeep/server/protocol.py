@@ -104,8 +104,7 @@ def parse(body: bytes, limits: Limits, names: Sequence[str] = (), header_length:
         raise RequestError(400, "inputs must be a list of at least one tensor")
     check_count(len(inputs), limits)
     columns = Columns(names, limits)
-    for position, tensor in enumerate(inputs):
-        _add(columns, tensor, position, binary)
+    _add_all(columns, inputs, binary)
     if binary is not None:
         binary.end()
     wanted, parameters = document.get("outputs"), document.get("parameters")
@@ -131,8 +130,8 @@ class Columns:
     """Tensors, one after the other, as columns of equal length."""
 
     def __init__(self, names: Sequence[str], limits: Limits) -> None:
-        self._names = names
-        self._limits = limits
+        self.names = names
+        self.limits = limits
         self.values: dict[str, Values] = {}
         self.rows = -1
 
@@ -147,25 +146,19 @@ class Columns:
             raise RequestError(400, f"inputs: tensor {shown(name)} is there twice; send one tensor for each input")
         self.values[name] = values
 
-    def takes(self, shape: Any, values: int) -> bool:
-        """Whether a tensor of this shape and so many values is one column, without further questions."""
-        if type(shape) is not list or len(shape) != 1 or type(shape[0]) is not int:
-            return False
-        return shape[0] == values and 0 < values <= self._limits.rows and len(self._names) != 1
-
     def add(self, name: str, shape: Any, values: Values) -> None:
         """One tensor, whose values are flat and as many as its shape says: a column, or all features at once."""
         rows, width = self.size(name, shape)
-        if width == 1 and (name in self._names or len(self._names) != 1):
+        if width == 1 and (name in self.names or len(self.names) != 1):
             self.put(name, values, rows)
             return
-        for position, feature in enumerate(self._names):
+        for position, feature in enumerate(self.names):
             # Row-major: every width-th value from the feature's own place on.
             self.put(feature, values[position::width], rows)
 
     def size(self, name: str, shape: Any) -> tuple[int, int]:
         """Rows and columns of a tensor. RequestError where they are not possible."""
-        width = len(self._names)
+        width = len(self.names)
         if (
             type(shape) is not list
             or not 1 <= len(shape) <= 2
@@ -179,7 +172,7 @@ class Columns:
                 + f"; got {shape!r:.60}",
             )
         rows: int = shape[0]
-        limit = self._limits.rows
+        limit = self.limits.rows
         if rows > limit:
             raise RequestError(
                 413, f"tensor {shown(name)} has {rows} rows; at most {limit} are accepted: split the request"
@@ -211,21 +204,37 @@ class _Binary:
             raise RequestError(400, f"{left} bytes of binary data belong to no tensor; check each binary_data_size")
 
 
+def _add_all(columns: Columns, inputs: list[Any], binary: _Binary | None) -> None:
+    """The tensors of a JSON document. The short way first, for what most tensors are: a flat column without parameters,
+    of what its datatype says; whatever it does not understand is looked at closely."""
+    simple = len(columns.names) != 1
+    most = columns.limits.rows
+    for position, tensor in enumerate(inputs):
+        if simple and type(tensor) is dict and len(tensor) == 4:
+            try:
+                name, shape, values = tensor["name"], tensor["shape"], tensor["data"]
+                (size,) = shape
+                kinds = _SIMPLE[tensor["datatype"]]
+            except (KeyError, TypeError, ValueError):
+                pass
+            else:
+                if (
+                    type(name) is str and name and type(values) is list and type(shape) is list and type(size) is int
+                    and 0 < size == len(values) <= most
+                    and (type(values[0]) in kinds if size == 1 else kinds >= set(map(type, values)))
+                ):  # fmt: skip
+                    columns.put(name, values, size)
+                    continue
+        _add(columns, tensor, position, binary)
+
+
 def _add(columns: Columns, tensor: Any, position: int, binary: _Binary | None) -> None:
     """One tensor of a JSON document."""
     if type(tensor) is not dict:
         raise RequestError(400, f"inputs[{position}] must be an object with name, shape, datatype and data")
-    name, shape, values = tensor.get("name"), tensor.get("shape"), tensor.get("data")
+    name, shape, values, parameters = (tensor.get(key) for key in ("name", "shape", "data", "parameters"))
     if type(name) is not str or not name:
         raise RequestError(400, f"inputs[{position}].name must be text")
-    parameters = tensor.get("parameters") if len(tensor) > 4 or values is None else None
-    if parameters is None and type(values) is list and columns.takes(shape, len(values)):
-        # The short way, for what most tensors are: a flat column of what its datatype says.
-        datatype = tensor.get("datatype")
-        allowed = _SIMPLE.get(datatype) if type(datatype) is str else None
-        if allowed is not None and allowed.issuperset(map(type, values)):
-            columns.put(name, values, len(values))
-            return
     rows, width = columns.size(name, shape)
     if type(parameters) is dict and "binary_data_size" in parameters:
         if values is not None:

@@ -34,15 +34,17 @@ def convert(pipeline: Any, features: int) -> bytes:
     """The ONNX model of a fitted `pipeline.build` that takes so many features. NotConvertibleError where a part has no
     translation."""
     graph = _Graph()
-    name = INPUT
-    for _, step in pipeline.steps[:-1]:
-        name = _transform(graph, step, name)
-    estimator = pipeline.steps[-1][1]
-    kind = type(estimator).__name__
-    translate = _ESTIMATORS.get(kind)
-    if translate is None:
-        raise NotConvertibleError(f"{kind} has no translation to ONNX")
-    score = translate(graph, estimator, name)
+    *preparation, (_, estimator) = pipeline.steps
+    kinds = [type(step).__name__ for _, step in pipeline.steps]
+    if kinds == ["ColumnTransformer", "LogisticRegression"]:
+        score = _folded(graph, preparation[0][1], estimator)
+    elif kinds[-1] in _ESTIMATORS:
+        name = INPUT
+        for _, step in preparation:
+            name = _transform(graph, step, name)
+        score = _ESTIMATORS[kinds[-1]](graph, estimator, name)
+    else:
+        raise NotConvertibleError(f"{kinds[-1]} has no translation to ONNX")
     graph.node("Reshape", [score, graph.constant(np.array([-1], dtype=np.int64))], output=OUTPUT)
     return graph.to_bytes(features)
 
@@ -141,8 +143,7 @@ def _scaler(graph: _Graph, step: Any, name: str) -> str:
 
 def _one_hot(graph: _Graph, step: Any, name: str) -> str:
     """Every column repeated for each of its categories, compared with all of them at once."""
-    if step.drop_idx_ is not None or step._infrequent_enabled:
-        raise NotConvertibleError("OneHotEncoder drops or gathers categories")
+    _check_indicators(step)
     positions = [column for column, known in enumerate(step.categories_) for _ in known]
     values = np.concatenate([np.asarray(known, dtype=np.float64) for known in step.categories_])
     repeated = graph.columns(name, positions)
@@ -153,12 +154,45 @@ def _one_hot(graph: _Graph, step: Any, name: str) -> str:
     return graph.double(hit)
 
 
+def _check_indicators(step: Any) -> None:
+    if step.drop_idx_ is not None or step._infrequent_enabled or step.handle_unknown != "ignore":
+        raise NotConvertibleError("OneHotEncoder drops or gathers categories")
+
+
 _TRANSFORMERS: Mapping[str, Callable[[_Graph, Any, str], str]] = {
     "ColumnTransformer": _column_transformer,
     "OneHotEncoder": _one_hot,
     "SimpleImputer": _imputer,
     "StandardScaler": _scaler,
 }
+
+
+def _looked_up(
+    graph: _Graph,
+    name: str,
+    known: Sequence[npt.NDArray[np.float64]],
+    values: Sequence[npt.NDArray[np.float64]],
+    misses: Sequence[tuple[float, float]],
+) -> str:
+    """Each column's codes replaced by values: `known` codes by `values`, a null and an unknown code by the two of
+    `misses`. One list for each column. NotConvertibleError where a category is no code."""
+    if any((codes != np.floor(codes)).any() or (codes < 0).any() for codes in known):
+        raise NotConvertibleError("it has categories that are no codes")
+    width = max((int(codes.max(initial=0.0)) for codes in known), default=0) + 1  # codes that any of the columns has
+    # A column's table: null, unknown, the codes 0 to width - 1, and what is beyond all codes; one after the other.
+    table = np.empty((len(known), width + 3))
+    for row, (codes, found, (null, unknown)) in enumerate(zip(known, values, misses, strict=True)):
+        table[row] = unknown
+        table[row, 0] = null
+        table[row, codes.astype(np.int64) + 2] = found
+    from onnx import TensorProto
+
+    numbered = graph.node("Where", [graph.node("IsNaN", [name]), graph.constant(np.array(-2.0)), name])
+    bounds = [graph.constant(np.array(bound)) for bound in (-2.0, float(width))]
+    index = graph.node("Cast", [graph.node("Clip", [numbered, *bounds])], to=TensorProto.INT64)
+    offsets = np.arange(len(known), dtype=np.int64) * (width + 3) + 2
+    index = graph.node("Add", [index, graph.constant(offsets)])
+    return graph.node("Gather", [graph.constant(table.ravel()), index], axis=0)
 
 
 # --- trees ------------------------------------------------------------------------------------------------------------
@@ -271,10 +305,39 @@ def _plain_tree(member: Any, values: npt.NDArray[Any]) -> _Tree:
 
 
 def _logistic(graph: _Graph, model: Any, name: str) -> str:
-    weights = graph.constant(np.asarray(model.coef_, dtype=np.float64).T)
-    score = graph.node("MatMul", [name, weights])
+    return _linear(graph, model, name, np.ravel(model.coef_))
+
+
+def _linear(graph: _Graph, model: Any, name: str, weights: npt.NDArray[Any]) -> str:
+    score = graph.node("MatMul", [name, graph.constant(np.asarray(weights, dtype=np.float64).reshape(-1, 1))])
     score = graph.node("Add", [score, graph.constant(np.asarray(model.intercept_, dtype=np.float64))])
     return graph.node("Sigmoid", [score])
+
+
+def _folded(graph: _Graph, encoder: Any, model: Any) -> str:
+    """A linear model right behind a ColumnTransformer. A category's indicators are not made and multiplied: its weight
+    is looked up, which for a hundred categories is a hundredth of the work."""
+    weights = np.asarray(np.ravel(model.coef_), dtype=np.float64)
+    parts: list[str] = []
+    kept: list[npt.NDArray[np.float64]] = []
+    for label, part, columns in encoder.transformers_:
+        if label == "remainder":
+            continue
+        own = weights[encoder.output_indices_[label]]
+        given = graph.columns(INPUT, [int(column) for column in columns])
+        if type(part).__name__ != "OneHotEncoder":
+            parts.append(_transform(graph, part, given))
+            kept.append(own)
+            continue
+        _check_indicators(part)
+        known = [np.asarray(codes, dtype=np.float64) for codes in part.categories_]
+        split = np.split(own, np.cumsum([len(codes) for codes in known])[:-1])
+        null = [float(one[np.isnan(codes)].sum()) for one, codes in zip(split, known, strict=True)]
+        found = [one[~np.isnan(codes)] for one, codes in zip(split, known, strict=True)]
+        codes = [codes[~np.isnan(codes)] for codes in known]
+        parts.append(_looked_up(graph, given, codes, found, [(one, 0.0) for one in null]))
+        kept.append(np.ones(len(known)))
+    return _linear(graph, model, graph.joined(parts), np.concatenate(kept))
 
 
 def _forest(graph: _Graph, model: Any, name: str) -> str:
@@ -315,23 +378,9 @@ def _native_categories(graph: _Graph, model: Any, name: str) -> tuple[str, list[
     rest = np.flatnonzero(~model.is_categorical_).tolist()
     known = [np.asarray(values, dtype=np.float64) for values in encoder.categories_]
     known = [values[~np.isnan(values)] for values in known]
-    if any((values != np.floor(values)).any() or (values < 0).any() for values in known):
-        raise NotConvertibleError("HistGradientBoostingClassifier has categories that are no codes")
-    width = max(int(values.max(initial=0.0)) for values in known) + 1  # codes that any of the columns has
-    # Row: code + 1 (0 is missing or unknown, width + 1 beyond all codes); one table after the other.
-    table = np.empty((len(known), width + 2))
-    for row, values in enumerate(known):
-        table[row] = len(values)
-        table[row, values.astype(np.int64) + 1] = np.arange(len(values))
-    from onnx import TensorProto
-
-    codes = graph.columns(name, categorical)
-    codes = graph.node("Where", [graph.node("IsNaN", [codes]), graph.constant(np.array(-1.0)), codes])
-    codes = graph.node("Clip", [codes, graph.constant(np.array(-1.0)), graph.constant(np.array(float(width)))])
-    index = graph.node("Cast", [codes], to=TensorProto.INT64)
-    offsets = np.arange(len(known), dtype=np.int64) * (width + 2) + 1
-    index = graph.node("Add", [index, graph.constant(offsets)])
-    positions = graph.node("Gather", [graph.constant(table.ravel()), index], axis=0)
+    tables = [np.arange(len(values), dtype=np.float64) for values in known]
+    misses = [(float(len(values)), float(len(values))) for values in known]
+    positions = _looked_up(graph, graph.columns(name, categorical), known, tables, misses)
     parts = [positions, graph.columns(name, rest)] if rest else [positions]
     return graph.joined(parts), [len(values) for values in known]
 
