@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import httpx
+import urllib3
 from kubernetes.client import ApiException
 
 from tests.cluster import ClusterError
@@ -26,6 +27,7 @@ GONE_WRONG = (
     StoreError,
     ApiException,
     httpx.HTTPError,
+    urllib3.exceptions.HTTPError,
     subprocess.SubprocessError,
     OSError,
     KeyError,
