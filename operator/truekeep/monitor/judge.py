@@ -120,6 +120,8 @@ def _numbers(reference: NumberProfile, window: NumberProfile, minimum_effect: fl
     found = Statistics(
         population_stability=statistics.population_stability(*grouped),
         jensen_shannon=statistics.jensen_shannon(*grouped),
+        corrected_population_stability=statistics.corrected_population_stability(*grouped),
+        corrected_jensen_shannon=statistics.corrected_jensen_shannon(*grouped),
         chi_square=_significance(chi),
         g_test=_significance(statistics.g_test(*statistics.pool(*grouped))),
         kolmogorov_smirnov=_significance(distance),
@@ -141,6 +143,8 @@ def _categories(reference: CategoryProfile, window: CategoryProfile) -> Measured
     found = Statistics(
         population_stability=statistics.population_stability(*pooled),
         jensen_shannon=statistics.jensen_shannon(*pooled),
+        corrected_population_stability=statistics.corrected_population_stability(*pooled),
+        corrected_jensen_shannon=statistics.corrected_jensen_shannon(*pooled),
         chi_square=_significance(chi),
         g_test=_significance(statistics.g_test(*pooled)),
         total_variation=statistics.total_variation(then, now),

@@ -37,6 +37,8 @@ class Statistics(Schema):
 
     population_stability: float  # nats; numbers: of ten equal shares of the reference
     jensen_shannon: float  # 0 to 1; numbers: likewise
+    corrected_population_stability: float | None = None  # less what sampling alone makes of it
+    corrected_jensen_shannon: float | None = None  # likewise
     chi_square: Significance  # cells that expect few rows are pooled; numbers: of the ten shares
     g_test: Significance
     kolmogorov_smirnov: Significance | None = None  # numbers

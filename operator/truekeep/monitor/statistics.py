@@ -80,6 +80,28 @@ def jensen_shannon(reference: Counts, window: Counts) -> float:
     return float(np.sqrt(min(1.0, max(0.0, divergence))))
 
 
+def chance(reference: Counts, window: Counts) -> float:
+    """What sampling alone makes of the population stability index in the mean where nothing moved, in nats.
+
+    For k cells in use and n and m rows (k - 1)·(1/n + 1/m), because then the index is that much per degree of a
+    chi-square (Yurdakul 2018). The Jensen-Shannon divergence, an eighth of the index for small changes, gets an eighth
+    of it. A good approximation where cells expect five rows, as `pool` makes them."""
+    n, m = float(reference.sum()), float(window.sum())
+    cells = int(np.count_nonzero(reference + window))
+    return (cells - 1) * (1 / n + 1 / m) if n and m and cells else 0.0
+
+
+def corrected_population_stability(reference: Counts, window: Counts) -> float:
+    """Population stability index less `chance`, in nats, never below 0: it means the same at any number of rows."""
+    return max(0.0, population_stability(reference, window) - chance(reference, window))
+
+
+def corrected_jensen_shannon(reference: Counts, window: Counts) -> float:
+    """Jensen-Shannon distance, base 2, of a divergence less an eighth of `chance`; 0 to 1."""
+    divergence = jensen_shannon(reference, window) ** 2 - chance(reference, window) / (8 * np.log(2))
+    return float(np.sqrt(max(0.0, divergence)))
+
+
 def total_variation(reference: Counts, window: Counts) -> float:
     """Half the sum of the differences of shares, 0 to 1: the share of rows that is elsewhere now. No correction."""
     if not reference.sum() or not window.sum():

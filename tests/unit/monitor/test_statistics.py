@@ -118,6 +118,25 @@ def test_the_correction_of_total_variation_takes_the_noise_and_leaves_the_shift(
     assert statistics.corrected_total_variation(then, now) == pytest.approx(0.06, abs=0.015)
 
 
+@pytest.mark.parametrize(("n", "m"), [(500, 5000), (5000, 50_000), (1_000_000, 1_000_000)])
+def test_corrected_divergences_mean_the_same_at_any_number_of_rows(n: int, m: int) -> None:
+    rng = np.random.default_rng(n)
+    then = np.full(10, 0.1)
+    now = then + np.array([0.05, -0.05] + [0.0] * 8)
+    true_psi = float(((now - then) * np.log(now / then)).sum())
+    true_js = float(distance.jensenshannon(then, now, base=2))
+    psi, js, null = [], [], []
+    for _ in range(300):
+        a, b, c = rng.multinomial(m, then), rng.multinomial(n, now), rng.multinomial(n, then)
+        psi.append(statistics.corrected_population_stability(a, b))
+        js.append(statistics.corrected_jensen_shannon(a, b))
+        null.append(statistics.population_stability(a, c) - statistics.chance(a, c))
+    assert np.mean(psi) == pytest.approx(true_psi, rel=0.1)
+    assert np.mean(js) == pytest.approx(true_js, rel=0.1)
+    assert abs(np.mean(null)) < 0.1 * statistics.chance(a, c) + 1e-12  # no bias where nothing moved
+    assert max(statistics.corrected_population_stability(a, a), statistics.corrected_jensen_shannon(a, a)) == 0.0
+
+
 @pytest.mark.parametrize(
     ("k", "power", "n", "m"), [(500, 1.1, 5000, 50_000), (2000, 1.0, 500, 5000), (40, 0.0, 500, 500)]
 )
