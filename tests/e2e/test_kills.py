@@ -20,7 +20,7 @@ SLOW_CANARY = {"serving": {"rollout": {"steps": [{"weightPercent": 50, "duration
 
 @pytest.fixture(scope="module")
 def shop(kube: Kube) -> Iterator[Shop]:
-    """One Model, whose very first training is interrupted too."""
+    """One Model, live, and the probe that asks it all the while."""
     model = merged(small_model(MODEL), {"spec": SLOW_CANARY})
     with open_shop(kube, NAMESPACE, {MODEL: model}) as shop:
         yield shop
