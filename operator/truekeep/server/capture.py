@@ -8,6 +8,7 @@ growing pauses until the server ends.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import threading
 import time
 from collections import deque
@@ -31,6 +32,7 @@ from truekeep.server.metrics import Metrics
 from truekeep.storage import StoreError
 from truekeep.storage.s3 import Bucket
 
+_TEXTS = frozenset((str, type(None)))
 _TIME = pa.timestamp("us", tz="UTC")
 FIRST_PAUSE = 1.0  # seconds, after the first failure; doubles
 LONGEST_PAUSE = 15.0
@@ -221,23 +223,15 @@ class Capture:
         rows = sum(counts)
         matrix = np.concatenate([served.matrix for served in batch])
         received = np.repeat(np.array([served.received for served in batch], dtype=np.int64), counts)
-        times: list[int | None] = []
-        keys: list[str | None] = []
-        for served, count in zip(batch, counts, strict=True):
-            times.extend(served.event_times or [None] * count)
-            keys.extend(served.keys or [None] * count)
-        event_time = pa.array(times, pa.int64())
+        event_time = _optional([served.event_times for served in batch], counts, pa.int64())
         event = np.where(event_time.is_null(), received, event_time.fill_null(0))
         columns: dict[str, Any] = {
-            "truekeep.request_id": pa.array(
-                [served.request_id for served, count in zip(batch, counts, strict=True) for _ in range(count)],
-                pa.string(),
-            ),
+            "truekeep.request_id": _repeated([served.request_id for served in batch], counts),
             "truekeep.row": pa.array(np.concatenate([np.arange(count, dtype=np.int32) for count in counts])),
             "truekeep.revision": pa.array(np.full(rows, self._source.revision, dtype=np.int32)),
             "truekeep.received_at": pa.array(received).cast(_TIME),
             "truekeep.event_time": event_time.cast(_TIME),
-            "truekeep.key": pa.array(keys, pa.string()),
+            "truekeep.key": _optional([served.keys for served in batch], counts, pa.string()),
             "truekeep.probability": pa.array(np.concatenate([served.probability for served in batch])),
             "truekeep.prediction": pa.array(np.concatenate([served.prediction for served in batch])),
             "truekeep.cut_off": pa.array(np.full(rows, self._source.cut_off)),
@@ -246,11 +240,32 @@ class Capture:
             if feature.type == "Number":
                 columns[feature.name] = pa.array(matrix[:, position], from_pandas=True)  # NaN as null
             else:
-                texts = [category_text(value) for served in batch for value in served.columns[feature.name]]
-                columns[feature.name] = pa.array(texts, pa.string())
+                values = list(itertools.chain.from_iterable(served.columns[feature.name] for served in batch))
+                if not set(map(type, values)) <= _TEXTS:
+                    values = [category_text(value) for value in values]
+                columns[feature.name] = pa.array(values, pa.string())
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.table(columns), sink, compression="zstd")
+        # Text repeats itself; for numbers a dictionary is mostly built in vain, and is most of the time it takes.
+        texts: Any = [name for name, column in columns.items() if column.type == pa.string()]
+        pq.write_table(pa.table(columns), sink, compression="zstd", use_dictionary=texts)
         return sink.getvalue().to_pybytes(), int(event.min()), int(event.max())
+
+
+def _repeated(values: Sequence[str], counts: Sequence[int]) -> Any:
+    """Each value as often as its count says, as text."""
+    made = pa.array(values, pa.string())
+    if len(values) == sum(counts):
+        return made
+    positions: npt.NDArray[np.int64] = np.repeat(np.arange(len(values), dtype=np.int64), counts)
+    return made.take(positions)
+
+
+def _optional(parts: Sequence[Sequence[Any] | None], counts: Sequence[int], kind: Any) -> Any:
+    """The parts behind each other; one that is missing is so many nulls."""
+    if not any(part is not None for part in parts):
+        return pa.nulls(sum(counts), kind)
+    filled = (part if part is not None else [None] * count for part, count in zip(parts, counts, strict=True))
+    return pa.array(list(itertools.chain.from_iterable(filled)), kind)
 
 
 def sampled(request_id: str, percent: int) -> bool:

@@ -191,3 +191,37 @@ def test_an_input_that_replaces_another_is_named_too() -> None:
 
 def test_the_good_request_passes() -> None:
     same(Encoder([HOUR, CARRIER, STRICT, CODE]).encode(GOOD, 1), [[7, 0, 1, 1]])
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.none() | st.floats(allow_nan=False, allow_infinity=False),
+            st.none() | st.sampled_from(["AA", "UA", "ZZ"]),
+            st.none() | st.sampled_from([1, 2, 10, 77]),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_arrays_and_lists_and_rows_alone_give_the_same(rows: list[tuple[Any, Any, Any]]) -> None:
+    features = [CARRIER, HOUR, CODE.model_copy(update={"nulls": "Allow"})]
+    hours, carriers, gates = map(list, zip(*rows, strict=True))
+    lists = {"hour": hours, "carrier": carriers, "code": gates}
+    arrays = {**lists, "hour": np.array(hours, dtype=np.float64), "code": np.array(gates, dtype=np.float64)}
+    encoder = Encoder(features)
+    whole = encoder.encode(lists, len(rows))
+    np.testing.assert_array_equal(encoder.encode(arrays, len(rows)), whole)
+    alone = [encoder.encode({name: [values[row]] for name, values in lists.items()}, 1)[0] for row in range(len(rows))]
+    np.testing.assert_array_equal(alone, whole)
+
+
+def test_an_array_is_judged_as_a_list_is() -> None:
+    encoder = Encoder([HOUR, STRICT])
+    with pytest.raises(FeatureError, match="hour: row 1: inf is not finite"):
+        encoder.encode({"hour": np.array([1, np.inf, 2]), "strict": [1, 2, 3]}, 3)
+    with pytest.raises(FeatureError, match="strict: row 2: NaN is refused, because the Model declares nulls: Refuse"):
+        encoder.encode({"hour": [1, 2, 3], "strict": np.array([1, 2, NAN], dtype=np.float32)}, 3)
+    with pytest.raises(FeatureError, match="carrier: row 0: a Category must be text"):
+        Encoder([CARRIER]).encode({"carrier": np.array([1.5])}, 1)
+    same(encoder.encode({"hour": np.array([True, False]), "strict": np.array([1, 2], np.uint8)}, 2), [[1, 1], [0, 2]])
