@@ -11,7 +11,7 @@ PY := $(BIN)/python
 UV := $(BIN)/uv
 PYTEST := $(BIN)/pytest
 # All that uses the cluster runs in one process, one after the other, and the rest beside it.
-TWO := -n 2 --dist loadgroup
+TWO := -n 2 --dist loadscope
 
 .PHONY: help demo test test-full unit e2e lint format bench venv lock crds images up install down
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
-HERE = Path(__file__).parent
-ON_THE_CLUSTER = (HERE / "e2e", HERE / "cluster")
+ON_THE_CLUSTER = ("tests/e2e/", "tests/cluster/")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Name the group of every test, for `pytest -n 2 --dist loadgroup`."""
-    for item in items:
-        alone = any(folder in item.path.parents for folder in ON_THE_CLUSTER)
-        item.add_marker(pytest.mark.xdist_group("cluster" if alone else str(item.path.relative_to(HERE))))
+class OneForTheCluster(LoadScopeScheduling):
+    """What uses the cluster stays together: it installs, kills and replaces the one operator that there is."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "cluster" if nodeid.startswith(ON_THE_CLUSTER) else nodeid.partition("::")[0]
+
+
+@pytest.hookimpl
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneForTheCluster:
+    """For `pytest -n 2`."""
+    return OneForTheCluster(config, log)
