@@ -10,7 +10,7 @@ say goodbye on an idle connection). The same holds while draining after SIGTERM:
 answered, each answer says `Connection: close`, and the end is when nobody is left, or at a deadline.
 
 Predictions of moderate size take a short way: from the parser straight to `Application.answer`, and from there to the
-socket, without an ASGI scope, a task and two events for each; that is more than half of what a request costs uvicorn.
+socket, without an ASGI scope, a task and two events for each.
 Everything else, pipelined requests included, goes the usual way.
 """
 

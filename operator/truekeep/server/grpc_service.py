@@ -1,7 +1,7 @@
 """`inference.GRPCInferenceService`: the same model, limits, metrics and capture over gRPC.
 
 A connection's age is bounded as for HTTP (gRPC says goodbye properly, with GOAWAY), messages are as large as bodies may
-be, and calls at once are as many as requests in flight.
+be, and calls at once are bounded by themselves: gRPC reads a whole message before it asks anyone.
 """
 
 from __future__ import annotations
@@ -206,12 +206,13 @@ def build(application: Application, limits: Limits, max_age_seconds: float) -> A
     """A `grpc.aio.Server` without a port yet."""
     age = int(max_age_seconds * 1000)
     server = grpc.aio.server(
-        maximum_concurrent_rpcs=limits.in_flight,
+        maximum_concurrent_rpcs=limits.grpc_calls,
         options=[
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", limits.body_bytes + MESSAGE_OVERHEAD),
             ("grpc.max_metadata_size", limits.header_bytes),
-            ("grpc.max_concurrent_streams", limits.in_flight),
+            ("grpc.max_concurrent_streams", limits.grpc_calls),
+            ("grpc.max_allowed_incoming_connections", limits.connections),
             ("grpc.max_connection_age_ms", age),  # gRPC scatters it by 10 % itself
             ("grpc.max_connection_age_grace_ms", int(limits.drain_seconds * 1000)),
             ("grpc.max_connection_idle_ms", max(age, int(limits.idle_seconds * 1000))),

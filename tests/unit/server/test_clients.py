@@ -225,6 +225,26 @@ def test_over_grpc_connections_end_without_a_failed_call(published: Published, s
     assert server.logged("stopped")
 
 
+def test_too_many_calls_at_once_are_turned_away_and_the_others_answered(published: Published, start: Start) -> None:
+    server = start(published.request(), limits={"grpc_calls": 3}).ready()
+    columns = rows(10_000)
+    errors: queue.Queue[Any] = queue.Queue()
+    clients = [triton_grpc.InferenceServerClient(server.grpc) for _ in range(5)]
+    for number in range(40):
+        clients[number % 5].async_infer(
+            MODEL, inputs(triton_grpc, columns), lambda result, error: errors.put((result, error))
+        )
+    results = [errors.get(timeout=30) for _ in range(40)]
+    for client in clients:
+        client.close()
+    refused = [error for _, error in results if error is not None]
+    assert len(refused) < 40
+    # Refused by the server, or before it by HTTP/2 (REFUSED_STREAM): both mean that it may be sent again.
+    assert {error.status() for error in refused} <= {"StatusCode.RESOURCE_EXHAUSTED", "StatusCode.UNAVAILABLE"}
+    with triton_grpc.InferenceServerClient(server.grpc) as client:
+        assert len(client.infer(MODEL, inputs(triton_grpc, rows(3))).as_numpy("probability")) == 3
+
+
 def test_requests_of_mlserver_s_pandas_codec(shared: Running, pipeline: Pipeline) -> None:
     """As `PandasCodec.encode_request` of MLServer 1.7 makes them: a column a tensor of [n, 1], with content types."""
     columns = rows(20)
