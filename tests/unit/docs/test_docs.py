@@ -12,6 +12,7 @@ import yaml
 from truekeep.api.driftpolicy import DriftPolicy
 from truekeep.api.model import Model
 from truekeep.api.trainingrun import TrainingRun
+from truekeep.cli.main import app
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -64,3 +65,11 @@ def test_yaml_is_valid(page: Path) -> None:
             for field, value in document["spec"].items():
                 assert field in parsed.dump()["spec"], f"{page.name}: unknown field spec.{field}"
                 assert value is not None
+
+
+def test_commands_of_the_command_line_exist() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    names = set(re.findall(r"^\$ truekeep ([a-z]+)", text, re.M)) | set(re.findall(r"`truekeep ([a-z]+)`", text))
+    assert len(names) >= 3
+    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert names <= known
