@@ -202,7 +202,7 @@ def record(stage: Stage) -> None:
     bucket, _, key = found["uri"].removeprefix("s3://").partition("/")
     content = stage.bucket(bucket).get(key)
     check(found["id"].removeprefix("sha256:") in key, f"{key} is not named by the record's digest {found['id']}")
-    stage.tell.output(json.dumps(outline(json.loads(content)), indent=1), lines=60)
+    stage.tell.output(json.dumps(outline(json.loads(content)), indent=1, ensure_ascii=False), lines=60)
     stage.tell.proof(f"{len(content):,} bytes of canonical JSON; above is its head")
 
 
