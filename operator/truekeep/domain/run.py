@@ -114,7 +114,20 @@ def _follow_job(observed: RunObserved, model: ModelView, job: JobView, now: date
         stand = _failure(job, model.spec)
         status = status.model_copy(update={"completion_time": whole_seconds(now)})
         return _plan(run, status, stand, now, look_again=1.0)
-    return _plan(run, status, _progress(job, model.spec, now), now, look_again=POLL_SECONDS)
+    stand = _progress(job, model.spec, now)
+    if stand.state == "Stuck" and _may_start_anew(job, status, model):
+        message = f"the Model changed while the pod could not start, so its Job is made anew; it was {stand.reason}"
+        anew = Stand("Working", "Starting", message)
+        return _plan(run, status, anew, now, delete_job=not job.meta.deleting, look_again=2.0)
+    return _plan(run, status, stand, now, look_again=POLL_SECONDS)
+
+
+def _may_start_anew(job: JobView, status: TrainingRunStatus, model: ModelView) -> bool:
+    """Whether a stuck Job stands for a spec that was mended since, and nothing is lost with it: no pod of it ran yet.
+
+    A Job can't be changed; without this a mended node selector would wait for the old Job's deadline."""
+    idle = all(pod.phase == "Pending" and pod.exit_code is None and pod.restarts == 0 for pod in job.pods)
+    return idle and status.model_generation not in (None, model.meta.generation)
 
 
 def _number(text: str | None) -> int | None:

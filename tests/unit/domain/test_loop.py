@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.domain.world import World, spec
 from truekeep.api.names import ANNOTATION_RETRAIN, serving_selector
-from truekeep.domain.observed import Traffic
+from truekeep.domain.observed import PodView, Traffic
 from truekeep.domain.rollout import canary_replicas
 
 
@@ -325,6 +325,38 @@ def test_only_one_run_trains_at_a_time() -> None:
     world.calm(rounds=120)
     numbers = sorted(run.status.revision for run in world.runs.values())
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_a_run_that_no_node_takes_starts_anew_when_the_spec_is_mended() -> None:
+    world = World()
+    world.reconcile()
+    (name,) = world.runs
+    pod = PodView(f"{name}-x", world.now, unschedulable="no node has disk=ssd")
+    world.jobs[name] = replace(world.jobs[name], pods=(pod,))
+    for _ in range(3):
+        world.reconcile()
+    assert world.condition("Trained") == ("False", "Unschedulable")
+    assert world.jobs_made == [name], "as long as the spec is the same, it waits"
+    world.change(spec(serving={"replicas": 1}))
+    for _ in range(3):
+        world.reconcile()
+    assert world.jobs_made == [name, name]
+    assert world.jobs[name].pods == ()
+    world.calm()
+    assert served(world) == 1
+    assert len(world.runs) == 1
+
+
+def test_a_run_that_trains_is_not_disturbed_by_a_change() -> None:
+    world = World()
+    world.reconcile()
+    (name,) = world.runs
+    running = PodView(f"{name}-x", world.now, phase="Running")
+    world.jobs[name] = replace(world.jobs[name], pods=(running,))
+    world.change(spec(seed=4))
+    for _ in range(3):
+        world.reconcile()
+    assert world.jobs_made == [name]
 
 
 def test_a_lost_result_is_read_again_by_a_new_pod() -> None:
