@@ -203,12 +203,19 @@ def test_the_store_that_comes_back_is_tried_again_by_itself(broken: Shop) -> Non
     assert REQUEST  # the probe's requests fit the new revision, or `unharmed` had failed
 
 
+def test_a_run_that_no_node_took_begins_anew_when_the_spec_is_mended(broken: Shop) -> None:
+    """Not after the old Job's deadline, which is an hour: its pod never ran, so nothing is lost with it."""
+    broken.reason("no-node", "Unschedulable", 120)
+    with broken.unharmed("no-node"):
+        broken.patch("no-node", {"pods": {"nodeSelector": None}})
+        broken.ready("no-node", 2, seconds=120)
+    assert len(broken.runs("no-node")) == 2, "the same run began anew: there is no third"
+
+
 @pytest.mark.full
 def test_a_deadline_ends_a_run_that_no_node_takes(broken: Shop) -> None:
-    broken.reason("no-node", "Unschedulable", 120)
-    stuck = name_of(broken.runs("no-node")[-1])
-    broken.patch("no-node", merged(parameters(max_iter="15"), {"training": {"timeoutSeconds": 30}}))
-    broken.kube.kubectl("delete", "trainingruns", stuck, "-n", broken.namespace)
+    late = merged(FAULTS["no-node"].spec, parameters(max_iter="15"))
+    broken.patch("no-node", merged(late, {"training": {"timeoutSeconds": 30}}))
     ready = broken.reason("no-node", "DeadlineExceeded", 120)
     assert "spec.training.timeoutSeconds (30)" in ready["message"]
     assert holds(broken.model("no-node"), "Serving")

@@ -133,15 +133,15 @@ class Kube:
                 process.terminate()
 
     def _ask(self, path: str) -> Json | None:
-        host = self._client.configuration.host
-        try:
-            answer = self._client.call_api("GET", host + path, {"Accept": "application/json"}, _request_timeout=15)
-            item: Json = json.loads(answer.read())  # type: ignore[no-untyped-call]
-            return item
-        except client.ApiException as error:
-            if error.status == 404:
-                return None
-            raise
+        url = self._client.configuration.host + path
+        answer = self._client.call_api("GET", url, {"Accept": "application/json"}, _request_timeout=15)
+        answer.read()  # type: ignore[no-untyped-call]
+        if answer.status == 404:
+            return None
+        if answer.status >= 400:
+            raise client.ApiException(http_resp=answer)
+        item: Json = json.loads(answer.data or b"null")
+        return item
 
 
 def plural_of(plural: str) -> str:
