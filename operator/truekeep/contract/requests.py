@@ -10,9 +10,12 @@ from datetime import datetime
 
 from pydantic import Field
 
+from truekeep.api.capture import Capture
 from truekeep.api.common import Digest, S3Location, Schema
+from truekeep.api.data import Data
 from truekeep.api.driftpolicy import DataDrift, MonitorWindow
-from truekeep.api.model import Capture, Data, Evaluation, Training
+from truekeep.api.evaluation import Evaluation
+from truekeep.api.training import Training
 from truekeep.api.trainingrun import Trigger
 
 REQUEST_ENV = "TRUEKEEP_REQUEST"

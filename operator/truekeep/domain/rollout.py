@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
-from truekeep.api.model import Candidate, Failure, ModelSpec, ModelStatus, Rejection, ServedRevision, Step
+from truekeep.api.model import Candidate, Failure, ModelSpec, ModelStatus, Rejection, ServedRevision
 from truekeep.api.names import deployment_name, serving_selector
+from truekeep.api.rollout import Step
 from truekeep.contract.results import RehearseResult
 from truekeep.domain.conditions import whole_seconds
 from truekeep.domain.fingerprints import serving_fingerprint, serving_key

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from truekeep.api import model as api
+from truekeep.api import capture as api
 from truekeep.contract.artifact import SignatureFeature
 from truekeep.contract.layout import CaptureName, capture_file, captures
 from truekeep.features.encode import Matrix, Values, category_text

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from truekeep.api.model import Feature
+from truekeep.api.data import Feature
 from truekeep.contract import layout
 from truekeep.contract.artifact import Example, Signature, SignatureFeature
 from truekeep.contract.canonical import canonical_json

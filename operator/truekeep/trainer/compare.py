@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from truekeep.api.model import ChampionRule, Metric
+from truekeep.api.evaluation import ChampionRule, Metric
 from truekeep.api.trainingrun import ChampionResult
 from truekeep.trainer.metrics import Floats, Scored, value, weighted
 from truekeep.trainer.text import counted, decimal

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 
 from truekeep.api.common import S3Location
-from truekeep.api.model import Data, Join
+from truekeep.api.data import Data, Join
 from truekeep.api.trainingrun import DataRead
 from truekeep.contract.canonical import digest_of
 from truekeep.trainer import join, validate

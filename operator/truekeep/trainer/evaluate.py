@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from truekeep.api.model import Decision, Evaluation, Gate, Slice
+from truekeep.api.evaluation import Decision, Evaluation, Gate, Slice
 from truekeep.api.trainingrun import GateResult, MetricValue
 from truekeep.trainer.columns import codes
 from truekeep.trainer.faults import DataInvalid

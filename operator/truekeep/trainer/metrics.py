@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
-from truekeep.api.model import Metric
+from truekeep.api.evaluation import Metric
 
 Floats = npt.NDArray[np.float64]
 METRICS: tuple[Metric, ...] = get_args(Metric)

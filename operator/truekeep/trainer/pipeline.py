@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from truekeep.api.estimators import ESTIMATORS
-from truekeep.api.model import Recipe
+from truekeep.api.training import Recipe
 from truekeep.contract.artifact import SignatureFeature
 from truekeep.trainer.faults import DataInvalid, ParametersInvalid
 

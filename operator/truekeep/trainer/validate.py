@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from truekeep.api.model import Data, Feature, Rule
+from truekeep.api.data import Data, Feature, Rule
 from truekeep.trainer.columns import Kind, Values, Want, codes, nulls
 from truekeep.trainer.faults import DataInvalid
 from truekeep.trainer.read import Found, Table

@@ -26,7 +26,9 @@ from typing import Any
 import numpy as np
 
 from tests.unit.conftest import Versitygw, free_port, running_store
-from truekeep.api.model import Capture, Feature, Recipe
+from truekeep.api.capture import Capture
+from truekeep.api.data import Feature
+from truekeep.api.training import Recipe
 from truekeep.contract.artifact import Signature
 from truekeep.contract.requests import REQUEST_ENV, ServeRequest
 from truekeep.features import encode

@@ -26,7 +26,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from skops import io as skops_io
 
 from tests.unit.conftest import Versitygw
-from truekeep.api.model import Capture
+from truekeep.api.capture import Capture
 from truekeep.contract.artifact import Example, Signature, SignatureFeature
 from truekeep.contract.layout import MODEL_FILE, ONNX_FILE, SIGNATURE
 from truekeep.contract.requests import REQUEST_ENV, TERMINATION_LOG_ENV, ServeRequest

@@ -15,7 +15,7 @@ import pytest
 
 from tests.unit.conftest import Versitygw, free_port
 from tests.unit.server.conftest import FEATURES, NAMES, ROWS
-from truekeep.api import model as api
+from truekeep.api import capture as api
 from truekeep.api.common import S3Location
 from truekeep.features.encode import Encoder
 from truekeep.server import capture as module

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from truekeep.api.model import Data
+from truekeep.api.data import Data
 
 LATE_MINUTES = 30
 WEATHER = ("temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib")

@@ -14,7 +14,9 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from truekeep.api.common import S3Location
-from truekeep.api.model import Data, Evaluation, Training
+from truekeep.api.data import Data
+from truekeep.api.evaluation import Evaluation
+from truekeep.api.training import Training
 from truekeep.api.trainingrun import Trigger
 from truekeep.contract.canonical import sha256
 from truekeep.contract.requests import TrainRequest, complete_data

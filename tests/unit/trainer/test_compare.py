@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from truekeep.api.model import ChampionRule, Metric
+from truekeep.api.evaluation import ChampionRule, Metric
 from truekeep.trainer import compare
 from truekeep.trainer.compare import Interval, bootstrap, judge
 from truekeep.trainer.metrics import Scored, value

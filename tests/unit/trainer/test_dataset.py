@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from tests.unit.trainer.lake import START, Lake, csv_of, data_of, events, parquet, replaced, with_value
-from truekeep.api.model import Data
+from truekeep.api.data import Data
 from truekeep.contract.canonical import digest_of
 from truekeep.trainer.columns import Want
 from truekeep.trainer.dataset import DataFault, Dataset, load

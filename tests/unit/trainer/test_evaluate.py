@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truekeep.api.model import Decision, Evaluation
+from truekeep.api.evaluation import Decision, Evaluation
 from truekeep.trainer import evaluate
 from truekeep.trainer.evaluate import choose_cut_off, judge, split
 from truekeep.trainer.faults import DataInvalid

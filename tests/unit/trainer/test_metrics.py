@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from truekeep.api.model import Metric
+from truekeep.api.evaluation import Metric
 from truekeep.trainer.metrics import METRICS, Scored, value, weighted
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from truekeep.api.estimators import ESTIMATORS
-from truekeep.api.model import Recipe
+from truekeep.api.training import Recipe
 from truekeep.contract.artifact import SignatureFeature
 from truekeep.features.trust import load_pipeline
 from truekeep.trainer import canonical_skops, threads

@@ -1,0 +1,45 @@
+"""How a model answers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from truekeep.api.capture import Capture
+from truekeep.api.common import Resources, Schema
+from truekeep.api.rollout import Rollout
+
+
+class Serving(Schema):
+    """How the model answers."""
+
+    replicas: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=2, description="Pods of the live revision. Default: 2."
+    )
+    resources: Resources = Field(
+        default=Resources(),
+        description="CPU and memory of a serving pod. Default: requests 100m and 256Mi, limits 1 CPU and 1Gi.",
+    )
+    rollout: Rollout = Field(default=Rollout(), description="How a new revision takes over.")
+    rollback_window_seconds: Annotated[int, Field(ge=0, le=604800)] = Field(
+        default=600,
+        description="Seconds that the revision before stays warm after a promotion, for an instant way back. "
+        "Default: 600.",
+    )
+    kept_revisions: Annotated[int, Field(ge=2, le=20)] = Field(
+        default=3, description="Serving Deployments to keep, those scaled to 0 included. Default: 3."
+    )
+    connection_max_age_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
+        default=30,
+        description="Seconds after which the server closes a connection, between two requests, so that clients "
+        "follow a switch. Default: 30.",
+    )
+    pinned_revision: Annotated[int, Field(ge=1, le=1000000)] | None = Field(
+        default=None,
+        description="Serve this revision and no other until the field is removed: the rollback for those whose truth "
+        "is Git. Default: unset, the newest accepted revision serves. Example: 3.",
+    )
+    capture: Capture | None = Field(
+        default=None, description="Where to keep predictions for monitoring. Default: they are not kept."
+    )
