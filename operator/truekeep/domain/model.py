@@ -12,9 +12,10 @@ from truekeep.domain.conditions import Finding, find, holds, settle, whole_secon
 from truekeep.domain.fingerprints import serving_key, training_fingerprint
 from truekeep.domain.observed import ModelObserved, RunView
 from truekeep.domain.plan import ModelPlan, Note, Settings
-from truekeep.domain.rollout import Rollout, Wish, advance, apply_to, wish
+from truekeep.domain.rollout import Rollout, advance, apply_to
 from truekeep.domain.run import message_of, reason_of, succeeded
 from truekeep.domain.triggers import Training, training
+from truekeep.domain.wish import Wish, wish
 
 RESYNC_SECONDS = 30.0
 Flag = Literal["True", "False", "Unknown"]

@@ -8,8 +8,8 @@ import pytest
 
 from tests.unit.domain.world import World, spec
 from truekeep.api.names import ANNOTATION_RETRAIN, serving_selector
+from truekeep.domain.fleet import canary_replicas
 from truekeep.domain.observed import PodView, Traffic
-from truekeep.domain.rollout import canary_replicas
 
 
 def served(world: World) -> int | None:
