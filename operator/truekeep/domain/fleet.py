@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from truekeep.api.rollout import Step
 from truekeep.domain.fingerprints import serving_key
 from truekeep.domain.plan import DeploymentIntent
+from truekeep.domain.traffic import last_resort
 from truekeep.domain.wish import Target
 from truekeep.domain.work import Work
 
@@ -47,7 +48,8 @@ def candidate_replicas(work: Work, steps: list[Step], step: int) -> int:
 def wanted_replicas(work: Work) -> dict[str, int]:
     """Replicas of each Deployment; those that are not named get none."""
     wanted: dict[str, int] = {}
-    canary = work.candidate is not None and bool(steps_of(work))
+    # The way back stays open until the candidate gets live traffic, in case it never does.
+    canary = work.candidate is not None and bool(steps_of(work)) and (work.candidate.step >= 0 or work.clearing)
     if work.previous is not None and not canary:
         wanted[work.previous.deployment] = work.spec.serving.replicas
     if work.active is not None:
@@ -55,6 +57,8 @@ def wanted_replicas(work: Work) -> dict[str, int]:
     if work.candidate is not None:
         steps = steps_of(work)
         wanted[work.candidate.deployment] = candidate_replicas(work, steps, min(work.candidate.step, len(steps)))
+    if (name := last_resort(work)) is not None:
+        wanted.setdefault(name, work.there[name].replicas)
     return wanted
 
 

@@ -159,6 +159,7 @@ def _advance_candidate(work: Work, target: Target) -> None:
         _judge_rehearsal(work, target)
         return
     if step < 0 and steps:
+        work.clearing = True
         if strangers_gone(work):
             _enter_step(work, candidate, steps, 0)
         else:
@@ -265,7 +266,9 @@ def _judge_step(work: Work, target: Target, candidate: Candidate, steps: list[St
 
 
 def _promote(work: Work, candidate: Candidate) -> None:
-    before = work.active
+    """The candidate is live. What it replaces stays warm, for the way back; on the way back itself it goes at once, or
+    clients that keep their connections would go on getting its answers."""
+    before, goes_back = work.active, returns_or_first(work)
     now = whole_seconds(work.now)
     work.active = ServedRevision(
         revision=candidate.revision,
@@ -274,7 +277,7 @@ def _promote(work: Work, candidate: Candidate) -> None:
         deployment=candidate.deployment,
         since=now,
     )
-    work.previous = before.model_copy(update={"since": now}) if before else None
+    work.previous = before.model_copy(update={"since": now}) if before and not goes_back else None
     work.candidate = None
     instead = f" instead of revision {before.revision}" if before else ""
     work.notes.append(Note("Normal", "Promoted", f"revision {candidate.revision} answers{instead}"))

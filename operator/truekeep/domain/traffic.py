@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from truekeep.api.names import serving_selector
+from truekeep.api.names import LABEL_DEPLOYMENT, serving_selector
 from truekeep.domain.plan import ServiceIntent
 from truekeep.domain.work import Work
 
@@ -21,9 +21,25 @@ def reached_percent(work: Work) -> int:
     return round(100 * ready / (ready + others)) if ready else 0
 
 
+def last_resort(work: Work) -> str | None:
+    """The Deployment that the selector names now, where it has ready pods and the live revision's has none.
+
+    So it is where the operator was stopped between two writes of a switch and something changed meanwhile: clients stay
+    where they are answered until the live revision's pods are ready."""
+    live = work.active
+    service = next((each for each in work.observed.services if each.name == work.observed.model.meta.name), None)
+    if live is None or service is None or work.spec.serving.replicas == 0:
+        return None
+    name = dict(service.selector).get(LABEL_DEPLOYMENT)
+    named, wanted = work.there.get(name or ""), work.there.get(live.deployment)
+    if named is None or named.ready == 0 or name == live.deployment or (wanted is not None and wanted.ready > 0):
+        return None
+    return name
+
+
 def service_intent(work: Work) -> ServiceIntent | None:
     """The stable Service, where it differs from what is wanted."""
-    if work.active is None:
+    if work.active is None or last_resort(work):
         return None
     name = work.observed.model.meta.name
     wanted = ServiceIntent(name, None if work.widened else work.active.deployment)

@@ -26,6 +26,7 @@ class Work:
     failure: Failure | None = None
     hold: Trouble | None = None
     widened: bool = False
+    clearing: bool = False  # the selector is about to widen: who is neither live nor candidate has to be gone before
     rehearse: bool = False
     repeat_rehearsal: bool = False
     notes: list[Note] = field(default_factory=list)

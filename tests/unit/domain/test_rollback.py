@@ -1,0 +1,126 @@
+"""The way back: who leaves when, and what stays warm, decision by decision."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.domain.test_loop import live, served, to_canary
+from tests.unit.domain.world import World, spec
+from truekeep.api.names import LABEL_DEPLOYMENT, serving_selector
+
+BLUE_GREEN = {"rollout": {"strategy": "BlueGreen"}}
+
+
+def two() -> World:
+    """Revision 2 serves since a moment ago, revision 1 is warm."""
+    world = live()
+    world.change(spec(seed=2, serving=BLUE_GREEN))
+    for _ in range(12):
+        for name in list(world.jobs):
+            world.end_job(name, digest=name)
+        world.settle_pods()
+        world.reconcile()
+        world.pass_time(1)
+    assert served(world) == 2
+    assert world.deployments[world.status.previous.deployment].ready == 2
+    return world
+
+
+def pin(world: World, revision: int | None, **serving: object) -> None:
+    world.change(spec(seed=2, serving={**BLUE_GREEN, **serving, "pinnedRevision": revision}))
+
+
+def test_within_the_window_one_look_switches_and_sends_the_bad_pods_away() -> None:
+    world = two()
+    good, bad = world.status.previous.deployment, world.status.active.deployment
+    pin(world, 1)
+    world.reconcile()
+    assert served(world) == 1
+    assert dict(world.service.selector) == serving_selector("m", good)
+    assert world.deployments[bad].replicas == 0, "who keeps a connection would go on asking the bad revision"
+    assert world.status.previous is None
+    world.calm()
+    assert served(world) == 1
+
+
+def test_after_the_window_the_old_revision_is_ready_before_the_selector_moves() -> None:
+    world = two()
+    good, bad = world.status.previous.deployment, world.status.active.deployment
+    world.calm()
+    assert world.deployments[good].replicas == 0, "the window is over"
+    pin(world, 1)
+    world.reconcile()
+    assert world.deployments[good].replicas == 2
+    assert dict(world.service.selector) == serving_selector("m", bad)
+    assert world.deployments[bad].replicas == 2
+    world.settle_pods()
+    world.reconcile()
+    assert dict(world.service.selector) == serving_selector("m", good)
+    assert world.deployments[bad].replicas == 0
+
+
+@pytest.mark.parametrize("writes", [1, 2])
+def test_an_operator_that_was_stopped_in_the_middle_of_the_switch_ends_it(writes: int) -> None:
+    world = two()
+    good = world.status.previous.deployment
+    pin(world, 1)
+    world.reconcile(stop_after=writes)
+    world.settle_pods()
+    world.reconcile()
+    assert served(world) == 1
+    assert dict(world.service.selector) == serving_selector("m", good)
+    assert [note.reason for note in world.notes].count("Promoted") == 3, "each switch is told once"
+
+
+def test_nobody_is_sent_where_no_pod_is_ready() -> None:
+    """Stopped between the writes of a switch, and then the pin was taken back: the bad revision's pods are gone."""
+    world = two()
+    good, bad = world.status.previous.deployment, world.status.active.deployment
+    pin(world, 1)
+    world.reconcile(stop_after=2)
+    assert served(world) == 2, "the status is not written yet"
+    world.settle_pods()
+    assert world.deployments[bad].ready == 0
+    pin(world, None)
+    world.pass_time(100_000)  # nor is the window still open
+    world.reconcile()
+    assert dict(world.service.selector)[LABEL_DEPLOYMENT] == good
+    assert world.deployments[good].replicas == 2
+    world.settle_pods()
+    world.reconcile()
+    assert dict(world.service.selector)[LABEL_DEPLOYMENT] == bad
+    world.calm()
+    assert served(world) == 2
+
+
+def test_the_way_back_stays_warm_while_a_candidate_does_not_get_ready() -> None:
+    world = two()
+    good = world.status.previous.deployment
+    world.change(spec(seed=2, serving={"connectionMaxAgeSeconds": 5}))  # a canary of the same revision
+    world.reconcile()
+    name = world.status.candidate.deployment
+    world.healthy[name] = False
+    for _ in range(3):
+        world.reconcile()
+        assert world.deployments[good].replicas == 2
+    world.settle_pods()
+    world.reconcile()
+    assert served(world) == 2
+    assert [rejection.reason for rejection in world.status.rejected] == ["ServerOutOfMemory"]
+    assert world.deployments[good].ready == 2
+
+
+def test_a_candidate_on_trial_makes_room_for_a_return() -> None:
+    """Revision 3 is in a canary when revision 2, the live one, turns out to be bad."""
+    world = two()
+    bad = world.status.active.deployment
+    world.change(spec(seed=2))
+    candidate = to_canary(world)
+    pin(world, 1)
+    world.reconcile()
+    assert dict(world.service.selector) == serving_selector("m", bad), "it answers until revision 1 is ready"
+    assert world.deployments[candidate].replicas == 0
+    world.settle_pods()
+    world.reconcile()
+    assert served(world) == 1
+    assert world.deployments[bad].replicas == 0
