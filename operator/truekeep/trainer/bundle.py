@@ -16,8 +16,8 @@ from truekeep.contract.canonical import canonical_json
 from truekeep.features.encode import Encoder, category_text
 from truekeep.features.trust import UntrustedModelError, load_pipeline
 from truekeep.profiling.build import profile
+from truekeep.sources.columns import codes
 from truekeep.trainer import canonical_skops
-from truekeep.trainer.columns import codes
 from truekeep.trainer.faults import ParametersInvalid
 from truekeep.trainer.onnx_model import compile_model
 from truekeep.trainer.pipeline import probabilities

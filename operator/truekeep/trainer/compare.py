@@ -13,7 +13,7 @@ import numpy as np
 
 from truekeep.api.evaluation import ChampionRule, Metric
 from truekeep.api.trainingrun import ChampionResult
-from truekeep.trainer.metrics import Floats, Scored, value, weighted
+from truekeep.scores.metrics import Floats, Scored, value, weighted
 from truekeep.trainer.text import counted, decimal
 
 RESAMPLES = 400

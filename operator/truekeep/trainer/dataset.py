@@ -17,10 +17,11 @@ from truekeep.api.common import S3Location
 from truekeep.api.data import Data, Join
 from truekeep.api.trainingrun import DataRead
 from truekeep.contract.canonical import digest_of
-from truekeep.trainer import join, validate
-from truekeep.trainer.columns import NO_LABEL, NO_TIME, Values, Want, empty, select
+from truekeep.sources import join
+from truekeep.sources.columns import NO_LABEL, NO_TIME, Values, Want, empty, select
+from truekeep.sources.read import Found, Objects, Pin, Selection, Table, read_table
+from truekeep.trainer import validate
 from truekeep.trainer.faults import DataInvalid, InputFault
-from truekeep.trainer.read import Found, Objects, Pin, Selection, Table, read_table
 from truekeep.trainer.text import MICROSECONDS, counted, moment
 from truekeep.trainer.validate import Origin, Rows, Violation
 

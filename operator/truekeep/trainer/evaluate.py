@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from truekeep.api.evaluation import Decision, Evaluation, Gate, Slice
 from truekeep.api.trainingrun import GateResult, MetricValue
-from truekeep.trainer.columns import codes
+from truekeep.scores.metrics import METRICS, Floats, Scored, value
+from truekeep.sources.columns import codes
 from truekeep.trainer.faults import DataInvalid
-from truekeep.trainer.metrics import METRICS, Floats, Scored, value
 from truekeep.trainer.text import against, decimal, iso
 
 MAX_GROUPS = 250

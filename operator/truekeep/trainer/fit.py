@@ -15,10 +15,10 @@ from truekeep.contract.artifact import Signature, SignatureFeature
 from truekeep.contract.requests import TrainRequest
 from truekeep.features import encode
 from truekeep.features.trust import UntrustedModelError, load_pipeline
+from truekeep.scores.metrics import Scored
+from truekeep.sources.columns import Want
 from truekeep.trainer import bundle, compare, evaluate, onnx_model, pipeline
-from truekeep.trainer.columns import Want
 from truekeep.trainer.dataset import Dataset
-from truekeep.trainer.metrics import Scored
 from truekeep.trainer.text import EPOCH, MICROSECONDS, counted, decimal, iso
 
 Say = Callable[[str], None]

@@ -17,7 +17,7 @@ from truekeep.api.trainingrun import GateResult
 from truekeep.contract.canonical import digest_of
 from truekeep.contract.requests import TrainRequest
 from truekeep.contract.results import TrainResult
-from truekeep.trainer.read import Pin
+from truekeep.sources.read import Pin
 
 SCHEMA = "truekeep.dev/record/v1"
 LOCK_DIGEST_ENV = "TRUEKEEP_LOCK_DIGEST"  # set by the image: sha256 of the lock file that it was installed from

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from truekeep.api.data import Data, Feature, Rule
-from truekeep.trainer.columns import Kind, Values, Want, codes, nulls
+from truekeep.sources.columns import Kind, Values, Want, codes, nulls
+from truekeep.sources.read import Found, Table
 from truekeep.trainer.faults import DataInvalid
-from truekeep.trainer.read import Found, Table
 from truekeep.trainer.text import MICROSECONDS, counted, decimal, iso
 
 DEFAULT_MAX_CATEGORIES = 250

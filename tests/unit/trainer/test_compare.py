@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 
 from truekeep.api.evaluation import ChampionRule, Metric
+from truekeep.scores.metrics import Scored, value
 from truekeep.trainer import compare
 from truekeep.trainer.compare import Interval, bootstrap, judge
-from truekeep.trainer.metrics import Scored, value
 
 
 def pair(rows: int, better: float, seed: int = 1) -> tuple[Scored, Scored]:

@@ -12,7 +12,7 @@ import pytest
 from tests.unit.trainer.lake import START, Lake, csv_of, data_of, events, parquet, replaced, with_value
 from truekeep.api.data import Data
 from truekeep.contract.canonical import digest_of
-from truekeep.trainer.columns import Want
+from truekeep.sources.columns import Want
 from truekeep.trainer.dataset import DataFault, Dataset, load
 from truekeep.trainer.faults import DataInvalid
 from truekeep.trainer.text import EPOCH

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from truekeep.api.evaluation import Decision, Evaluation
+from truekeep.scores.metrics import Scored
 from truekeep.trainer import evaluate
 from truekeep.trainer.evaluate import choose_cut_off, judge, split
 from truekeep.trainer.faults import DataInvalid
-from truekeep.trainer.metrics import Scored
 
 
 def mixed(rows: int) -> np.ndarray:

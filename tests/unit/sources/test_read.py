@@ -12,10 +12,10 @@ import pyarrow as pa
 import pytest
 
 from tests.unit.trainer.lake import START, Memory, csv_of, events, parquet
+from truekeep.sources.columns import Want
+from truekeep.sources.read import Found, Selection, Table, read_table
 from truekeep.storage import StoreUnreachable
 from truekeep.storage.s3 import Fetched
-from truekeep.trainer.columns import Want
-from truekeep.trainer.read import Found, Selection, Table, read_table
 from truekeep.trainer.text import EPOCH
 
 AT, KEY = Want("at", "Time"), Want("id", "Category")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from truekeep.trainer.columns import NO_TIME, codes, nulls, select
+from truekeep.sources.columns import NO_TIME, codes, nulls, select
 
 Positions = npt.NDArray[np.int64]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from truekeep.trainer.columns import NO_LABEL, NO_TIME, Bad, Kind, Values, concatenate, convert, empty, nulls, select
+from truekeep.sources.columns import NO_LABEL, NO_TIME, Bad, Kind, Values, concatenate, convert, empty, nulls, select
 
 NAN = float("nan")
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""Raw columns of files as the trainer computes with them, and what in them is not what the Model declares.
+"""Raw columns of files as we compute with them, and what in them is not what the Model declares.
 
 | kind     | becomes                                | null     |
 | Number   | float64                                | NaN      |
@@ -24,11 +24,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from truekeep.features import encode
-from truekeep.trainer.text import EPOCH
 
 Kind = Literal["Number", "Category", "Time", "Label"]
 Values: TypeAlias = "npt.NDArray[Any] | pa.Array[Any]"
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NO_TIME = np.iinfo(np.int64).min
 NO_LABEL = -1
 SHOWN = 1000  # values of one problem in one file that are kept to be shown

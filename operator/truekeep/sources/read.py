@@ -24,9 +24,9 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from truekeep.sources import columns
+from truekeep.sources.columns import Bad, Kind, Values, Want
 from truekeep.storage.s3 import Fetched, ObjectInfo
-from truekeep.trainer import columns
-from truekeep.trainer.columns import Bad, Kind, Values, Want
 
 SUFFIXES = (".parquet", ".csv", ".csv.gz")
 AHEAD = 8  # objects that are fetched while others are decoded

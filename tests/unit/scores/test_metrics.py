@@ -10,7 +10,7 @@ import pytest
 from sklearn import metrics as sk
 
 from truekeep.api.evaluation import Metric
-from truekeep.trainer.metrics import METRICS, Scored, value, weighted
+from truekeep.scores.metrics import METRICS, Scored, value, weighted
 
 
 def theirs(metric: Metric, scored: Scored, weights: Any = None) -> float:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truekeep.trainer.columns import NO_TIME
-from truekeep.trainer.join import as_of, by_key, last_of_each
+from truekeep.sources.columns import NO_TIME
+from truekeep.sources.join import as_of, by_key, last_of_each
 
 
 def strings(*values: str | None) -> pa.Array:
