@@ -11,15 +11,18 @@ from tests.cluster.binaries import fetch_binary
 from tests.cluster.errors import ClusterError
 from tests.cluster.guard import require_own_context
 from tests.cluster.manager import down, engine, environment, image_names, load_archives, status, up
+from tests.cluster.on_demand import add_addon, remove_addon
 
 __all__ = [
     "ClusterError",
+    "add_addon",
     "down",
     "engine",
     "environment",
     "fetch_binary",
     "image_names",
     "load_archives",
+    "remove_addon",
     "require_own_context",
     "status",
     "up",

@@ -1,4 +1,4 @@
-"""`python -m tests.cluster up|down|status|load|env|fetch-binary`."""
+"""`python -m tests.cluster up|down|status|load|env|fetch-binary|addon`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import sys
 
 from tests.cluster import (
     ClusterError,
+    add_addon,
     down,
     environment,
     fetch_binary,
     load_archives,
+    remove_addon,
     status,
     up,
 )
@@ -46,6 +48,8 @@ def _run(options: argparse.Namespace) -> int:
                 print(f"export {name}={shlex.quote(value)}")
         case "fetch-binary":
             print(fetch_binary(options.name))
+        case "addon":
+            (remove_addon if options.remove else add_addon)(options.name)
     return 0
 
 
@@ -61,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("env", help="print what the shell should export for kubectl")
     fetch = commands.add_parser("fetch-binary", help="print the path of a binary, built first if need be")
     fetch.add_argument("name", help="versitygw, kubectl, etcd, ...")
+    addon = commands.add_parser("addon", help="start what only some suites need, built first if need be")
+    addon.add_argument("name", help="metrics-server (autoscaling) or gateway-api (its kinds)")
+    addon.add_argument("--remove", action="store_true", help="take it away instead")
     return parser
 
 

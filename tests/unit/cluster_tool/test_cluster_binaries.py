@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from tests.cluster import binaries
 from tests.cluster.binaries import (
+    GATEWAY_API,
     KIND_MODULES,
     KUBERNETES,
     KUBERNETES_VERSION,
+    METRICS_SERVER,
     NODE_HELPER,
     ONE_NODE_MODULES,
     VERSITYGW,
@@ -75,7 +77,7 @@ def test_only_what_is_missing_is_to_be_built(module: GoModule, tmp_path: Path) -
 
 
 def test_every_module_pins_what_it_builds() -> None:
-    for module in (*ONE_NODE_MODULES, *KIND_MODULES, VERSITYGW):
+    for module in (*ONE_NODE_MODULES, *KIND_MODULES, VERSITYGW, METRICS_SERVER, GATEWAY_API):
         go_mod = (module.directory / "go.mod").read_text()
         assert (module.directory / "go.sum").exists()
         assert "latest" not in go_mod
