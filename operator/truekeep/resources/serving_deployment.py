@@ -28,8 +28,8 @@ from truekeep.resources.pods import pod_template
 COMPONENT = "server"
 ANNOTATION_TEMPLATE = f"{GROUP}/template"  # the pod template as it was first applied, as JSON
 TMP_SIZE = "256Mi"
-# A pod that leaves first waits until every proxy has forgotten it, then finishes what it answers.
-FORGET_SECONDS = 5
+# A pod that leaves tells its clients so from the first second on, and answers who still comes until every proxy has
+# forgotten it. So there is no preStop pause, in which a revision that was taken back would go on answering.
 LEAVE_SECONDS = 40
 
 
@@ -114,7 +114,6 @@ def serving_template(
             "startupProbe": _probe("/v2/health/live", periodSeconds=1, failureThreshold=300, timeoutSeconds=2),
             "readinessProbe": _probe("/v2/health/ready", periodSeconds=2, failureThreshold=3, timeoutSeconds=2),
             "livenessProbe": _probe("/v2/health/live", periodSeconds=10, failureThreshold=6, timeoutSeconds=5),
-            "lifecycle": {"preStop": {"sleep": {"seconds": FORGET_SECONDS}}},
         },
         spec={
             "terminationGracePeriodSeconds": LEAVE_SECONDS,

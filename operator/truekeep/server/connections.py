@@ -6,8 +6,9 @@ second, which costs a request nothing but a few time stamps.
 
 A connection that reached its age is closed *after* an answer that said `Connection: close`, so that the client knows;
 it is closed while idle only after it was idle for long, because a request may be on its way (HTTP/1.1 has no way to
-say goodbye on an idle connection). The same holds while draining after SIGTERM: new connections and requests are still
-answered, each answer says `Connection: close`, and the end is when nobody is left, or at a deadline.
+say goodbye on an idle connection). While draining after SIGTERM, new connections and requests are still answered, each
+answer says `Connection: close`, what was idle for a second is closed, so that a client that asks rarely asks another
+pod next time, and the end is when nobody is left, or at a deadline.
 
 Predictions of moderate size take a short way: from the parser straight to `Application.answer`, and from there to the
 socket, without an ASGI scope, a task and two events for each.
@@ -301,8 +302,8 @@ class Connection(HttpToolsProtocol):
     def _idle_too_long(self, now: float, waited: float) -> bool:
         limits = self._limits
         since = self._keeper.draining_since
-        if since is not None and now - since > limits.drain_idle_seconds and waited > 1:
-            return True
+        if since is not None and now - since >= limits.drain_idle_seconds and waited > 1:
+            return True  # it would answer once more, with a revision that was taken back, say
         if self._phase == FIRST:
             return waited > limits.first_byte_seconds
         return waited > limits.idle_seconds and now > self._expires

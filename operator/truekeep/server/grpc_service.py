@@ -51,6 +51,7 @@ _CODES = {
     500: grpc.StatusCode.INTERNAL,
     503: grpc.StatusCode.UNAVAILABLE,
 }
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
 Method = Callable[[Any, Any], Awaitable[Any]]
 
 
@@ -208,7 +209,7 @@ def build(application: Application, limits: Limits, max_age_seconds: float) -> A
     server = grpc.aio.server(
         maximum_concurrent_rpcs=limits.grpc_calls,
         options=[
-            ("grpc.so_reuseport", 0),
+            ("grpc.so_reuseport", 1),  # for the second server, see grpc_listener
             ("grpc.max_receive_message_length", limits.body_bytes + MESSAGE_OVERHEAD),
             ("grpc.max_metadata_size", limits.header_bytes),
             ("grpc.max_concurrent_streams", limits.grpc_calls),

@@ -35,9 +35,9 @@ class Limits:
     held_bytes: int = 32 << 20  # bodies that came in several parts, until they are answered, together
     queue_seconds: float = 5  # estimated work that waits for the model
     inline_seconds: float = 0.01  # longest estimated work that may hold up the event loop
-    drain_linger_seconds: float = 5  # after SIGTERM: new connections are still answered that long
+    drain_linger_seconds: float = 10  # after SIGTERM: new connections are still answered that long
     drain_quiet_seconds: float = 0.5  # after the last client left
-    drain_idle_seconds: float = 10  # after SIGTERM: from then on idle connections are closed
+    drain_idle_seconds: float = 1.5  # after SIGTERM: from then on connections are closed that were idle for a second
     drain_seconds: float = 25  # after SIGTERM: the end of it, whatever is still open
     capture_rows: int = 50_000  # rows that wait to be captured
     capture_bytes: int = 32 << 20  # and the bytes of the requests that they came with

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import uvicorn
 
@@ -30,9 +30,11 @@ from truekeep.server.app import Application
 from truekeep.server.capture import Capture, Source
 from truekeep.server.connections import Connection, Keeper
 from truekeep.server.limits import Limits
-from truekeep.server.load import LoadedModel, ModelInvalidError, obtain
+from truekeep.server.load import ModelInvalidError, ServedModel, obtain
 from truekeep.server.logs import fields, log
 from truekeep.server.metrics import Metrics
+from truekeep.server.scoring import Scorer, Scoring
+from truekeep.server.sockets import free_listener
 from truekeep.storage import StoreError
 
 T = TypeVar("T")
@@ -76,7 +78,7 @@ class Process:
         self._exit_code = 0
         self._metrics = Metrics()
         self._keeper = Keeper(limits, request.connection_max_age_seconds)
-        self._rpc: Any = None
+        self._rpc: GrpcListener | None = None
         self._app = Application(request, limits, self._metrics)
         self._metrics.watch(
             connections=lambda: len(self._keeper.connections),
@@ -89,7 +91,7 @@ class Process:
         """Serve until told to stop; the exit code."""
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
-        listener = _listener(int(os.environ.get(PORT_ENV, SERVER_PORT)))
+        listener = free_listener(int(os.environ.get(PORT_ENV, SERVER_PORT)))
         config = uvicorn.Config(
             self._app,
             http=functools.partial(Connection, keeper=self._keeper, application=self._app),  # type: ignore[arg-type]
@@ -109,10 +111,11 @@ class Process:
             asyncio.create_task(self._drain(stop, server)),
             asyncio.create_task(self._keeper.sweep_for_ever()),
         ]
-        self._rpc, rpc_port = await self._listen_for_grpc()
-        log.info("listening", extra=fields(port=listener.getsockname()[1], grpc_port=rpc_port))
+        self._rpc = await self._listen_for_grpc()
+        log.info("listening", extra=fields(port=listener.getsockname()[1], grpc_port=self._rpc.port))
         await server.serve(sockets=[listener])
-        await self._rpc.stop(grace=0.5)
+            asyncio.create_task(self._metrics.recent.keep_for_ever()),
+        await self._rpc.stop(0.5)
         for task in tasks:
             task.cancel()
         if self._app.inference.capture is not None:
@@ -120,25 +123,18 @@ class Process:
         log.info("stopped", extra=fields(exit_code=self._exit_code))
         return self._exit_code
 
-    async def _listen_for_grpc(self) -> tuple[Any, int]:
-        """The gRPC server, started, and its port."""
-        from truekeep.server import grpc_service
+    async def _listen_for_grpc(self) -> GrpcListener:
+        """The gRPC server, started."""
+        from truekeep.server.grpc_listener import GrpcListener  # gRPC is imported while the model is on its way
 
-        rpc = grpc_service.build(self._app, self._limits, self._request.connection_max_age_seconds)
-        wanted = int(os.environ.get(GRPC_PORT_ENV, SERVER_GRPC_PORT))
-        try:
-            port = rpc.add_insecure_port(f"[::]:{wanted}")
-        except RuntimeError:  # no IPv6 here
-            port = rpc.add_insecure_port(f"0.0.0.0:{wanted}")
-        await rpc.start()
-        return rpc, port
+        rpc = GrpcListener(self._app, self._limits, self._request.connection_max_age_seconds)
+        await rpc.start(int(os.environ.get(GRPC_PORT_ENV, SERVER_GRPC_PORT)))
+        return rpc
 
     async def _load(self, server: Server) -> None:
         """Fetch, prove and serve the model, or end the process with the reason."""
         try:
-            warm = asyncio.create_task(_in_thread(_import_onnxruntime))
-            model = await _in_thread(functools.partial(obtain, self._request, self._limits.load_seconds))
-            await warm
+            model, scorer = await self._obtain()
         except ModelInvalidError as error:
             self._fail(server, EXIT_INPUT, "the artifact is invalid", str(error))
             return
@@ -178,7 +174,14 @@ class Process:
             ),
         )
 
-    def _capture(self, model: LoadedModel) -> Capture | None:
+    async def _obtain(self) -> tuple[ServedModel, Scoring]:
+        """The model, proved, and who answers for it. ModelInvalidError, StoreError."""
+        warm = asyncio.create_task(in_thread(_import_onnxruntime))
+        model = await in_thread(functools.partial(obtain, self._request, self._limits.load_seconds))
+        await warm
+        return model, Scorer(model.predict, model.cost, self._limits.inline_seconds)
+
+    def _capture(self, model: ServedModel) -> Capture | None:
         settings = self._request.capture
         if settings is None or settings.fraction_percent == 0:
             return None
@@ -202,19 +205,11 @@ class Process:
         served = self._app.ready
         self._app.draining = True
         self._keeper.start_draining()
-        ends = [self._keeper.drained(), self._drain_grpc()] if served else []
+        ends = [self._keeper.drained(), self._rpc.drain()] if served and self._rpc else []
         drained = all(await asyncio.gather(*ends))
         if not drained:
             log.warning("drained only in part", extra=fields(connections=len(self._keeper.connections)))
         server.should_exit = True
-
-    async def _drain_grpc(self) -> bool:
-        """Who still comes is answered for a while, as over HTTP; then gRPC says goodbye by GOAWAY, takes no new calls,
-        and those under way have as long as HTTP's."""
-        linger = self._limits.drain_linger_seconds
-        await asyncio.sleep(linger)
-        await self._rpc.stop(grace=max(self._limits.drain_seconds - linger, 0.1))
-        return True
 
     def _fail(self, server: Server, code: int, what: str, reason: str) -> None:
         log.error(what, extra=fields(reason=reason, exit_code=code))
@@ -232,23 +227,12 @@ def last_words(message: str) -> None:
         log.warning("the termination message could not be written", extra=fields(path=str(path), reason=str(error)))
 
 
-def _listener(port: int) -> socket.socket:
-    """A socket for IPv4 and IPv6 where there is IPv6, else for IPv4."""
-    backlog = 2048
-    if socket.has_dualstack_ipv6():
-        try:
-            return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=backlog)
-        except OSError:  # compiled in, but switched off
-            pass
-    return socket.create_server(("0.0.0.0", port), backlog=backlog)
-
-
 def _import_onnxruntime() -> None:
     """While the artifact is on its way. scikit-learn, which takes seconds, only where no ONNX file serves."""
     import onnxruntime  # noqa: F401
 
 
-async def _in_thread(work: Callable[[], T]) -> T:
+async def in_thread(work: Callable[[], T]) -> T:
     """Run in a daemon thread, which the end of the process does not wait for."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()

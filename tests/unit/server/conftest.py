@@ -209,7 +209,9 @@ def published(publish: Callable[[dict[str, bytes]], Published], pipeline: Pipeli
 def _starter(folder: Path, environment: dict[str, str]) -> Iterator[Start]:
     started: list[Running] = []
 
-    def start(request: ServeRequest | str, limits: dict[str, Any] | None = None) -> Running:
+    def start(
+        request: ServeRequest | str, limits: dict[str, Any] | None = None, more: dict[str, str] | None = None
+    ) -> Running:
         text = request if isinstance(request, str) else json.dumps(request.dump())
         log = folder / f"server-{len(started)}.log"
         termination = folder / f"termination-{len(started)}"
@@ -226,6 +228,7 @@ def _starter(folder: Path, environment: dict[str, str]) -> Iterator[Start]:
                     LIMITS_ENV: json.dumps({"drain_linger_seconds": 0.5, "drain_idle_seconds": 2, **(limits or {})}),
                     TERMINATION_LOG_ENV: str(termination),
                     **environment,
+                    **(more or {}),
                 },
                 stdout=sink,
                 stderr=subprocess.STDOUT,

@@ -9,12 +9,15 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
+import grpc
 import orjson
 import pyarrow.parquet as pq
 
 from tests.unit.server.conftest import MODEL, ROWS, Published, Start, body
 from tests.unit.server.test_connections import answers, connect, everything, head
 from truekeep.contract.layout import captures, parse_capture_file
+from truekeep.server import grpc_messages as messages
+from truekeep.server.process import GRPC_PORT_ENV
 from truekeep.storage.s3 import Bucket
 
 INFER = f"/v2/models/{MODEL}/infer"
@@ -115,6 +118,52 @@ def test_a_rollout_under_load_loses_nothing(published: Published, start: Start) 
     assert all(parse_capture_file(key) for key in keys)
     assert "Traceback" not in running.log.read_text()
     assert running.logged("stopped")[0]["exit_code"] == 0
+
+
+def test_whoever_keeps_a_connection_is_told_to_leave_at_once_and_newcomers_are_answered(
+    published: Published, start: Start
+) -> None:
+    """A revision that was taken back must not go on answering those who do not know yet."""
+    running = start(
+        published.request(connection_max_age_seconds=3600),
+        limits={"drain_linger_seconds": 600, "drain_idle_seconds": 0.5, "drain_seconds": 600},
+    ).ready()
+    idle, asks_rarely = connect(running), http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)
+    asks_rarely.request("POST", INFER, CONTENT)
+    assert asks_rarely.getresponse().read()
+    states: list[grpc.ChannelConnectivity] = []
+    request = messages.ServerReadyRequest().SerializeToString()
+
+    def asks(channel: grpc.Channel) -> bool:
+        reply = channel.unary_unary(f"/{messages.SERVICE}/ServerReady")(request, timeout=20)
+        return bool(messages.ServerReadyResponse.FromString(reply).ready)
+
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(running.grpc, options) as old:
+        old.subscribe(states.append)
+        assert asks(old)
+        running.until(lambda: states[-1:] == [grpc.ChannelConnectivity.READY])
+        running.terminate()
+        running.until(lambda: states[-1] != grpc.ChannelConnectivity.READY)
+        assert everything(idle) == b""
+        assert asks_rarely.sock is not None
+        assert everything(asks_rarely.sock) == b""
+        for _ in range(20):
+            with grpc.insecure_channel(running.grpc, options) as new:
+                assert asks(new) is False, "answered, and that it is not ready"
+            assert asks(old) is False
+        with running.client() as client:
+            answer = client.post(INFER, content=CONTENT)
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+    assert running.process.poll() is None
+    assert "Traceback" not in running.log.read_text()
+
+
+def test_two_servers_do_not_share_a_port(published: Published, start: Start) -> None:
+    first = start(published.request()).listen()
+    second = start(published.request(), more={GRPC_PORT_ENV: first.grpc.rpartition(":")[2]})
+    assert second.exit_code() != 0
+    assert "Address already in use" in second.log.read_text()
 
 
 def test_a_server_that_nobody_asks_ends_soon_and_one_that_is_loading_at_once(
