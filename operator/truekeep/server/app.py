@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, NamedTuple
+from urllib.parse import parse_qs
 
 import orjson
 
@@ -90,7 +91,7 @@ class Application:
             await self._infer(scope, receive, send)
             return
         try:
-            status, headers, body = 200, *self._read_only(scope["path"], scope["method"])
+            status, headers, body = 200, *self._read_only(scope["path"], scope["method"], scope["query_string"])
         except RequestError as error:
             if scope["path"].endswith("/infer"):
                 self._metrics.requests["client_error"].inc()
@@ -221,12 +222,12 @@ class Application:
             self.held.give_back(held)
             raise
 
-    def _read_only(self, path: str, method: str) -> tuple[Headers, bytes]:
-        """Headers and body of everything but infer. RequestError (404, 405) or _NotReady."""
+    def _read_only(self, path: str, method: str, query: bytes) -> tuple[Headers, bytes]:
+        """Headers and body of everything but infer. RequestError (400, 404, 405) or _NotReady."""
         parts = path.strip("/").split("/")
         if path == "/metrics":
             _only(method, "GET", "HEAD")
-            return [(b"content-type", names.CONTENT_TYPE.encode())], self._metrics.page()
+            return [(b"content-type", names.CONTENT_TYPE.encode())], self._metrics_page(query)
         if path in ("/openapi.json", "/docs"):
             _only(method, "GET", "HEAD")
             described = openapi.document(self._name, self.version, self.inference.model, self._optional())
@@ -248,6 +249,15 @@ class Application:
             raise RequestError(404, f"there is no {path[:100]}; see /v2, /v2/health/ready and /v2/models/{self._name}")
         _only(method, "GET", "HEAD")
         return JSON, orjson.dumps(document)
+
+    def _metrics_page(self, query: bytes) -> bytes:
+        """All metrics since the start, or with ?seconds=N what was counted lately."""
+        seconds = parse_qs(query.decode("latin-1")).get("seconds")
+        if seconds is None:
+            return self._metrics.page()
+        if not (seconds[0].isascii() and seconds[0].isdecimal() and len(seconds[0]) <= 6):
+            raise RequestError(400, f"seconds is {seconds[0][:40]}; it must be a whole number of seconds")
+        return self._metrics.recent_page(float(seconds[0]))
 
     def _model_document(self, parts: list[str], method: str) -> Mapping[str, object]:
         """What there is to read about a model: parts are its name and what follows in the path."""

@@ -109,6 +109,8 @@ class Inference:
         prediction = (probability >= self.model.signature.cut_off).astype(np.int64)
         identifier = request.id or next(self._ids)
         self._metrics.rows.inc(request.rows)
+        if question.captured:
+            self._metrics.predictions.observe_all(probability)
         if self.capture is not None and question.captured:
             self.capture.offer(
                 Served(

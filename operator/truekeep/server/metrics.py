@@ -4,41 +4,79 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.metrics_core import HistogramMetricFamily
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from truekeep.server.recent import Counts, Recent
+
 Outcome = Literal["ok", "client_error", "server_error", "rejected", "rehearsal"]
 OUTCOMES: tuple[Outcome, ...] = ("ok", "client_error", "server_error", "rejected", "rehearsal")
-BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+# Bounds that a team may set as its limit are bounds here, and none is more than 1.7 times the one before.
+SECONDS = (
+    0.0005, 0.00075, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075,
+    0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.5, 4.0, 6.0, 10.0,
+)  # fmt: skip
+# Finer towards 0 and 1, where the predictions of rare events lie.
+PROBABILITIES = (
+    0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5,
+    0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.998, 0.999,
+)  # fmt: skip
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
-class Durations(Collector):
+class Buckets(Collector):
     """A histogram for one thread: prometheus_client's own takes a lock and walks its buckets, which every answer would
     pay for."""
 
-    def __init__(self, name: str, text: str) -> None:
-        self._name, self._text = name, text
-        self._counts = [0] * (len(BUCKETS) + 1)
+    def __init__(self, name: str, text: str, bounds: Sequence[float]) -> None:
+        self._name, self._text, self._bounds = name, text, bounds
+        self._edges = np.array(bounds)
         self._sum = 0.0
+        self.counts = [0] * (len(bounds) + 1)
 
-    def observe(self, seconds: float) -> None:
+    def observe(self, value: float) -> None:
         """One more."""
-        self._counts[bisect.bisect_left(BUCKETS, seconds)] += 1
-        self._sum += seconds
+        self.counts[bisect.bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def observe_all(self, values: npt.NDArray[np.float64]) -> None:
+        """Many more, shape (n,)."""
+        if len(values) == 1:
+            self.observe(values.item())
+            return
+        places = np.bincount(np.searchsorted(self._edges, values), minlength=len(self.counts))
+        self.counts = [old + new for old, new in zip(self.counts, places.tolist(), strict=True)]
+        self._sum += float(values.sum())
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
         """As Prometheus has it."""
-        bounds = [*map(floatToGoString, BUCKETS), "+Inf"]
-        buckets = list(zip(bounds, itertools.accumulate(self._counts), strict=True))
-        yield HistogramMetricFamily(self._name, self._text, buckets=buckets, sum_value=self._sum)
+        yield self.family(self.counts, self._sum)
+
+    def family(self, counts: Iterable[float], total: float = 0.0) -> HistogramMetricFamily:
+        """Other counts of the same buckets, each for itself, not summed up."""
+        bounds = [*map(floatToGoString, self._bounds), "+Inf"]
+        buckets = list(zip(bounds, itertools.accumulate(counts), strict=True))
+        return HistogramMetricFamily(self._name, self._text, buckets=buckets, sum_value=total)
+
+
+class _Fixed(Collector):
+    """Families as they are."""
+
+    def __init__(self, *families: Metric) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        """Those."""
+        return self._families
 
 
 class Metrics:
@@ -55,11 +93,18 @@ class Metrics:
             registry=self.registry,
         )
         self.requests = {outcome: requests.labels(outcome=outcome) for outcome in OUTCOMES}
-        self.seconds = Durations(
+        self._outcomes = requests
+        self.seconds = Buckets(
             "truekeep_server_request_seconds",
             "From the header of an infer request to its answer, for those with outcome ok.",
+            SECONDS,
         )
         self.registry.register(self.seconds)
+        self.predictions = Buckets(
+            "truekeep_server_predictions", "Probabilities that were answered, those of rehearsals apart.", PROBABILITIES
+        )
+        self.registry.register(self.predictions)
+        self.recent = Recent(self._counted)
         self.rows = Counter("truekeep_server_rows", "Rows that were scored.", registry=self.registry)
         self.captured = Counter(
             "truekeep_server_capture_rows", "Rows written to the object store.", registry=self.registry
@@ -106,6 +151,35 @@ class Metrics:
     def page(self) -> bytes:
         """The text that Prometheus reads."""
         return generate_latest(self.registry)
+
+    def recent_page(self, seconds: float) -> bytes:
+        """What was counted in about the last so many seconds, as text of the same form: requests, seconds and
+        predictions."""
+        length, counts = self.recent.since(seconds)
+        first, second = len(OUTCOMES), len(OUTCOMES) + len(SECONDS) + 1
+        requests = CounterMetricFamily("truekeep_server_requests", "Lately, by outcome.", labels=["outcome"])
+        for outcome, count in zip(OUTCOMES, counts[:first], strict=True):
+            requests.add_metric([outcome], count)
+        registry = CollectorRegistry()
+        registry.register(
+            _Fixed(
+                GaugeMetricFamily("truekeep_server_counted_seconds", "In how many seconds.", value=length),
+                requests,
+                self.seconds.family(counts[first:second]),
+                self.predictions.family(counts[second:]),
+            )
+        )
+        return generate_latest(registry)
+
+    def _counted(self) -> Counts:
+        """The counters of the recent page, one after the other."""
+        named = {
+            sample.labels["outcome"]: sample.value
+            for family in self._outcomes.collect()
+            for sample in family.samples
+            if sample.name.endswith("_total")
+        }
+        return (*(named[outcome] for outcome in OUTCOMES), *self.seconds.counts, *self.predictions.counts)
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"truekeep_server_{name}", text, registry=self.registry)

@@ -110,6 +110,7 @@ class Process:
             asyncio.create_task(self._load(server)),
             asyncio.create_task(self._drain(stop, server)),
             asyncio.create_task(self._keeper.sweep_for_ever()),
+            asyncio.create_task(self._metrics.recent.keep_for_ever()),
         ]
         self._rpc = await self._listen_for_grpc()
         log.info("listening", extra=fields(port=listener.getsockname()[1], grpc_port=self._rpc.port))
