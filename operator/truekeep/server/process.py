@@ -36,6 +36,10 @@ from truekeep.server.metrics import Metrics
 from truekeep.server.scoring import Scorer, Scoring
 from truekeep.server.sockets import free_listener
 from truekeep.storage import StoreError
+from truekeep.storage.hash_key import HashKeyError, read_hash_key
+
+if TYPE_CHECKING:
+    from truekeep.server.grpc_listener import GrpcListener
 
 T = TypeVar("T")
 PORT_ENV = "TRUEKEEP_SERVER_PORT"
@@ -115,7 +119,6 @@ class Process:
         self._rpc = await self._listen_for_grpc()
         log.info("listening", extra=fields(port=listener.getsockname()[1], grpc_port=self._rpc.port))
         await server.serve(sockets=[listener])
-            asyncio.create_task(self._metrics.recent.keep_for_ever()),
         await self._rpc.stop(0.5)
         for task in tasks:
             task.cancel()
@@ -146,7 +149,12 @@ class Process:
             log.exception("loading failed")
             self._fail(server, 1, "loading failed", f"{type(error).__name__}: {error}")
             return
-        self._app.serve(model, self._capture(model))
+        try:
+            capture = self._capture(model)
+        except HashKeyError as error:
+            self._fail(server, EXIT_INPUT, "the key of the hashes can't be used", str(error))
+            return
+        self._app.inference.serve_by(scorer, model, capture)
         gc.collect()
         gc.freeze()  # some 300,000 objects of libraries and model: no later collection need look at them
         seconds = time.time() - self._started
@@ -193,8 +201,10 @@ class Process:
             pod=socket.gethostname().replace("_", "-")[:63],
             cut_off=model.signature.cut_off,
             features=tuple(model.signature.features),
+            key_column=self._request.key,
         )
-        capture = Capture(settings, source, self._limits, self._metrics)
+        hash_key = read_hash_key(settings.hash_key_secret_ref.name) if settings.hash_key_secret_ref else None
+        capture = Capture(settings, source, self._limits, self._metrics, hash_key=hash_key)
         capture.start()
         return capture
 
