@@ -5,6 +5,7 @@ artifacts/sha256/HEX/…                              immutable, content-address
 records/sha256/HEX.json                             record.json of a run, named by its own digest
 NAMESPACE/MODEL/runs/RUN-UID/result.json            a run's result; the first that is written wins
 NAMESPACE/MODEL/monitor/POLICY-UID/rN/START.json    what a monitor found in one window
+NAMESPACE/MODEL/monitor/POLICY-UID/rN/START.performance.json    how good the model was; rewritten until labels are there
 ```
 and below `spec.serving.capture.s3.uri`:
 ```
@@ -21,8 +22,12 @@ from typing import NamedTuple
 MANIFEST = "manifest.json"
 MODEL_FILE = "model.skops"
 ONNX_FILE = "model.onnx"  # the same model, where the two agree
+# In the metadata of a capture file: names of columns, with commas between.
+HASHED_COLUMNS = "truekeep.hashed"  # hold keyed hashes (`contract.hashing`)
+DROPPED_COLUMNS = "truekeep.dropped"  # features that are left out
 SIGNATURE = "signature.json"
 PROFILE = "profile.json"
+PERFORMANCE = "performance.json"
 
 
 def artifact_file(digest: str, path: str) -> str:
@@ -43,6 +48,11 @@ def run_result(namespace: str, model: str, run_uid: str) -> str:
 def window_report(namespace: str, model: str, policy_uid: str, revision: int, start: datetime) -> str:
     """Key of the report on one window."""
     return f"{namespace}/{model}/monitor/{policy_uid}/r{revision}/{start.astimezone(UTC):%Y-%m-%dT%H}.json"
+
+
+def beside(report: str, suffix: str) -> str:
+    """Key of what belongs to the report on a window, such as its `.performance.json`."""
+    return report.removesuffix(".json") + suffix
 
 
 def captures(namespace: str, model: str, revision: int | None = None) -> str:

@@ -38,7 +38,7 @@ def weighted(metric: Metric, scored: Scored) -> Callable[[Floats], Floats]:
     if metric == "average_precision":
         return _average_precision(scored)
     if metric in ("neg_log_loss", "neg_brier_score"):
-        return _mean(_gains(metric, scored))
+        return _mean(gains(metric, scored))
     return _confusion(metric, scored)
 
 
@@ -90,9 +90,11 @@ def _average_precision(scored: Scored) -> Callable[[Floats], Floats]:
     return of
 
 
-def _gains(metric: Metric, scored: Scored) -> Floats:
-    """Each row's share in a metric that is a mean over rows."""
+def gains(metric: Metric, scored: Scored) -> Floats:
+    """Each row's share in neg_log_loss, neg_brier_score or accuracy, which are means over rows. Shape (rows,)."""
     positive = scored.labels == 1
+    if metric == "accuracy":
+        return np.asarray((scored.probabilities >= scored.cut_off) == positive, dtype=np.float64)
     if metric == "neg_brier_score":
         return np.asarray(-((scored.probabilities - positive) ** 2))
     least = np.finfo(np.float64).eps

@@ -12,10 +12,12 @@ import numpy.typing as npt
 from truekeep.api.trainingrun import ChampionResult, GateResult, MetricValue
 from truekeep.contract import layout
 from truekeep.contract.artifact import Signature, SignatureFeature
+from truekeep.contract.canonical import canonical_json
 from truekeep.contract.requests import TrainRequest
 from truekeep.features import encode
 from truekeep.features.trust import UntrustedModelError, load_pipeline
 from truekeep.scores.metrics import Scored
+from truekeep.scores.results import results
 from truekeep.sources.columns import Want
 from truekeep.trainer import bundle, compare, evaluate, onnx_model, pipeline
 from truekeep.trainer.dataset import Dataset
@@ -101,6 +103,7 @@ def train(request: TrainRequest, dataset: Dataset, champion: LoadedChampion | No
     draft = Signature(estimator=recipe.estimator, features=features, cut_off=cut_off, examples=[])
     holdout = _matrix(dataset, wants, features, new)
     files = bundle.files(fitted.pipeline, draft, dataset.named(wants, rows), scores, holdout)
+    files[layout.PERFORMANCE] = canonical_json(results(scored).dump())
     compiled = Signature.model_validate_json(files[layout.SIGNATURE]).compiled
     if compiled is not None:
         say(onnx_model.sentence(compiled))

@@ -15,7 +15,7 @@ from tests.unit.conftest import Versitygw, free_port
 from tests.unit.trainer.lake import START, csv_of, data_of, events, parquet, replaced, request_of, with_value
 from truekeep.api.common import LocalObjectReference, S3Location
 from truekeep.contract import layout
-from truekeep.contract.artifact import Signature
+from truekeep.contract.artifact import Performance, Signature
 from truekeep.contract.canonical import canonical_json, sha256
 from truekeep.contract.requests import TrainRequest
 from truekeep.contract.results import TrainResult
@@ -31,6 +31,7 @@ from truekeep.trainer.pipeline import probabilities
 from truekeep.trainer.run import World, exit_code, run
 
 GATE = {"gates": [{"name": "auc", "metric": "roc_auc", "minimum": "0.7"}]}
+FILES = {"model.skops", "model.onnx", "signature.json", "profile.json", "performance.json"}
 CHAMPION = {"champion": {"metric": "roc_auc"}}
 BINNED = "sklearn.ensemble.HistGradientBoostingClassifier"
 LAST = START + timedelta(minutes=10 * 2399)
@@ -109,7 +110,7 @@ def test_a_run_that_passes(place: Place) -> None:
     assert TrainResult.model_validate_json(result.to_message()) == result
 
     files = place.files(result)
-    assert set(files) == {"model.skops", "model.onnx", "signature.json", "profile.json"}
+    assert set(files) == FILES
     signature = Signature.model_validate_json(files["signature.json"])
     assert [(one.name, one.type, one.categories) for one in signature.features] == [
         ("amount", "Number", None),
@@ -117,6 +118,9 @@ def test_a_run_that_passes(place: Place) -> None:
     ]
     assert signature.cut_off == pytest.approx(float(result.cut_off), abs=1e-6)
     assert Profile.model_validate_json(files["profile.json"]).rows == 2394
+    shown = Performance.model_validate_json(files["performance.json"])
+    assert (shown.rows, shown.calibration is not None) == (480, True)
+    assert {one.name: f"{one.value:.4f}" for one in shown.metrics} == {one.name: one.value for one in result.metrics}
     assert place.record(result)["artifact"]["digest"] == result.artifact.digest  # type: ignore[union-attr]
 
 
@@ -181,10 +185,10 @@ def test_the_order_of_writing(place: Place, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(Bucket, "put", watch)
     result = place.run()
-    assert [key.split("/")[0] for key in written] == ["artifacts"] * 5 + ["records", "shop"]
-    assert written[4].endswith("/manifest.json")
-    assert written[6] == "shop/late/runs/run-uid/result.json"
-    assert TrainResult.model_validate_json(place.bucket.get(written[6])) == result
+    assert [key.split("/")[0] for key in written] == ["artifacts"] * 6 + ["records", "shop"]
+    assert written[5].endswith("/manifest.json")
+    assert written[7] == "shop/late/runs/run-uid/result.json"
+    assert TrainResult.model_validate_json(place.bucket.get(written[7])) == result
 
 
 @pytest.mark.parametrize("breaks_at", ["model.skops", "manifest.json", "records/", "result.json"])
@@ -205,7 +209,7 @@ def test_a_store_that_breaks_in_the_middle_loses_and_doubles_nothing(
     assert not place.bucket.exists("shop/late/runs/run-uid/result.json")
     result = place.run()
     assert result.reason == "Succeeded"
-    assert set(place.files(result)) == {"model.skops", "model.onnx", "signature.json", "profile.json"}
+    assert set(place.files(result)) == FILES
     assert len({key.split("/")[2] for key in place.artifacts()}) == 1
 
 
