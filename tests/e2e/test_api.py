@@ -82,6 +82,7 @@ TRIGGER_POLICY = {
     "finding": "hour moved",
 }
 LONG = "a" * 40
+CAPTURE: Json = {"s3": {"uri": "s3://lake/captures/"}}
 
 
 def features(**changes: Any) -> list[Json]:
@@ -103,6 +104,40 @@ CASES = [
         "capture.drop",
         (("spec.serving", {"capture": {"s3": {"uri": "s3://lake/captures/"}, "drop": ["carrier"]}}),),
         (("spec.serving", {"capture": {"s3": {"uri": "s3://lake/captures/"}, "drop": ["age"]}}),),
+    ),
+    Case(
+        "Model.spec",
+        "capture.hash may name only",
+        (("spec.serving", {"capture": {**CAPTURE, "hash": ["carrier", "id"], "hashKeySecretRef": {"name": "h"}}}),),
+        (("spec.serving", {"capture": {**CAPTURE, "hash": ["age"], "hashKeySecretRef": {"name": "h"}}}),),
+    ),
+    Case(
+        "Model.spec.serving.capture",
+        "capture.hash needs a key",
+        (("spec.serving", {"capture": {**CAPTURE, "hash": []}}),),
+        (("spec.serving", {"capture": {**CAPTURE, "hash": ["id"]}}),),
+    ),
+    Case(
+        "Model.spec.serving.capture",
+        "hashKeySecretRef is for capture.hash",
+        (("spec.serving", {"capture": {**CAPTURE, "hash": ["hour"], "hashKeySecretRef": {"name": "h"}}}),),
+        (("spec.serving", {"capture": {**CAPTURE, "hashKeySecretRef": {"name": "h"}}}),),
+    ),
+    Case(
+        "Model.spec.serving.capture",
+        "either in capture.drop or in capture.hash",
+        (
+            (
+                "spec.serving",
+                {"capture": {**CAPTURE, "drop": ["carrier"], "hash": ["hour"], "hashKeySecretRef": {"name": "h"}}},
+            ),
+        ),
+        (
+            (
+                "spec.serving",
+                {"capture": {**CAPTURE, "drop": ["hour"], "hash": ["hour"], "hashKeySecretRef": {"name": "h"}}},
+            ),
+        ),
     ),
     Case(
         "Model.spec.data",

@@ -25,7 +25,8 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class Versitygw:
-    """A running store. `secrets` is a folder as a pod has it mounted, with the Secrets `lake` and `wrong`."""
+    """A running store. `secrets` is a folder as a pod has it mounted, with the Secrets `lake`, `wrong`
+    and `salt`, which has the key of the hashes."""
 
     endpoint: str
     secrets: Path
@@ -94,6 +95,8 @@ def running_store(folder: Path) -> Iterator[Versitygw]:
     for secret, value in (("lake", store.secret), ("wrong", "not-the-secret")):
         (folder / "secrets" / secret / "AWS_ACCESS_KEY_ID").write_text(store.access + "\n")
         (folder / "secrets" / secret / "AWS_SECRET_ACCESS_KEY").write_text(value + "\n")
+    (folder / "secrets/salt").mkdir()
+    (folder / "secrets/salt/HASH_KEY").write_text("0123456789abcdef\n")
     with (folder / "log").open("wb") as log:
         arguments = [str(program), "--port", store.endpoint.removeprefix("http://"), "--quiet", "posix"]
         process = subprocess.Popen(

@@ -38,6 +38,11 @@ class ModelSpec(Schema):
             "self.serving.capture.drop.all(d, self.data.features.exists(f, f.name == d))",
             "capture.drop may name only data.features",
         ),
+        (
+            "!has(self.serving) || !has(self.serving.capture) || !has(self.serving.capture.hash) || "
+            "self.serving.capture.hash.all(h, h == self.data.key || self.data.features.exists(f, f.name == h))",
+            "capture.hash may name only data.features and data.key",
+        ),
     )
 
     store: Store = Field(description="Where artifacts and records are kept.")

@@ -54,7 +54,7 @@ class Rollout(Schema):
         default=1000,
         description="Rows that the live revision answered last, which the candidate answers before it gets live "
         "traffic; its failures, latency and the shift of its predictions are judged as at a step. It needs "
-        "spec.serving.capture without drop. 0: none. Default: 1000.",
+        "spec.serving.capture without drop and without hashed features. 0: none. Default: 1000.",
     )
     max_p99_milliseconds: Annotated[int, Field(ge=1, le=600000)] | None = Field(
         default=None,

@@ -135,5 +135,6 @@ class RehearseRequest(Schema):
     wait_seconds: int = 240  # for the candidate to get ready
 
 
+    hashed: tuple[str, ...] = ()  # columns that spec.serving.capture.hash keeps as hashes: training's have none
 # The header with which a rehearsal marks its requests: answered like any other, not captured, and counted apart.
 REHEARSAL_HEADER = "truekeep-rehearsal"

@@ -12,11 +12,13 @@ from truekeep.domain.pods import Trouble, newest, tail
 
 
 def wants_rehearsal(spec: ModelSpec) -> bool:
-    """Whether a candidate is to answer captured requests first. Rows that lack a column can't be sent again."""
+    """Whether a candidate is to answer captured requests first. Rows that lack a column, or have
+    only its hash, can't be sent again."""
     capture = spec.serving.capture
     return (
         capture is not None
         and not capture.drop
+        and set(capture.hash) <= {spec.data.key}
         and spec.serving.rollout.rehearsal_rows > 0
         and capture.fraction_percent > 0
         and spec.serving.replicas > 0

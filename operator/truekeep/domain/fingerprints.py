@@ -28,6 +28,8 @@ def serving_key(spec: ModelSpec) -> str:
     if spec.serving.capture is not None:
         location = complete(spec.serving.capture.s3, spec.store.s3)
         capture = spec.serving.capture.model_copy(update={"s3": location}).dump()
+        # Fields that came later don't count where they are unset: an upgrade must restart no pod.
+        capture = {name: value for name, value in capture.items() if name != "hash" or value}
     return digest_of(
         {
             "store": spec.store.s3.dump(),

@@ -74,7 +74,8 @@ def _stand(observed: PolicyObserved, now: datetime) -> Stand:
 def _monitor_stand(observed: PolicyObserved, model: ModelView, now: datetime) -> Stand:
     job = max(observed.jobs, key=lambda job: (job.meta.created, job.meta.name), default=None)
     revision = model.status.active.revision if model.status.active else 0
-    good = Stand("Watching", "Watching", f"revision {revision} is watched on schedule {observed.policy.spec.schedule}")
+    watched = f"revision {revision} is watched on schedule {observed.policy.spec.schedule}{_not_compared(model)}"
+    good = Stand("Watching", "Watching", watched)
     if job is None:
         return good
     if job.failed_reason is None:
@@ -88,6 +89,14 @@ def _monitor_stand(observed: PolicyObserved, model: ModelView, now: datetime) ->
         return Stand("Stuck", "OutOfMemory", "the monitor pod needed more memory; raise spec.resources.limits.memory")
     words = tail(pods[-1].exit_message) if pods else job.failed_message
     return Stand("Stuck", "MonitorFailed", f"the last look failed ({job.failed_reason}): {words}")
+
+
+def _not_compared(model: ModelView) -> str:
+    """Which features nothing can be said of, because captures lack them or have their hashes only."""
+    capture = model.spec.serving.capture
+    features = {feature.name for feature in model.spec.data.features}
+    without = sorted(features & {*capture.drop, *capture.hash}) if capture else []
+    return f"; not compared, because capture drops or hashes them: {', '.join(without)}" if without else ""
 
 
 def _results(jobs: Sequence[JobView], policy_uid: str) -> list[MonitorResult]:

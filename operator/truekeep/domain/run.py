@@ -168,6 +168,8 @@ def mounts(spec: ModelSpec) -> tuple[str, ...]:
     places += [data.label.source.s3] if data.label.source else []
     places += [spec.serving.capture.s3] if spec.serving.capture else []
     secrets = {f"Secret {p.credentials_secret_ref.name}" for p in places if p.credentials_secret_ref}
+    if spec.serving.capture and spec.serving.capture.hash_key_secret_ref:
+        secrets.add(f"Secret {spec.serving.capture.hash_key_secret_ref.name}")
     bundles = {f"ConfigMap {p.ca_bundle_ref.name}" for p in places if p.ca_bundle_ref}
     return tuple(sorted(secrets | bundles))
 

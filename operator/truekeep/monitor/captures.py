@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from truekeep.contract.layout import CaptureName
+from truekeep.contract.layout import DROPPED_COLUMNS, HASHED_COLUMNS, CaptureName
 from truekeep.monitor.windows import HOUR, MONDAY, Cut
 from truekeep.profiling.build import WindowSketch
 from truekeep.profiling.schema import PREDICTION, Profile
@@ -80,12 +80,20 @@ def windows_with_rows(bucket: Bucket, file: CaptureFile, cut: Cut, skipped: Skip
 
 
 def count(
-    bucket: Bucket, files: Sequence[CaptureFile], reference: Profile, *, start: int, end: int, skipped: Skipped
+    bucket: Bucket,
+    files: Sequence[CaptureFile],
+    reference: Profile,
+    *,
+    start: int,
+    end: int,
+    skipped: Skipped,
+    without: Collection[str] = (),
 ) -> WindowSketch:
-    """Rows of these files with start <= event time < end (ms), counted on the reference's cells."""
+    """Rows of these files with start <= event time < end (ms), counted on the reference's cells. Columns in `without`,
+    and those that a file has only as hashes, count as absent: nothing in the reference compares with a hash."""
     whole = WindowSketch(reference)
-    features = [column.name for column in reference.columns if column.name != PREDICTION]
-    categories = [column.name for column in reference.columns if column.type == "Category"]
+    features = [column.name for column in reference.columns if column.name not in {PREDICTION, *without}]
+    categories = [name for name in features if (column := reference.column(name)) and column.type == "Category"]
     wanted = [EVENT_TIME, RECEIVED_AT, PROBABILITY, *features]
     for file, source in _ahead(bucket, files, skipped):
         part = whole.empty()  # a file that breaks half-way must leave nothing behind
@@ -117,6 +125,22 @@ def event_times(batch: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[np.float64
     return np.asarray(micro.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)) / 1000.0
 
 
+def hashed_columns(metadata: pq.FileMetaData) -> set[str]:
+    """Columns of a capture file that hold keyed hashes of values."""
+    return _names(metadata, HASHED_COLUMNS)
+
+
+def incomplete(metadata: pq.FileMetaData) -> bool:
+    """Whether a capture file lacks features, or has only hashes of them, so that its requests can't be sent again."""
+    there = set(metadata.schema.to_arrow_schema().names)
+    return bool(_names(metadata, DROPPED_COLUMNS) or hashed_columns(metadata) & there)
+
+
+def _names(metadata: pq.FileMetaData, entry: str) -> set[str]:
+    text = (metadata.metadata or {}).get(entry.encode(), b"")
+    return set(text.decode("utf-8", "replace").split(",")) - {""}
+
+
 def _rows_between(
     batch: Mapping[str, Any], features: Iterable[str], start: int, end: int
 ) -> tuple[int, dict[str, Any]]:
@@ -141,9 +165,10 @@ def _batches(
         there = metadata.schema.to_arrow_schema().names
         if len(set(there)) != len(there):
             raise UnreadableError("a column occurs twice")
-        wanted = [name for name in names if name in set(there)]
+        comparable = set(there) - hashed_columns(metadata)
+        wanted = [name for name in names if name in comparable]
         # Text stays encoded by a dictionary, so that a long value that repeats is held once.
-        encoded = [name for name in categories if name in set(there)]
+        encoded = [name for name in categories if name in comparable]
         source.seek(0)
         buffer = 0 if isinstance(source, io.BytesIO) else BUFFER_BYTES
         with pq.ParquetFile(

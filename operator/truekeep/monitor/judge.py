@@ -43,7 +43,7 @@ class Settings:
     false_alarms_per_thousand_windows: int = 10
     minimum_effect: float = 0.03
     ignore: frozenset[str] = frozenset()
-    dropped: frozenset[str] = frozenset()  # features that capture leaves out on purpose
+    dropped: frozenset[str] = frozenset()  # features that capture leaves out, or hashes, on purpose
 
     @property
     def alpha(self) -> float:
@@ -88,7 +88,8 @@ def judge(reference: Profile, window: Profile, settings: Settings) -> WindowRepo
         for column, (then, now) in zip(columns, pairs, strict=True)
         for finding in _findings(column, then, now, defects[then.name], weights[then.name])
     ]
-    return _report(window.rows, settings, findings, columns)
+    left_out = tuple(then.name for then in reference.columns if then.name in settings.dropped)
+    return _report(window.rows, settings, findings, columns).model_copy(update={"left_out": left_out})
 
 
 def measure(reference: ColumnProfile, window: ColumnProfile, settings: Settings) -> Measured:

@@ -87,8 +87,20 @@ def look(request: MonitorRequest, now: datetime, say: Callable[[str], None]) -> 
         else "",
         f"{found.odd} capture files have names without times" if found.odd else "",
         "" if found.files else "nothing is captured of it yet",
+        _left_out(request, reference),
     ]
     return _result(request, found.clock.newest_event, reports, "; ".join(part for part in parts if part))
+
+
+def _left_out(request: MonitorRequest, reference: Profile) -> str:
+    """What is not compared, because training has no hashes, or captures no such column."""
+    names = {column.name for column in reference.columns}
+    parts = [
+        f"not compared, because {how}: {', '.join(sorted(names & set(columns)))}"
+        for how, columns in (("only hashes are captured", request.hashed), ("they are not captured", request.dropped))
+        if names & set(columns)
+    ]
+    return "; ".join(parts)
 
 
 def read_profile(store: Bucket, digest: str) -> Profile:
@@ -198,13 +210,16 @@ def _judge_one(subject: Subject, index: int, now: datetime) -> StoredReport:
     start, end = cut.start(index), cut.end(index)
     files = [file for file in found.files if file.name.first < end and file.name.last >= start]
     skipped = Skipped()
-    counted = captures.count(subject.lake, files, subject.reference, start=start, end=end, skipped=skipped)
+    without = frozenset(request.dropped) | frozenset(request.hashed)
+    counted = captures.count(
+        subject.lake, files, subject.reference, start=start, end=end, skipped=skipped, without=without
+    )
     settings = Settings(
         min_rows=request.window.min_rows,
         false_alarms_per_thousand_windows=request.drift.false_alarms_per_thousand_windows,
         minimum_effect=float(request.drift.minimum_effect),
         ignore=frozenset(request.drift.ignore),
-        dropped=frozenset(request.dropped),
+        dropped=without,
     )
     report = judge(subject.reference, counted.profile(), settings)
     begins = windows.moment(start)

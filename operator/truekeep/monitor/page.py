@@ -97,6 +97,9 @@ def _head(subject: Subject) -> Iterator[str]:
         f"of {words.number(settings.minimum_effect)}, where chance does not explain it: at most "
         f"{settings.false_alarms_per_thousand_windows} in 1,000 windows alarm although nothing moved.</p>"
     )
+    if report.left_out:
+        names = _text(", ".join(report.left_out))
+        yield f'<p class="soft">Not compared, because captures lack or hash them: {names}.</p>'
 
 
 def _found(report: WindowReport) -> Iterator[str]:

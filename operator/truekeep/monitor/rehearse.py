@@ -35,6 +35,7 @@ from truekeep.contract.requests import (
     RehearseRequest,
 )
 from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUTSIDE, RehearseResult
+from truekeep.monitor.captures import incomplete
 from truekeep.storage import StoreError
 from truekeep.storage.s3 import Bucket
 
@@ -83,13 +84,17 @@ def distance(before: Floats, after: Floats) -> float:
 def captured_requests(bucket: Bucket, namespace: str, model: str, revision: int, rows: int) -> Iterator[pa.Table]:
     """The newest captured rows, a table for each request in which they came. At most so many rows in all.
 
-    A file that can't be read is left out: it says nothing about the candidate."""
+    A file that can't be read, or lacks features, is left out: it says nothing about the candidate."""
     prefix = captures(namespace, model, revision)
     files = [(name.last, info.key) for info in bucket.list(prefix) if (name := parse_capture_file(info.key))]
     left = rows
     for _, key in sorted(files, reverse=True):
         try:
-            table = pq.read_table(io.BytesIO(bucket.get(key)))
+            content = io.BytesIO(bucket.get(key))
+            if incomplete(pq.read_metadata(content)):  # captured before the Model asked for whole rows
+                continue
+            content.seek(0)
+            table = pq.read_table(content)
         except (pa.ArrowException, OSError):
             continue
         if f"{PREFIX}request_id" not in table.column_names:

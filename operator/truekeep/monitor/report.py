@@ -92,6 +92,7 @@ class WindowReport(Schema):
     verdict: Literal["NoDrift", "Drift", "DataQuality", "InsufficientData"]
     kinds: tuple[FindingKind, ...] = ()
     drifted: int = 0  # columns
+    left_out: tuple[str, ...] = ()  # columns of the reference that captures lack, or have as hashes, on purpose
     alpha: float = 0.0  # probability of an alarm where nothing moved, over all columns
     findings: tuple[ReportFinding, ...] = ()  # the strongest first
     columns: tuple[ColumnReport, ...] = ()

@@ -59,6 +59,7 @@ def monitor_cronjob(
         window=policy.spec.window,
         drift=policy.spec.data,
         dropped=tuple(capture.drop),
+        hashed=tuple(capture.hash),
     )
     labels = {
         LABEL_MODEL: model.meta.name,

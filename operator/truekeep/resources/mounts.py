@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from truekeep.api.common import S3Location
+from truekeep.contract.hashing import HASH_KEY
 from truekeep.contract.requests import DEFAULT_CERTIFICATES_DIR, DEFAULT_SECRETS_DIR
 
 CREDENTIAL_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -17,21 +18,24 @@ READABLE_BY_GROUP = 0o440  # the pod's group, which is its user's too
 Volumes = list[dict[str, Any]]
 
 
-def location_volumes(locations: Iterable[S3Location]) -> tuple[Volumes, Volumes]:
-    """Volumes and mounts for what the locations name, each object once, by name, so that the order never changes.
+def location_volumes(locations: Iterable[S3Location], hash_key: str | None = None) -> tuple[Volumes, Volumes]:
+    """Volumes and mounts for what the locations name, and the Secret with the key of the hashes; each object once, by
+    name, so that the order never changes.
 
     Volumes are numbered: a Secret's name may be longer than a volume's, and hold dots."""
-    secrets: set[str] = set()
+    secrets: dict[str, tuple[str, ...]] = {}
     bundles: dict[str, set[str]] = {}
     for location in locations:
         if location.credentials_secret_ref:
-            secrets.add(location.credentials_secret_ref.name)
+            secrets[location.credentials_secret_ref.name] = CREDENTIAL_KEYS
         if location.ca_bundle_ref:
             bundles.setdefault(location.ca_bundle_ref.name, set()).add(location.ca_bundle_ref.key)
+    if hash_key is not None:
+        secrets[hash_key] = (*secrets.get(hash_key, ()), HASH_KEY)
     volumes: Volumes = []
     mounts: Volumes = []
     for number, name in enumerate(sorted(secrets)):
-        items = _items(CREDENTIAL_KEYS)
+        items = _items(secrets[name])
         volumes.append(
             {
                 "name": f"secret-{number}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from truekeep.api.common import Pods, S3Location, Schema, Toleration
@@ -15,6 +16,15 @@ USER = 65532
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
+@dataclass(frozen=True)
+class Scratch:
+    """A folder that lives as long as the pod, and holds at most `size`."""
+
+    name: str
+    path: str
+    size: str
+
+
 def pod_template(
     *,
     component: str,
@@ -23,15 +33,20 @@ def pod_template(
     resources: dict[str, Any],
     pods: Pods,
     locations: Iterable[S3Location],
+    hash_key: str | None = None,
     labels: Mapping[str, str],
     tmp_size: str,
+    scratch: Iterable[Scratch] = (),
     container: Mapping[str, Any] | None = None,
     spec: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A pod template with one container, named after its component, that runs the image's own entry point.
 
-    `request` is what the pod is asked to do; `container` and `spec` add to the container and to the pod."""
-    volumes, mounts = location_volumes(locations)
+    `request` is what the pod is asked to do; `hash_key` the Secret with the key of the hashes, where it needs one;
+    `scratch` are folders beside /tmp; `container` and `spec` add to the container and to the pod."""
+    volumes, mounts = location_volumes(locations, hash_key)
+    volumes = [*({"name": each.name, "emptyDir": {"sizeLimit": each.size}} for each in scratch), *volumes]
+    mounts = [*({"name": each.name, "mountPath": each.path} for each in scratch), *mounts]
     body: dict[str, Any] = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,

@@ -18,16 +18,17 @@ from truekeep.api.names import (
     MANAGED_BY,
     serving_selector,
 )
-from truekeep.contract.requests import SERVER_GRPC_PORT, SERVER_PORT, ServeRequest, complete
+from truekeep.contract.requests import DEFAULT_CACHE_DIR, SERVER_GRPC_PORT, SERVER_PORT, ServeRequest, complete
 from truekeep.domain.observed import ModelView
 from truekeep.domain.plan import DeploymentIntent, Settings
 from truekeep.resources.amounts import SERVER, container_resources
 from truekeep.resources.metadata import child_metadata
-from truekeep.resources.pods import pod_template
+from truekeep.resources.pods import Scratch, pod_template
 
 COMPONENT = "server"
 ANNOTATION_TEMPLATE = f"{GROUP}/template"  # the pod template as it was first applied, as JSON
 TMP_SIZE = "256Mi"
+ARTIFACT_COPY = Scratch("artifact", DEFAULT_CACHE_DIR, "1Gi")  # a restarted container comes back without the store
 # A pod that leaves tells its clients so from the first second on, and answers who still comes until every proxy has
 # forgotten it. So there is no preStop pause, in which a revision that was taken back would go on answering.
 LEAVE_SECONDS = 40
@@ -103,8 +104,10 @@ def serving_template(
         resources=container_resources(spec.serving.resources, SERVER),
         pods=spec.pods,
         locations=[store, *([capture.s3] if capture else [])],
+        hash_key=capture.hash_key_secret_ref.name if capture and capture.hash_key_secret_ref else None,
         labels={**MANAGED_BY, **labels},
         tmp_size=TMP_SIZE,
+        scratch=[ARTIFACT_COPY],
         container={
             "ports": [
                 {"name": "http", "containerPort": SERVER_PORT, "protocol": "TCP"},

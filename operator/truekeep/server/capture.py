@@ -12,7 +12,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 
 from truekeep.api import capture as api
 from truekeep.contract.artifact import SignatureFeature
-from truekeep.contract.layout import CaptureName, capture_file, captures
+from truekeep.contract.hashing import hashed, number_text
+from truekeep.contract.layout import DROPPED_COLUMNS, HASHED_COLUMNS, CaptureName, capture_file, captures
 from truekeep.features.encode import Matrix, Values, category_text
 from truekeep.server.limits import Limits
 from truekeep.server.logs import fields, log
@@ -63,6 +64,7 @@ class Source:
     pod: str
     cut_off: float
     features: tuple[SignatureFeature, ...]
+    key_column: str = ""  # the name under which requests carry the key
 
 
 class Capture:
@@ -75,7 +77,12 @@ class Capture:
         limits: Limits,
         metrics: Metrics,
         open_bucket: Callable[[], Bucket] | None = None,
+        *,
+        hash_key: bytes | None = None,
     ) -> None:
+        """`hash_key`: of the columns that `settings` say are hashed; it must be there where there are any."""
+        if settings.hash and hash_key is None:
+            raise ValueError("columns are to be hashed, but there is no key")
         self._settings = settings
         self._source = source
         self._limits = limits
@@ -84,6 +91,12 @@ class Capture:
         self._kept = tuple(
             (position, feature) for position, feature in enumerate(source.features) if feature.name not in settings.drop
         )
+        self._hashes = {name: _Hash(hash_key, name) for name in settings.hash} if hash_key else {}
+        self._metadata = {
+            name: ",".join(sorted(columns))
+            for name, columns in ((HASHED_COLUMNS, settings.hash), (DROPPED_COLUMNS, settings.drop))
+            if columns
+        }
         self._texts = tuple(feature.name for _, feature in self._kept if feature.type == "Category")
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -231,24 +244,53 @@ class Capture:
             "truekeep.revision": pa.array(np.full(rows, self._source.revision, dtype=np.int32)),
             "truekeep.received_at": pa.array(received).cast(_TIME),
             "truekeep.event_time": event_time.cast(_TIME),
-            "truekeep.key": _optional([served.keys for served in batch], counts, pa.string()),
+            "truekeep.key": self._keys(batch, counts),
             "truekeep.probability": pa.array(np.concatenate([served.probability for served in batch])),
             "truekeep.prediction": pa.array(np.concatenate([served.prediction for served in batch])),
             "truekeep.cut_off": pa.array(np.full(rows, self._source.cut_off)),
         }
         for position, feature in self._kept:
-            if feature.type == "Number":
+            hash_of = self._hashes.get(feature.name)
+            if feature.type == "Number" and hash_of:
+                columns[feature.name] = pa.array(
+                    hash_of.all(map(number_text, matrix[:, position].tolist())), pa.string()
+                )
+            elif feature.type == "Number":
                 columns[feature.name] = pa.array(matrix[:, position], from_pandas=True)  # NaN as null
             else:
                 values = list(itertools.chain.from_iterable(served.columns[feature.name] for served in batch))
                 if not set(map(type, values)) <= _TEXTS:
                     values = [category_text(value) for value in values]
+                if hash_of:
+                    values = hash_of.all(values)
                 columns[feature.name] = pa.array(values, pa.string())
         sink = pa.BufferOutputStream()
         # Text repeats itself; for numbers a dictionary is mostly built in vain, and is most of the time it takes.
         texts: Any = [name for name, column in columns.items() if column.type == pa.string()]
-        pq.write_table(pa.table(columns), sink, compression="zstd", use_dictionary=texts)
+        table = pa.table(columns, metadata=self._metadata or None)
+        pq.write_table(table, sink, compression="zstd", use_dictionary=texts)
         return sink.getvalue().to_pybytes(), int(event.min()), int(event.max())
+
+    def _keys(self, batch: Sequence[Served], counts: Sequence[int]) -> Any:
+        parts: list[Sequence[str | None] | None] = [served.keys for served in batch]
+        if hash_of := self._hashes.get(self._source.key_column):
+            parts = [part and hash_of.all(part) for part in parts]
+        return _optional(parts, counts, pa.string())
+
+
+class _Hash:
+    """The keyed hashes of one column."""
+
+    def __init__(self, key: bytes, column: str) -> None:
+        self._key, self._column = key, column
+
+    def all(self, values: Iterable[str | None]) -> list[str | None]:
+        """Of each value; a null stays one. A value that repeats is hashed once."""
+        values = list(values)
+        made: dict[str | None, str | None] = {
+            value: hashed(self._key, self._column, value) for value in set(values) if value is not None
+        }
+        return [made.get(value) for value in values]
 
 
 def _repeated(values: Sequence[str], counts: Sequence[int]) -> Any:

@@ -71,6 +71,7 @@ class Scene:
             "truekeep.probability": columns.pop(PREDICTION),
         } | columns
         own = ("event_time", "received_at", "probability")
+        metadata = changed.pop("metadata", None)
         for name, change in changed.items():
             column = f"truekeep.{name}" if name in own else name
             if change is None:
@@ -80,7 +81,7 @@ class Scene:
         if captures.EVENT_TIME in table:
             times = captures.event_times(table)
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.table(table), sink, row_group_size=300)
+        pq.write_table(pa.table(table, metadata=metadata), sink, row_group_size=300)
         return self.put(sink.getvalue().to_pybytes(), int(times.min()), int(times.max()), revision)
 
     def put(self, data: bytes, first: int, last: int, revision: int = 1) -> str:
@@ -128,6 +129,38 @@ def test_closed_windows_are_judged_in_order_and_the_open_one_is_not(scene: Scene
     ]
     assert result.windows[0].report == f"{scene.store.uri}{scene.reports()[1]}"
     assert any(line.startswith("2013-03-04 00:00 to 2013-03-11 00:00: NoDrift, 800 rows in 1 files") for line in lines)
+
+
+def test_hashed_columns_are_not_compared_and_that_is_said(scene: Scene) -> None:
+    """A hash has no distribution to compare: neither a number's (it is text now) nor a category's (all are unknown)."""
+
+    def text(values: Any) -> Any:
+        return pa.array([f"{value:0>32}" for value in values])
+
+    for number in range(2):
+        scene.week(number, hour=text, few=text, flat=None)
+    asked = scene.request().model_copy(update={"hashed": ("few", "flight_id", "hour"), "dropped": ("flat",)})
+    result = look(asked, NOW, quiet)
+    assert [window.verdict for window in result.windows] == ["NoDrift"]
+    assert "not compared, because only hashes are captured: few, hour" in result.message
+    assert "not compared, because they are not captured: flat" in result.message
+    stored = json.loads(Bucket.open(scene.store).get(scene.reports()[0]))["report"]
+    assert set(stored["leftOut"]) == {"few", "flat", "hour"}
+    assert not {"few", "flat", "hour"} & {column["name"] for column in stored["columns"]}
+
+
+def test_a_file_says_itself_which_columns_are_hashes(scene: Scene) -> None:
+    """Captured before the Model stopped hashing: the rows lack the column, and their hashes are no categories."""
+
+    def text(values: Any) -> Any:
+        return pa.array([f"{value:0>32}" for value in values])
+
+    for number in range(2):
+        scene.week(number, few=text, metadata={layout.HASHED_COLUMNS: "few"})
+    (window,) = look(scene.request(), NOW, quiet).windows
+    assert window.verdict == "DataQuality"
+    findings = json.loads(Bucket.open(scene.store).get(scene.reports()[0]))["report"]["findings"]
+    assert [(finding["column"], finding["statistic"]) for finding in findings] == [("few", "MissingColumn")]
 
 
 def test_a_second_look_judges_nothing_again_and_repeats_the_windows(scene: Scene) -> None:

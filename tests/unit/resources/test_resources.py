@@ -126,6 +126,25 @@ def test_a_pod_mounts_the_secrets_that_it_needs_and_no_other(pod: str, secrets: 
 
 
 def test_two_keys_of_one_bundle_share_a_volume() -> None:
+def test_the_key_of_the_hashes_is_mounted_beside_the_credentials_and_only_where_it_is_used() -> None:
+    spec = copy.deepcopy(FULL)
+    for secret in ("captures", "salt"):  # the Secret of the credentials, or another one
+        spec["serving"]["capture"] |= {"hash": ["hour", "flight_id"], "hashKeySecretRef": {"name": secret}}
+        view = model(spec)
+        pod = serving_deployment(view, INTENT, SETTINGS)["spec"]["template"]["spec"]
+        items = {each["secret"]["secretName"]: each["secret"] for each in pod["volumes"] if "secret" in each}
+        assert {"key": "HASH_KEY", "path": "HASH_KEY"} in items[secret]["items"]
+        assert len({mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}) == len(pod["volumes"])
+        request = ServeRequest.model_validate_json(request_of(pod))
+        assert request.capture is not None
+        assert request.capture.hash == ["hour", "flight_id"]
+        monitor = monitor_cronjob(view, policy(), Watched(3, DIGEST), SETTINGS)
+        assert monitor is not None
+        pod = monitor["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        assert "HASH_KEY" not in str(pod["volumes"])
+        assert MonitorRequest.model_validate_json(request_of(pod)).hashed == ("hour", "flight_id")
+
+
     (bundle,) = (volume["configMap"] for volume in PODS["training-job"]["volumes"] if "configMap" in volume)
     assert [item["key"] for item in bundle["items"]] == ["ca.crt", "other.pem"]
 

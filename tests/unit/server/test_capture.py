@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -17,6 +18,7 @@ from tests.unit.conftest import Versitygw, free_port
 from tests.unit.server.conftest import FEATURES, NAMES, ROWS
 from truekeep.api import capture as api
 from truekeep.api.common import S3Location
+from truekeep.contract.hashing import hashed
 from truekeep.features.encode import Encoder
 from truekeep.server import capture as module
 from truekeep.server.capture import Capture, Served, Source, sampled
@@ -25,7 +27,11 @@ from truekeep.server.metrics import Metrics
 from truekeep.storage.errors import StoreUnreachable
 from truekeep.storage.s3 import Bucket
 
-SOURCE = Source(namespace="demo", model="flight-delay", revision=3, pod="pod-1", cut_off=0.4, features=tuple(FEATURES))
+SOURCE = Source(
+    namespace="demo", model="flight-delay", revision=3, pod="pod-1", cut_off=0.4, features=tuple(FEATURES),
+    key_column="flight_id",
+)  # fmt: skip
+KEY = b"0123456789abcdef"
 MATRIX = Encoder(FEATURES).encode(ROWS, 5)
 
 
@@ -51,11 +57,15 @@ def make(versitygw: Versitygw) -> Iterator[Callable[..., tuple[Capture, Metrics]
     made: list[Capture] = []
 
     def make(
-        location: S3Location | None = None, limits: Limits | None = None, open_bucket: Any = None, **settings: Any
+        location: S3Location | None = None,
+        limits: Limits | None = None,
+        open_bucket: Any = None,
+        hash_key: bytes | None = None,
+        **settings: Any,
     ) -> tuple[Capture, Metrics]:
         metrics = Metrics()
         spec = api.Capture(s3=location or versitygw.location(), **{"flush_seconds": 3600, **settings})
-        made.append(Capture(spec, SOURCE, limits or Limits(), metrics, open_bucket))
+        made.append(Capture(spec, SOURCE, limits or Limits(), metrics, open_bucket, hash_key=hash_key))
         made[-1].start()
         return made[-1], metrics
 
@@ -228,6 +238,35 @@ def test_what_the_model_drops_is_not_even_held(make: Any) -> None:
     capture.offer(served())
     assert [sorted(one.columns) for one in capture._waiting] == [["gate"]]
     assert set(NAMES) == {"hour", "distance", "carrier", "gate"}
+
+
+def test_what_the_model_hashes_is_stored_as_keyed_hashes_only(make: Any, versitygw: Versitygw) -> None:
+    location = versitygw.location()
+    hidden = ["hour", "carrier", "flight_id"]
+    capture, _ = make(location, hash=hidden, drop=["gate"], hash_key=KEY)
+    keys = ["K-1", "K-2", None, "K-1", "K-3"]
+    capture.offer(served(keys=keys))
+    capture.offer(served())  # without keys
+    capture.close(30)
+    bucket = Bucket.open(location)
+    (content,) = (bucket.get(info.key) for info in bucket.list())
+    table = pq.read_table(io.BytesIO(content))
+    rows = table.to_pydict()
+    assert table.schema.field("hour").type == pa.string()
+    assert rows["truekeep.key"] == [key and hashed(KEY, "flight_id", key) for key in keys] + [None] * 5
+    assert rows["hour"] == [hashed(KEY, "hour", text) if text else None for text in ("7", "23.5", None, "0", "12")] * 2
+    assert rows["carrier"] == [value and hashed(KEY, "carrier", value) for value in ROWS["carrier"]] * 2
+    assert rows["distance"] == ROWS["distance"] * 2
+    everything = repr(rows) + repr(table.schema)
+    assert not [value for value in ("K-1", "K-2", "K-3", "AA", "UA", "ZZ", "23.5") if f"'{value}'" in everything]
+    metadata = pq.read_metadata(io.BytesIO(content)).metadata
+    assert metadata[b"truekeep.hashed"] == b"carrier,flight_id,hour"
+    assert metadata[b"truekeep.dropped"] == b"gate"
+
+
+def test_hashing_without_a_key_is_refused(make: Any) -> None:
+    with pytest.raises(ValueError, match="no key"):
+        make(hash=["carrier"])
 
 
 def test_a_sample_is_chosen_by_id() -> None:

@@ -16,6 +16,7 @@ from skops import io as skops_io
 
 from tests.unit.conftest import free_port
 from tests.unit.server.conftest import FEATURES, ROWS, Published, Start, files_of, fit, signature_of
+from truekeep.api.common import LocalObjectReference
 from truekeep.contract.artifact import Example
 from truekeep.contract.layout import MANIFEST, MODEL_FILE, ONNX_FILE, SIGNATURE, artifact_file
 from truekeep.contract.results import EXIT_INPUT, EXIT_OUTSIDE
@@ -148,6 +149,14 @@ def test_the_process_ends_with_3_and_says_why(publish: Publish, pipeline: Pipeli
     assert [line["reason"] for line in running.logged("the artifact is invalid")] == [reason]
     assert not running.logged("ready")
     assert "Traceback" not in running.log.read_text()
+
+
+def test_a_hash_key_that_is_not_there_ends_with_3_and_nothing_is_stored(published: Published, start: Start) -> None:
+    capture = published.capture(hash=["carrier"], hash_key_secret_ref=LocalObjectReference(name="nobody"))
+    running = start(published.request(capture=capture)).listen()
+    assert running.exit_code() == EXIT_INPUT
+    assert running.termination.read_text().startswith("Secret nobody, key HASH_KEY: can't be read")
+    assert not running.logged("ready")
 
 
 def test_the_process_waits_for_the_store_alive_but_not_ready(published: Published, start: Start) -> None:

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from tests.unit.server.conftest import MODEL, Published, Start, body, files_of, fit, signature_of
+from truekeep.api.common import LocalObjectReference
 from truekeep.contract.layout import captures
 from truekeep.contract.requests import RehearseRequest
 from truekeep.monitor.rehearse import distance, main, rehearse
@@ -71,6 +72,23 @@ def test_a_model_with_another_input_fails_it(captured: Any, publish: Any, start:
     result = rehearse(request(capture, candidate.url), bucket)
     assert result.rehearsal.failed == result.rehearsal.requests == 5
     assert "400" in result.rehearsal.message
+
+
+@pytest.mark.parametrize("settings", [{"drop": ["gate"]}, {"hash": ["hour"]}])
+def test_requests_that_were_not_kept_whole_are_not_sent_again(
+    settings: dict[str, Any], published: Published, start: Start
+) -> None:
+    """Else a candidate would fail what no client ever asked, when a Model stops dropping or hashing a column."""
+    secret = {"hash_key_secret_ref": LocalObjectReference(name="salt")} if "hash" in settings else {}
+    capture = published.capture(flush_seconds=3600, **settings, **secret)
+    live = start(published.request(capture=capture)).ready()
+    with live.client() as client:
+        assert client.post(f"/v2/models/{MODEL}/infer", json=body()).status_code == 200
+    live.terminate()
+    assert live.exit_code() == 0
+    assert list(Bucket.open(capture.s3).list(captures("demo", MODEL, 3)))
+    candidate = start(published.request(revision=4)).ready()
+    assert rehearse(request(capture, candidate.url), Bucket.open(capture.s3)).reason == "NothingCaptured"
 
 
 def test_the_rows_are_bounded_and_nothing_captured_is_said(captured: Any, published: Published, start: Start) -> None:

@@ -1,0 +1,48 @@
+"""What the capture section means for decisions: rehearsals, messages, and which pods a change replaces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.domain.world import spec
+from truekeep.api.model import ModelSpec
+from truekeep.domain.analysis import wants_rehearsal
+from truekeep.domain.fingerprints import serving_key
+from truekeep.domain.run import mounts
+
+CAPTURE = {"s3": {"uri": "s3://lake/captures/"}}
+SALT = {"hashKeySecretRef": {"name": "salt"}}
+
+
+def model(**capture: Any) -> ModelSpec:
+    return spec(serving={"capture": {**CAPTURE, **capture}})
+
+
+@pytest.mark.parametrize(
+    ("capture", "wanted"),
+    [
+        ({}, True),
+        ({"hash": ["id"], **SALT}, True),  # requests are sent again without their key
+        ({"hash": ["id", "hour"], **SALT}, False),
+        ({"drop": ["hour"]}, False),
+        ({"fractionPercent": 0}, False),
+    ],
+)
+def test_only_requests_that_were_kept_whole_are_rehearsed(capture: dict[str, Any], wanted: bool) -> None:
+    assert wants_rehearsal(model(**capture)) is wanted
+
+
+def test_a_pod_that_waits_for_the_hash_key_is_explained() -> None:
+    assert mounts(model(hash=["id"], **SALT)) == ("Secret lake", "Secret salt")
+
+
+def test_new_fields_that_are_unset_restart_no_pod() -> None:
+    """The digest that 0.1.0 gave this spec: after an upgrade of the operator the same pods are wanted."""
+    assert serving_key(model()) == "sha256:b334583eca958853eb6724f500bb434f6a1f9412c3925198107772ac8abf6e3b"
+
+
+def test_a_change_of_what_is_hashed_is_rolled_out() -> None:
+    keys = {serving_key(model()), serving_key(model(hash=["id"], **SALT)), serving_key(model(hash=["hour"], **SALT))}
+    assert len(keys) == 3
