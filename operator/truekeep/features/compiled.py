@@ -23,9 +23,28 @@ OPERATORS = frozenset(
     ("", name)
     for name in (
         "Add", "And", "Cast", "Clip", "Concat", "Div", "Equal", "Gather", "IsNaN", "MatMul", "Mul", "Or", "Reshape",
-        "Sigmoid", "Sub", "Where",
+        "Sigmoid", "Sub", "Transpose", "Where",
     )
 ) | {(ML_DOMAIN, "TreeEnsemble")}  # fmt: skip
+
+# What sklearn-onnx writes besides, for a model that was trained elsewhere. Each only computes on what it is given, and
+# makes little out of little: no loops, no copies by the million (Tile, Expand, Range), no ZipMap (an import strips it).
+FOREIGN_OPERATORS = OPERATORS | frozenset(
+    ("", name)
+    for name in (
+        "Abs", "ArgMax", "ArgMin", "Ceil", "Constant", "ConstantOfShape", "Exp", "Flatten", "Floor", "Gemm", "Greater",
+        "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Log", "Max", "Min", "Mod", "Neg", "Not", "Pow",
+        "Reciprocal", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
+        "ReduceSumSquare", "Relu", "Round", "Shape", "Sign", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sum",
+        "Tanh", "Transpose", "Unsqueeze",
+    )
+) | {
+    (ML_DOMAIN, name)
+    for name in (
+        "ArrayFeatureExtractor", "Binarizer", "FeatureVectorizer", "Imputer", "LabelEncoder", "LinearClassifier",
+        "LinearRegressor", "Normalizer", "OneHotEncoder", "Scaler", "TreeEnsembleClassifier", "TreeEnsembleRegressor",
+    )
+}  # fmt: skip
 
 # As much of onnx.proto as is asked for; what is not named here is skipped by the parser.
 _TENSOR = {"external_data": (13, "*bytes"), "data_location": (14, "int32")}
@@ -45,7 +64,29 @@ _TABLE = {
 def load(content: bytes) -> tuple[Callable[[Matrix], Matrix], int]:
     """Probability of class 1, shape (rows,), of a matrix float64 of shape (rows, features); and how many features it
     takes (0: the file does not say). UntrustedModelError where the file holds what ours do not, or is damaged."""
-    check(content)
+    opened = session(content)
+    try:
+        (given,), (made,) = opened.get_inputs(), opened.get_outputs()
+    except ValueError as error:
+        raise UntrustedModelError(f"the model file has not one input and one output ({error})") from error
+    shape = [(one.name, one.type) for one in (given, made)]
+    if shape != [(INPUT, "tensor(double)"), (OUTPUT, "tensor(double)")]:
+        raise UntrustedModelError(f"the model file takes and gives {shape!r:.200}, not {INPUT} and {OUTPUT}")
+    width = given.shape[1] if len(given.shape) == 2 and isinstance(given.shape[1], int) else 0
+    # Past InferenceSession.run, whose checks of names and types cost a quarter of a small model.
+    run, wanted = opened._sess.run, [OUTPUT]
+
+    def predict(matrix: Matrix) -> Matrix:
+        scored: Matrix = run(wanted, {INPUT: matrix}, None)[0]
+        return scored
+
+    return predict, width
+
+
+def session(content: bytes, operators: frozenset[tuple[str, str]] = OPERATORS) -> Any:
+    """An onnxruntime.InferenceSession for one thread. UntrustedModelError where the file holds what must not be loaded,
+    or is damaged."""
+    check(content, operators)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -55,29 +96,14 @@ def load(content: bytes) -> tuple[Callable[[Matrix], Matrix], int]:
     # One odd batch of 10,000 rows must not be held for ever.
     options.enable_cpu_mem_arena = False
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        (given,), (made,) = session.get_inputs(), session.get_outputs()
-        shape = [(one.name, one.type) for one in (given, made)]
-        if shape != [(INPUT, "tensor(double)"), (OUTPUT, "tensor(double)")]:
-            raise UntrustedModelError(f"the model file takes and gives {shape!r:.200}, not {INPUT} and {OUTPUT}")
-        width = given.shape[1] if len(given.shape) == 2 and isinstance(given.shape[1], int) else 0
-    except UntrustedModelError:
-        raise
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions have no common base
         raise UntrustedModelError(f"the model file is damaged ({type(error).__name__}: {error!s:.200})") from error
-    # Past InferenceSession.run, whose checks of names and types cost a quarter of a small model.
-    run, wanted = session._sess.run, [OUTPUT]
-
-    def predict(matrix: Matrix) -> Matrix:
-        scored: Matrix = run(wanted, {INPUT: matrix}, None)[0]
-        return scored
-
-    return predict, width
 
 
-def check(content: bytes) -> None:
-    """UntrustedModelError where an ONNX file holds what ours do not: other operators, functions, graphs within graphs,
-    sparse tensors, or tensors that lie in other files."""
+def check(content: bytes, operators: frozenset[tuple[str, str]] = OPERATORS) -> None:
+    """UntrustedModelError where an ONNX file holds other operators than these, functions, graphs within graphs, sparse
+    tensors, or tensors that lie in other files."""
     from google.protobuf.message import DecodeError
 
     from truekeep.features.wire import messages
@@ -96,7 +122,7 @@ def check(content: bytes) -> None:
     _inside(graph.initializer)
     for node in graph.node:
         kind = (node.domain, node.op_type)
-        if kind not in OPERATORS:
+        if kind not in operators:
             raise UntrustedModelError(
                 f"the model file holds the operator {'.'.join(kind)!r:.100}, which is not allowed"
             )

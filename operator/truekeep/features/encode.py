@@ -11,7 +11,7 @@ request (plain Python, no pyarrow call).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -133,7 +133,7 @@ class Encoder:
         self.names = tuple(feature.name for feature in features)
         self._known = frozenset(self.names)
         self._codes: tuple[dict[Any, float] | None, ...] = tuple(
-            _lookup(feature.categories or ()) if feature.type == "Category" else None for feature in features
+            _lookup(feature) if feature.type == "Category" else None for feature in features
         )
 
     def encode(self, columns: Mapping[str, Values], rows: int) -> Matrix:
@@ -244,7 +244,7 @@ def _request_codes(feature: SignatureFeature, values: Sequence[Any], lookup: Map
     encoded = []
     for row, value in enumerate(values):
         if type(value) is str:
-            encoded.append(lookup.get(value, UNKNOWN_CATEGORY))
+            encoded.append(lookup[value])
             continue
         try:
             text = category_text(value)
@@ -252,7 +252,7 @@ def _request_codes(feature: SignatureFeature, values: Sequence[Any], lookup: Map
             raise FeatureError(feature.name, f"row {row}: {error}") from error
         if text is None and value is not None:
             raise FeatureError(feature.name, f"row {row}: NaN is no category; send null where it is unknown")
-        encoded.append(math.nan if text is None else lookup.get(text, UNKNOWN_CATEGORY))
+        encoded.append(math.nan if text is None else lookup[text])
     return encoded
 
 
@@ -289,8 +289,26 @@ class _Lookup(dict[Any, float]):
         return UNKNOWN_CATEGORY
 
 
-def _lookup(categories: Sequence[str]) -> _Lookup:
-    return _Lookup((category, float(position)) for position, category in enumerate(categories))
+class _Closed(dict[Any, float]):
+    """A category's position, for a model that fails on values that it does not know."""
+
+    def __init__(self, feature: SignatureFeature) -> None:
+        super().__init__(_positions(feature))
+        self._name = feature.name
+
+    def __missing__(self, category: Any) -> float:
+        raise FeatureError(
+            self._name,
+            f"{category!r:.60} is none of the {len(self)} categories that the model knows: {_listed([*self])}",
+        )
+
+
+def _lookup(feature: SignatureFeature) -> _Lookup | _Closed:
+    return _Closed(feature) if feature.unknown == "Refuse" else _Lookup(_positions(feature))
+
+
+def _positions(feature: SignatureFeature) -> Iterator[tuple[str, float]]:
+    return ((category, float(position)) for position, category in enumerate(feature.categories or ()))
 
 
 def _listed(names: Sequence[str], most: int = 20) -> str:

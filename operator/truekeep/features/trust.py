@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ class UntrustedModelError(ValueError):
     """A model file that is not loaded. The text names what it holds and what would be accepted."""
 
 
-def _pairs(loader: str, module: str, *names: str) -> frozenset[Pair]:
+def pairs(loader: str, module: str, *names: str) -> frozenset[Pair]:
+    """(loader, type) of each name in a module."""
     return frozenset((loader, f"{module}.{name}") for name in names)
 
 
@@ -34,61 +36,62 @@ _SCALARS = ("bool", "bool_", "float32", "float64", "int8", "int32", "int64", "ui
 
 # What a fitted Pipeline of imputers, scalers and encoders is made of.
 _PREPARATION = (
-    _pairs("JsonNode", "builtins", "str")
-    | _pairs("DictNode", "builtins", "dict")
-    | _pairs("ListNode", "builtins", "list")
-    | _pairs("TupleNode", "builtins", "tuple")
-    | _pairs("SliceNode", "builtins", "slice")
-    | _pairs("TypeNode", "builtins", "str", "int", "float", "bool")
-    | _pairs("TypeNode", "numpy", *_SCALARS)
-    | _pairs("NdArrayNode", "numpy", "ndarray", *_SCALARS)
-    | _pairs("DTypeNode", "numpy", "dtype")
-    | _pairs("RandomStateNode", "numpy.random.mtrand", "RandomState")
-    | _pairs("ObjectNode", "sklearn.pipeline", "Pipeline")
-    | _pairs("ObjectNode", "sklearn.compose._column_transformer", "ColumnTransformer")
-    | _pairs("ObjectNode", "sklearn.impute._base", "SimpleImputer", "MissingIndicator")
-    | _pairs("ObjectNode", "sklearn.preprocessing._data", "StandardScaler")
-    | _pairs("ObjectNode", "sklearn.preprocessing._encoders", "OneHotEncoder", "OrdinalEncoder")
+    pairs("JsonNode", "builtins", "str")
+    | pairs("DictNode", "builtins", "dict")
+    | pairs("ListNode", "builtins", "list")
+    | pairs("TupleNode", "builtins", "tuple")
+    | pairs("SliceNode", "builtins", "slice")
+    | pairs("TypeNode", "builtins", "str", "int", "float", "bool")
+    | pairs("TypeNode", "numpy", *_SCALARS)
+    | pairs("NdArrayNode", "numpy", "ndarray", *_SCALARS)
+    | pairs("DTypeNode", "numpy", "dtype")
+    | pairs("RandomStateNode", "numpy.random.mtrand", "RandomState")
+    | pairs("ObjectNode", "sklearn.pipeline", "Pipeline")
+    | pairs("ObjectNode", "sklearn.compose._column_transformer", "ColumnTransformer")
+    | pairs("ObjectNode", "sklearn.impute._base", "SimpleImputer", "MissingIndicator")
+    | pairs("ObjectNode", "sklearn.preprocessing._data", "StandardScaler")
+    | pairs("ObjectNode", "sklearn.preprocessing._encoders", "OneHotEncoder", "OrdinalEncoder")
 )
-_TREE = _pairs("TreeNode", "sklearn.tree._tree", "Tree")
+_TREE = pairs("TreeNode", "sklearn.tree._tree", "Tree")
 _LOSS = (
-    _pairs("LossNode", "sklearn._loss._loss", "CyHalfBinomialLoss")
-    | _pairs("ObjectNode", "sklearn._loss.link", "Interval", "LogitLink")
-    | _pairs("ObjectNode", "sklearn._loss.loss", "HalfBinomialLoss")
+    pairs("LossNode", "sklearn._loss._loss", "CyHalfBinomialLoss")
+    | pairs("ObjectNode", "sklearn._loss.link", "Interval", "LogitLink")
+    | pairs("ObjectNode", "sklearn._loss.loss", "HalfBinomialLoss")
 )
 _BINNED = "sklearn.ensemble._hist_gradient_boosting"
 
 # Fixed per estimator of truekeep.api.estimators; a test proves that each of them is here and loads.
 _ALLOWED: dict[str, frozenset[Pair]] = {
     "sklearn.ensemble.ExtraTreesClassifier": _TREE
-    | _pairs("ObjectNode", "sklearn.ensemble._forest", "ExtraTreesClassifier")
-    | _pairs("ObjectNode", "sklearn.tree._classes", "ExtraTreeClassifier"),
+    | pairs("ObjectNode", "sklearn.ensemble._forest", "ExtraTreesClassifier")
+    | pairs("ObjectNode", "sklearn.tree._classes", "ExtraTreeClassifier"),
     "sklearn.ensemble.GradientBoostingClassifier": _TREE
     | _LOSS
-    | _pairs("LossNode", "sklearn._loss._loss", "CyExponentialLoss")
-    | _pairs("ObjectNode", "sklearn._loss.link", "HalfLogitLink")
-    | _pairs("ObjectNode", "sklearn._loss.loss", "ExponentialLoss")
-    | _pairs("ObjectNode", "sklearn.ensemble._gb", "GradientBoostingClassifier")
-    | _pairs("ObjectNode", "sklearn.tree._classes", "DecisionTreeRegressor")
-    | _pairs("ObjectNode", "sklearn.dummy", "DummyClassifier"),
+    | pairs("LossNode", "sklearn._loss._loss", "CyExponentialLoss")
+    | pairs("ObjectNode", "sklearn._loss.link", "HalfLogitLink")
+    | pairs("ObjectNode", "sklearn._loss.loss", "ExponentialLoss")
+    | pairs("ObjectNode", "sklearn.ensemble._gb", "GradientBoostingClassifier")
+    | pairs("ObjectNode", "sklearn.tree._classes", "DecisionTreeRegressor")
+    | pairs("ObjectNode", "sklearn.dummy", "DummyClassifier"),
     "sklearn.ensemble.HistGradientBoostingClassifier": _LOSS
-    | _pairs("ObjectNode", f"{_BINNED}.gradient_boosting", "HistGradientBoostingClassifier")
-    | _pairs("ObjectNode", f"{_BINNED}.binning", "_BinMapper")
-    | _pairs("ObjectNode", f"{_BINNED}.predictor", "TreePredictor")
-    | _pairs("ObjectNode", "sklearn.preprocessing._label", "LabelEncoder")
-    | _pairs("RandomGeneratorNode", "numpy.random._generator", "Generator")
+    | pairs("ObjectNode", f"{_BINNED}.gradient_boosting", "HistGradientBoostingClassifier")
+    | pairs("ObjectNode", f"{_BINNED}.binning", "_BinMapper")
+    | pairs("ObjectNode", f"{_BINNED}.predictor", "TreePredictor")
+    | pairs("ObjectNode", "sklearn.preprocessing._label", "LabelEncoder")
+    | pairs("RandomGeneratorNode", "numpy.random._generator", "Generator")
     # With categorical_features it carries a FunctionTransformer around this one function.
-    | _pairs("ObjectNode", "sklearn.preprocessing._function_transformer", "FunctionTransformer")
-    | _pairs("PartialNode", "functools", "partial")
-    | _pairs("FunctionNode", "sklearn.utils.validation", "check_array"),
+    | pairs("ObjectNode", "sklearn.preprocessing._function_transformer", "FunctionTransformer")
+    | pairs("PartialNode", "functools", "partial")
+    | pairs("FunctionNode", "sklearn.utils.validation", "check_array"),
     "sklearn.ensemble.RandomForestClassifier": _TREE
-    | _pairs("ObjectNode", "sklearn.ensemble._forest", "RandomForestClassifier")
-    | _pairs("ObjectNode", "sklearn.tree._classes", "DecisionTreeClassifier"),
-    "sklearn.linear_model.LogisticRegression": _pairs(
+    | pairs("ObjectNode", "sklearn.ensemble._forest", "RandomForestClassifier")
+    | pairs("ObjectNode", "sklearn.tree._classes", "DecisionTreeClassifier"),
+    "sklearn.linear_model.LogisticRegression": pairs(
         "ObjectNode", "sklearn.linear_model._logistic", "LogisticRegression"
     ),
 }
 ESTIMATORS = frozenset(_ALLOWED)
+EVERYTHING: frozenset[Pair] = _PREPARATION.union(*_ALLOWED.values())
 
 
 def trusted_types(estimator: str) -> tuple[str, ...]:
@@ -105,7 +108,7 @@ def load_pipeline(content: bytes, estimator: str) -> Any:
 
     UntrustedModelError where it holds anything but a pipeline of preparation steps that ends in this estimator."""
     trusted = trusted_types(estimator)
-    _check_nodes(_schema(content), _PREPARATION | _ALLOWED[estimator], estimator)
+    _check_nodes(read_schema(content), _PREPARATION | _ALLOWED[estimator], estimator)
     # Imported late: the check above needs neither, and a refusal should be quick.
     from skops import io as skops_io
 
@@ -119,7 +122,8 @@ def load_pipeline(content: bytes, estimator: str) -> Any:
     return pipeline
 
 
-def _schema(content: bytes) -> Any:
+def read_schema(content: bytes) -> Any:
+    """What a skops file says that it holds. UntrustedModelError where it is none, damaged or too large."""
     if content[:2] != b"PK":
         raise UntrustedModelError("the model file is no skops file; pickle and joblib files are never loaded")
     try:
@@ -138,9 +142,8 @@ def _schema(content: bytes) -> Any:
         raise UntrustedModelError(f"the model file is damaged ({type(error).__name__}: {error!s:.200})") from error
 
 
-def _check_nodes(schema: Any, allowed: frozenset[Pair], estimator: str) -> None:
+def nodes(schema: Any) -> Iterator[Pair]:
     """Every node, wherever it hides. A dict is a node where it has a loader; a stack, because files nest deeply."""
-    found = 0
     stack = [schema]
     while stack:
         value = stack.pop()
@@ -148,14 +151,19 @@ def _check_nodes(schema: Any, allowed: frozenset[Pair], estimator: str) -> None:
             stack.extend(value)
         elif isinstance(value, dict):
             if "__loader__" in value:
-                found += 1
-                pair = (str(value["__loader__"]), f"{value.get('__module__')}.{value.get('__class__')}")
-                if pair not in allowed:
-                    raise UntrustedModelError(
-                        f"the model file holds {pair[1]:.100} (loaded by {pair[0]:.40}), which is not allowed in a "
-                        f"pipeline of {estimator}"
-                    )
+                yield str(value["__loader__"]), f"{value.get('__module__')}.{value.get('__class__')}"
             stack.extend(value.values())
+
+
+def _check_nodes(schema: Any, allowed: frozenset[Pair], estimator: str) -> None:
+    found = 0
+    for pair in nodes(schema):
+        found += 1
+        if pair not in allowed:
+            raise UntrustedModelError(
+                f"the model file holds {pair[1]:.100} (loaded by {pair[0]:.40}), which is not allowed in a "
+                f"pipeline of {estimator}"
+            )
     if not found:
         raise UntrustedModelError("the model file holds no model")
 
@@ -173,18 +181,27 @@ def _check_pipeline(pipeline: Any, estimator: str) -> None:
         raise UntrustedModelError(f"the model knows the classes {list(final.classes_)!r:.100}, a binary one has [0, 1]")
     features = int(final.n_features_in_)
     for member in np.ravel(getattr(final, "estimators_", [])):
-        tree = member.tree_
-        _check_tree(tree.children_left, tree.children_right, tree.feature, tree.children_left == -1, features)
-    for predictor in (one for stage in getattr(final, "_predictors", []) for one in stage):
-        nodes = predictor.nodes
-        leaf = nodes["is_leaf"].astype(bool)
-        _check_tree(nodes["left"], nodes["right"], nodes["feature_idx"], leaf, features)
-        bitsets = nodes["bitset_idx"][~leaf & nodes["is_categorical"].astype(bool)]
+        check_tree(member.tree_, features)
+    check_predictors(final)
+
+
+def check_tree(tree: Any, features: int) -> None:
+    """UntrustedModelError where a tree of scikit-learn would read outside of itself, or of so many features."""
+    _check_walk(tree.children_left, tree.children_right, tree.feature, tree.children_left == -1, features)
+
+
+def check_predictors(model: Any) -> None:
+    """Likewise for the trees of a HistGradientBoosting model; others have none."""
+    for predictor in (one for stage in getattr(model, "_predictors", []) for one in stage):
+        rows = predictor.nodes
+        leaf = rows["is_leaf"].astype(bool)
+        _check_walk(rows["left"], rows["right"], rows["feature_idx"], leaf, int(model.n_features_in_))
+        bitsets = rows["bitset_idx"][~leaf & rows["is_categorical"].astype(bool)]
         if len(bitsets) and int(bitsets.max()) >= len(predictor.raw_left_cat_bitsets):
             raise UntrustedModelError("a tree of the model points outside of its own categories")
 
 
-def _check_tree(left: Any, right: Any, feature: Any, leaf: Any, features: int) -> None:
+def _check_walk(left: Any, right: Any, feature: Any, leaf: Any, features: int) -> None:
     """Each inner node points forward, to nodes that exist, so that a walk ends; and reads a feature that exists."""
     inner = np.flatnonzero(~leaf)
     for child in (left[inner].astype(np.int64), right[inner].astype(np.int64)):
