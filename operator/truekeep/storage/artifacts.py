@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Protocol
 
 from pydantic import ValidationError
 
@@ -12,10 +13,24 @@ from truekeep.contract import layout
 from truekeep.contract.artifact import ArtifactFile, Manifest
 from truekeep.contract.canonical import sha256
 from truekeep.storage.errors import ArtifactInvalid, ObjectMissing, ObjectTooLarge
-from truekeep.storage.s3 import Bucket
+from truekeep.storage.s3 import Bucket, Fetched
 
 MANIFEST_LIMIT = 1 << 20  # bytes
 FILES_LIMIT = 100
+
+
+class Readable(Protocol):
+    """Where an artifact lies: a bucket, or a folder."""
+
+    @property
+    def endpoint(self) -> str:
+        """Whose it is, for messages."""
+
+    def uri(self, key: str = "") -> str:
+        """The key's full address."""
+
+    def fetch(self, key: str, *, limit: int | None = None) -> Fetched:
+        """The bytes. ObjectMissing where there are none, ObjectTooLarge where there are more than `limit`."""
 
 
 def write(bucket: Bucket, files: Mapping[str, bytes]) -> Artifact:
@@ -52,7 +67,7 @@ def manifest_of(files: Mapping[str, bytes]) -> Manifest:
     return Manifest(files=entries)
 
 
-def read(bucket: Bucket, digest: str, only: set[str] | None = None) -> dict[str, bytes]:
+def read(bucket: Readable, digest: str, only: set[str] | None = None) -> dict[str, bytes]:
     """The files of an artifact by name, all or `only` some, each checked against the manifest, and the manifest
     against the digest. ArtifactInvalid where anything differs or is missing; nothing is returned then."""
     manifest = read_manifest(bucket, digest)
@@ -63,7 +78,7 @@ def read(bucket: Bucket, digest: str, only: set[str] | None = None) -> dict[str,
     return {file.path: _read_file(bucket, digest, file) for file in manifest.files if only is None or file.path in only}
 
 
-def read_manifest(bucket: Bucket, digest: str) -> Manifest:
+def read_manifest(bucket: Readable, digest: str) -> Manifest:
     """The manifest of an artifact, checked. ArtifactInvalid where it is missing, altered, or names odd files."""
     if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
         raise ArtifactInvalid(f"{digest[:80]!r} is no digest; give sha256: and 64 hexadecimal digits")
@@ -89,7 +104,7 @@ def read_manifest(bucket: Bucket, digest: str) -> Manifest:
     return manifest
 
 
-def _read_file(bucket: Bucket, digest: str, file: ArtifactFile) -> bytes:
+def _read_file(bucket: Readable, digest: str, file: ArtifactFile) -> bytes:
     key = layout.artifact_file(digest, file.path)
     where = bucket.uri(key)
     try:
