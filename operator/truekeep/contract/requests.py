@@ -11,23 +11,29 @@ from datetime import datetime
 from pydantic import Field
 
 from truekeep.api.capture import Capture
-from truekeep.api.common import Digest, S3Location, Schema
+from truekeep.api.common import Column, Digest, S3Location, Schema
 from truekeep.api.data import Data
-from truekeep.api.driftpolicy import DataDrift, MonitorWindow
-from truekeep.api.evaluation import Evaluation
+from truekeep.api.driftpolicy import DataDrift, MonitorWindow, PerformancePolicy
+from truekeep.api.evaluation import Evaluation, Slice
 from truekeep.api.training import Training
 from truekeep.api.trainingrun import Trigger
 
 REQUEST_ENV = "TRUEKEEP_REQUEST"
 SECRETS_DIR_ENV = "TRUEKEEP_SECRETS_DIR"
 CERTIFICATES_DIR_ENV = "TRUEKEEP_CERTIFICATES_DIR"
+CACHE_DIR_ENV = "TRUEKEEP_CACHE_DIR"
 TERMINATION_LOG_ENV = "TRUEKEEP_TERMINATION_LOG"
 DEFAULT_SECRETS_DIR = "/var/run/truekeep/secrets"
 DEFAULT_CERTIFICATES_DIR = "/var/run/truekeep/certificates"
+DEFAULT_CACHE_DIR = "/var/cache/truekeep"  # a volume of the pod: what a server fetched outlives its container
 DEFAULT_TERMINATION_LOG = "/dev/termination-log"
 TERMINATION_LIMIT = 4096
 SERVER_PORT = 8080
 SERVER_GRPC_PORT = 8081
+BACKEND_LIVE_PATH = "/backend/live"  # of our server: whether the team's own still reacts
+MODEL_DIR = "/mnt/models"  # the artifact's files, for the team's own server
+MODEL_DIR_ENV = "TRUEKEEP_MODEL_DIR"
+FETCH = "fetch"  # the server's argument with which it puts the artifact into MODEL_DIR, and ends
 
 
 def complete(location: S3Location, store: S3Location) -> S3Location:
@@ -91,6 +97,14 @@ class TrainRequest(Schema):
     champion: Champion | None = None
 
 
+class Backend(Schema):
+    """A team's own server in the same pod, which answers for the model."""
+
+    port: int = Field(ge=1, le=65535)  # on the loopback
+    timeout_seconds: int = Field(default=5, ge=1)
+    tolerance: float | None = Field(default=None, ge=0)  # None: the signature's
+
+
 class ServeRequest(Schema):
     """One revision to serve."""
 
@@ -104,6 +118,16 @@ class ServeRequest(Schema):
     key: str  # likewise
     capture: Capture | None = None
     connection_max_age_seconds: int = 30
+    backend: Backend | None = None  # None: this server answers itself
+
+
+class Labels(Schema):
+    """Where the labels of what was captured lie, and when they are final."""
+
+    source: S3Location
+    key: Column
+    column: Column
+    matures_after_seconds: int = 0
 
 
 class MonitorRequest(Schema):
@@ -120,6 +144,10 @@ class MonitorRequest(Schema):
     window: MonitorWindow
     drift: DataDrift
     dropped: tuple[str, ...] = ()  # features that spec.serving.capture.drop leaves out: they are not missed
+    performance: PerformancePolicy | None = None
+    labels: Labels | None = None  # there where `performance` is
+    slices: tuple[Slice, ...] = ()  # the Model's: performance is told by these groups too
+    hashed: tuple[str, ...] = ()  # columns that spec.serving.capture.hash keeps as hashes: training's have none
 
 
 class RehearseRequest(Schema):
@@ -135,6 +163,5 @@ class RehearseRequest(Schema):
     wait_seconds: int = 240  # for the candidate to get ready
 
 
-    hashed: tuple[str, ...] = ()  # columns that spec.serving.capture.hash keeps as hashes: training's have none
 # The header with which a rehearsal marks its requests: answered like any other, not captured, and counted apart.
 REHEARSAL_HEADER = "truekeep-rehearsal"

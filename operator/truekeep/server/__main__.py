@@ -1,4 +1,5 @@
-"""`python -m truekeep.server`: serve the revision that TRUEKEEP_REQUEST names, until SIGTERM.
+"""`python -m truekeep.server`: serve the revision that TRUEKEEP_REQUEST names, until SIGTERM; in front of a team's own
+server where the request names one. `python -m truekeep.server fetch`: put its artifact into a folder for that server.
 
 Exit codes: 0 told to stop; 3 the request or the artifact is invalid; 4 the store could not be reached; 1 a fault.
 """
@@ -22,11 +23,12 @@ def main() -> int:
     import uvloop
     from pydantic import ValidationError
 
-    from truekeep.contract.requests import REQUEST_ENV, ServeRequest
+    from truekeep.contract.requests import FETCH, REQUEST_ENV, ServeRequest
     from truekeep.contract.results import EXIT_INPUT
-    from truekeep.server import logs
+    from truekeep.server import folder, logs
     from truekeep.server.limits import from_environment
-    from truekeep.server.process import Process, last_words
+    from truekeep.server.process import Process
+    from truekeep.server.proxy import ProxyProcess
 
     logs.configure()
     try:
@@ -38,12 +40,15 @@ def main() -> int:
     except (ValidationError, ValueError) as error:
         reason = str(error).replace("\n", " ")[:1000]
         logs.log.error("the request is invalid", extra=logs.fields(reason=reason, exit_code=EXIT_INPUT))
-        last_words(reason)
+        logs.last_words(reason)
         return EXIT_INPUT
     logs.configure(namespace=request.namespace, model=request.model, revision=request.revision)
+    if FETCH in sys.argv[1:]:
+        return folder.fetch(request, limits)
     # The capture thread's Python may hold up an answer by one interval; the default of 5 ms would show in the p99.
     sys.setswitchinterval(0.001)
-    return uvloop.run(Process(request, limits, _STARTED).run())
+    process = Process if request.backend is None else ProxyProcess
+    return uvloop.run(process(request, limits, _STARTED).run())
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ from urllib.parse import parse_qs
 import orjson
 
 from truekeep import __version__
-from truekeep.contract.requests import REHEARSAL_HEADER, ServeRequest
+from truekeep.contract.requests import BACKEND_LIVE_PATH, REHEARSAL_HEADER, ServeRequest
 from truekeep.server import metrics as names
 from truekeep.server import openapi
 from truekeep.server.capture import Capture
-from truekeep.server.inference import AGAIN, Inference, Predicted, in_public
+from truekeep.server.inference import AGAIN, Inference, Predicted, in_public, outcome_of
 from truekeep.server.limits import Budget, Limits
-from truekeep.server.load import LoadedModel
+from truekeep.server.load import LoadedModel, ServedModel
 from truekeep.server.logs import log
 from truekeep.server.metrics import Metrics, Outcome
 from truekeep.server.protocol import (
@@ -36,6 +36,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Respond = Callable[[int, Headers, bytes], None]
 
+PLATFORMS = {"onnx": "onnx_onnxruntime", "skops": "sklearn_skops", "image": "image"}
 _REHEARSAL = REHEARSAL_HEADER.encode()
 _JSON = (b"content-type", b"application/json")
 _DISCARDED_BODIES = 4  # an oversized body is read on for so many times its limit, so that its client reads the answer
@@ -73,7 +74,7 @@ class Application:
     @property
     def ready(self) -> bool:
         """Whether new traffic should come here."""
-        return self.inference.model is not None and not self.draining
+        return self.inference.ready and not self.draining
 
     def serve(self, model: LoadedModel, capture: Capture | None) -> None:
         """Begin to answer with this model, and to capture where it is wanted."""
@@ -112,11 +113,12 @@ class Application:
                 self.count("ok", asked.rehearsal, start)
                 respond(200, *self._said(answer))
                 return
-            self.count("server_error", asked.rehearsal, start)
-            respond(500, JSON, error_body(in_public(answer)))
+            told = in_public(answer)
+            self.count(outcome_of(told), asked.rehearsal, start)
+            respond(told.status, _error_headers(told.headers), error_body(str(told)))
 
         def read(inputs: tuple[str, ...]) -> Any:
-            return parse(body, self._limits, inputs, asked.header_length)
+            return parse(body, self._limits, inputs, asked.header_length, self.inference.reader)
 
         try:
             self.inference.begin(read, len(body), reply, captured=not asked.rehearsal)
@@ -228,6 +230,11 @@ class Application:
         if path == "/metrics":
             _only(method, "GET", "HEAD")
             return [(b"content-type", names.CONTENT_TYPE.encode())], self._metrics_page(query)
+        if path == BACKEND_LIVE_PATH:
+            _only(method, "GET", "HEAD")
+            if not self.inference.live:
+                raise _NotReady({"live": False})
+            return JSON, orjson.dumps({"live": True})
         if path in ("/openapi.json", "/docs"):
             _only(method, "GET", "HEAD")
             described = openapi.document(self._name, self.version, self.inference.model, self._optional())
@@ -288,13 +295,13 @@ class Application:
         """Inputs that are captured when a request carries them, and never fed to the model."""
         return [self._request.time_column, self._request.key]
 
-    def metadata(self, model: LoadedModel) -> Mapping[str, Any]:
+    def metadata(self, model: ServedModel) -> Mapping[str, Any]:
         """The model's, as the protocol has it."""
         signature = model.signature
         return {
             "name": self._name,
             "versions": [self.version],
-            "platform": "onnx_onnxruntime" if model.format == "onnx" else "sklearn_skops",
+            "platform": PLATFORMS[model.format],
             "inputs": [
                 {"name": feature.name, "datatype": "FP64" if feature.type == "Number" else "BYTES", "shape": [-1]}
                 for feature in signature.features

@@ -18,7 +18,7 @@ from truekeep import __version__
 from truekeep.contract.requests import REHEARSAL_HEADER
 from truekeep.server import grpc_messages as messages
 from truekeep.server.app import Application
-from truekeep.server.inference import Predicted, in_public
+from truekeep.server.inference import Predicted, in_public, outcome_of
 from truekeep.server.limits import Limits
 from truekeep.server.logs import log
 from truekeep.server.protocol import (
@@ -49,9 +49,10 @@ _CODES = {
     422: grpc.StatusCode.INVALID_ARGUMENT,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     500: grpc.StatusCode.INTERNAL,
+    502: grpc.StatusCode.UNAVAILABLE,
     503: grpc.StatusCode.UNAVAILABLE,
-}
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
 Method = Callable[[Any, Any], Awaitable[Any]]
 
 
@@ -127,8 +128,9 @@ class Service:
             log.exception("a ModelInfer call failed")
             answer = error
         if not isinstance(answer, Predicted):
-            application.count("server_error", rehearsal, start)
-            await context.abort(grpc.StatusCode.INTERNAL, in_public(answer))
+            told = in_public(answer)
+            application.count(outcome_of(told), rehearsal, start)
+            await context.abort(_CODES.get(told.status, grpc.StatusCode.INTERNAL), str(told))
             raise AssertionError("abort raises") from None
         application.count("ok", rehearsal, start)
         return self._response(request.model_name, answer, raw=bool(request.raw_input_contents))

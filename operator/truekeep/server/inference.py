@@ -12,16 +12,18 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from truekeep.contract.artifact import UNKNOWN_CATEGORY
 from truekeep.contract.requests import ServeRequest
-from truekeep.features.encode import FeatureError, listed
+from truekeep.features.encode import FeatureError, Values, listed
 from truekeep.server import identity
-from truekeep.server.capture import Capture, Served
+from truekeep.server.capture import Capture
 from truekeep.server.limits import Limits
-from truekeep.server.load import LoadedModel
+from truekeep.server.load import LoadedModel, ServedModel
 from truekeep.server.logs import fields, log
-from truekeep.server.metrics import Metrics
+from truekeep.server.metrics import Metrics, Outcome
 from truekeep.server.protocol import InferRequest, RequestError
-from truekeep.server.scoring import Matrix, Scorer, ScoringError
+from truekeep.server.quick import Reader
+from truekeep.server.scoring import Matrix, Scorer, Scoring, ScoringError
 
 AGAIN = {"retry-after": "1"}
 
@@ -50,20 +52,36 @@ class Inference:
         self._limits = limits
         self._metrics = metrics
         self._ids = map("{}-{:x}".format, itertools.repeat(os.urandom(8).hex()), itertools.count())
-        self._scorer: Scorer | None = None
+        self._scorer: Scoring | None = None
         self._inputs: frozenset[str] = frozenset()
-        self.model: LoadedModel | None = None
+        self.model: ServedModel | None = None
+        self.reader: Reader | None = None  # where nobody needs the tensors as they came
         self.capture: Capture | None = None
         self.in_flight = 0
 
     def serve(self, model: LoadedModel, capture: Capture | None) -> None:
         """Begin to answer with this model, and to capture where it is wanted."""
+        self.serve_by(Scorer(model.predict, model.cost, self._limits.inline_seconds), model, capture)
+        self.reader = Reader(model.encoder.features, (self._time_column, self._key), self._limits.rows)
+
+    def serve_by(self, scorer: Scoring, model: ServedModel, capture: Capture | None) -> None:
+        """Likewise, with somebody else to answer for the model."""
         self.capture = capture
-        self._scorer = Scorer(model.predict, model.cost, self._limits.inline_seconds)
+        self._scorer = scorer
         self._inputs = frozenset(model.encoder.names)
         self.model = model
 
-    def loaded(self) -> LoadedModel:
+    @property
+    def ready(self) -> bool:
+        """Whether new traffic should come here."""
+        return self._scorer is not None and self._scorer.ready
+
+    @property
+    def live(self) -> bool:
+        """Whether what answers still reacts."""
+        return self._scorer is None or self._scorer.live
+
+    def loaded(self) -> ServedModel:
         """The model. RequestError (503) while it is loading."""
         if self.model is None:
             raise RequestError(503, f"model {self._name} is still loading; try again", AGAIN)
@@ -78,21 +96,28 @@ class Inference:
             raise RequestError(429, f"the server is busy with {self.in_flight} requests; try again", AGAIN)
         request = read(model.encoder.names)
         times, keys = self._identity(request)
+        matrix = request.matrix
+        if matrix is None:
+            matrix = self._encoded(request, model)
+        self.in_flight += 1
+        scorer.submit(_Question(matrix, self, request, size, captured, times, keys, reply))
+
+    def _encoded(self, request: InferRequest, model: ServedModel) -> Matrix:
+        """The matrix, the long way. RequestError (400, 422) that names the tensor."""
         columns = request.columns
         if columns.keys() != self._inputs:
             self._name_mismatch(columns, model.encoder.names)
         try:
-            matrix = model.encoder.encode(columns, request.rows)
+            return model.encoder.encode(columns, request.rows)
         except FeatureError as error:
             raise RequestError(422, f"tensor {error}") from None
-        self.in_flight += 1
-        scorer.submit(_Question(matrix, self, request, size, captured, times, keys, reply))
 
     def finish(self, question: _Question, answer: Matrix | ScoringError) -> None:
         """The model has answered."""
         self.in_flight -= 1
         if isinstance(answer, ScoringError):
-            log.error("the model failed to score", extra=fields(reason=str(answer)[:500]))
+            if answer.status == 500:  # what another server is to blame for, whoever asked it has told
+                log.error("the model failed to score", extra=fields(reason=str(answer)[:500]))
             question.reply(answer)
             return
         try:
@@ -112,13 +137,23 @@ class Inference:
         if question.captured:
             self._metrics.predictions.observe_all(probability)
         if self.capture is not None and question.captured:
+            unknown = request.unknown if request.matrix is not None else self._unknown(question)
             self.capture.offer(
-                Served(
-                    identifier, question.matrix, request.columns, probability, prediction, time.time_ns() // 1000,
-                    question.times, question.keys, question.size,
-                )
+                identifier, question.matrix, probability, time.time_ns() // 1000, question.times, question.keys,
+                unknown, question.size,
             )  # fmt: skip
         return Predicted(identifier, request.outputs, probability, prediction)
+
+    def _unknown(self, question: _Question) -> dict[int, Values]:
+        """By position: the columns that hold a category which training has never seen, as the client sent them."""
+        assert self.model is not None
+        features = self.model.encoder.features
+        strange = (question.matrix == UNKNOWN_CATEGORY).any(axis=0)
+        return {
+            position: question.request.columns[features[position].name]
+            for position in np.flatnonzero(strange).tolist()
+            if features[position].type == "Category"
+        }
 
     def _identity(self, request: InferRequest) -> tuple[list[int | None] | None, list[str | None] | None]:
         """Event times and keys where the request has them. They are taken out of its columns: no model sees them."""
@@ -154,11 +189,16 @@ class _Question:
         self.inference.finish(self, answer)
 
 
-def in_public(fault: Exception) -> str:
+def in_public(fault: Exception) -> RequestError:
     """What a client may know of it."""
     if isinstance(fault, ScoringError):
-        return "the model failed to score this request; the server's log says why"
-    return "the server failed; its log says why"
+        return RequestError(fault.status, fault.public, AGAIN if fault.status == 503 else None)
+    return RequestError(500, "the server failed; its log says why")
+
+
+def outcome_of(told: RequestError) -> Outcome:
+    """How a fault that a client is told is counted."""
+    return "client_error" if told.status < 500 else "server_error"
 
 
 def in_words(names: Sequence[str], most: int = 20) -> str:

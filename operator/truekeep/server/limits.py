@@ -43,6 +43,9 @@ class Limits:
     capture_bytes: int = 32 << 20  # and the bytes of the requests that they came with
     capture_flush_rows: int = 10_000  # rows of one Parquet file, about
     capture_close_seconds: float = 5  # for the last flush
+    backend_requests: int = 4  # to a team's own server at once
+    backend_rows: int = 1_000  # of one of them, unless one client sent more
+    backend_silent_seconds: float = 30  # without any sign of life: it may be killed
     load_seconds: float = 120  # how long an unreachable store is tried
 
 

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from truekeep.contract.requests import DEFAULT_TERMINATION_LOG, TERMINATION_LIMIT, TERMINATION_LOG_ENV
+
 log = logging.getLogger("truekeep.server")
+
+
+def last_words(message: str) -> None:
+    """Leave the reason where Kubernetes shows it."""
+    path = Path(os.environ.get(TERMINATION_LOG_ENV, DEFAULT_TERMINATION_LOG))
+    try:
+        path.write_bytes(message.encode()[:TERMINATION_LIMIT])
+    except OSError as error:  # outside of Kubernetes there is no such file
+        log.warning("the termination message could not be written", extra=fields(path=str(path), reason=str(error)))
 
 
 class JsonFormatter(logging.Formatter):

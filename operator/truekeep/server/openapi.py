@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from truekeep import __version__
-from truekeep.server.load import LoadedModel
+from truekeep.server.load import ServedModel
 from truekeep.server.protocol import OUTPUTS
 
 POLICY = (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'")
@@ -27,11 +27,13 @@ _ERRORS = {
     "422": "A value that the model can't take. The text names tensor and row.",
     "429": "Busy; try again after Retry-After.",
     "500": "The model or the server failed.",
+    "502": "The team's own server died, or gave no valid answer. Only where an image of the team's answers.",
     "503": "Still loading, or about to end.",
+    "504": "The team's own server did not answer in time. Only where an image of the team's answers.",
 }
 
 
-def document(name: str, version: str, model: LoadedModel | None, optional: Sequence[str]) -> dict[str, Any]:
+def document(name: str, version: str, model: ServedModel | None, optional: Sequence[str]) -> dict[str, Any]:
     """The OpenAPI 3.1 document. `optional`: inputs that are captured, not fed to the model."""
     tensors = _tensors(model)
     example = _example(model)
@@ -103,7 +105,7 @@ def page(described: Mapping[str, Any]) -> bytes:
     ).encode()
 
 
-def _tensors(model: LoadedModel | None) -> list[dict[str, str]]:
+def _tensors(model: ServedModel | None) -> list[dict[str, str]]:
     if model is None:
         return []
     return [{"name": one.name, "datatype": _datatype(one.type)} for one in model.signature.features]
@@ -113,7 +115,7 @@ def _datatype(kind: str) -> str:
     return "FP64" if kind == "Number" else "BYTES"
 
 
-def _example(model: LoadedModel | None) -> dict[str, Any] | None:
+def _example(model: ServedModel | None) -> dict[str, Any] | None:
     """A request that training answered."""
     if model is None or not model.signature.examples:
         return None

@@ -11,18 +11,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import uvicorn
 
 from truekeep.contract.requests import (
-    DEFAULT_TERMINATION_LOG,
     SERVER_GRPC_PORT,
     SERVER_PORT,
-    TERMINATION_LIMIT,
-    TERMINATION_LOG_ENV,
     ServeRequest,
 )
 from truekeep.contract.results import EXIT_INPUT, EXIT_OUTSIDE
@@ -31,7 +27,7 @@ from truekeep.server.capture import Capture, Source
 from truekeep.server.connections import Connection, Keeper
 from truekeep.server.limits import Limits
 from truekeep.server.load import ModelInvalidError, ServedModel, obtain
-from truekeep.server.logs import fields, log
+from truekeep.server.logs import fields, last_words, log
 from truekeep.server.metrics import Metrics
 from truekeep.server.scoring import Scorer, Scoring
 from truekeep.server.sockets import free_listener
@@ -155,6 +151,16 @@ class Process:
             self._fail(server, EXIT_INPUT, "the key of the hashes can't be used", str(error))
             return
         self._app.inference.serve_by(scorer, model, capture)
+        self._say_ready(model)
+        try:
+            await self._stay()
+        except ModelInvalidError as error:
+            self._fail(server, EXIT_INPUT, "the model is no longer what training made", str(error))
+
+    async def _stay(self) -> None:
+        """Look after the model while it is served. ModelInvalidError where it must be served no longer."""
+
+    def _say_ready(self, model: ServedModel) -> None:
         gc.collect()
         gc.freeze()  # some 300,000 objects of libraries and model: no later collection need look at them
         seconds = time.time() - self._started
@@ -227,15 +233,6 @@ class Process:
         last_words(reason)
         self._exit_code = code
         server.should_exit = True
-
-
-def last_words(message: str) -> None:
-    """Leave the reason where Kubernetes shows it."""
-    path = Path(os.environ.get(TERMINATION_LOG_ENV, DEFAULT_TERMINATION_LOG))
-    try:
-        path.write_bytes(message.encode()[:TERMINATION_LIMIT])
-    except OSError as error:  # outside of Kubernetes there is no such file
-        log.warning("the termination message could not be written", extra=fields(path=str(path), reason=str(error)))
 
 
 def _import_onnxruntime() -> None:

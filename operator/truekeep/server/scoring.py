@@ -19,6 +19,8 @@ from typing import Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from truekeep.server.protocol import InferRequest
+
 Matrix: TypeAlias = npt.NDArray[np.float64]
 Predict: TypeAlias = Callable[[Matrix], Matrix]  # (rows, features) -> probability of class 1, (rows,)
 
@@ -26,7 +28,10 @@ MOST_ROWS = 10_000  # in one call, so that its memory stays bounded
 
 
 class ScoringError(Exception):
-    """The model did not answer, or not with finite numbers."""
+    """The model did not answer, or not with finite numbers. `status` and `public`: what a client is told."""
+
+    status = 500
+    public = "the model failed to score this request; the server's log says why"
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,30 @@ class Job(Protocol):
         """Take the answer."""
 
 
+class Question(Job, Protocol):
+    """A job with what was asked, as the client sent it."""
+
+    request: InferRequest
+
+
+class Scoring(Protocol):
+    """Whoever answers questions."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether new traffic should come here."""
+
+    @property
+    def live(self) -> bool:
+        """Whether it still reacts: False calls for a restart."""
+
+    def submit(self, job: Question) -> None:
+        """Answer it soon; `job.done` tells."""
+
+    def backlog_seconds(self) -> float:
+        """Estimated work that waits."""
+
+
 @dataclass(slots=True)
 class _Waiting:
     """A job of a coroutine."""
@@ -84,6 +113,8 @@ class _Waiting:
 
 class Scorer:
     """Scores matrices for coroutines of one event loop."""
+
+    ready = live = True
 
     def __init__(self, predict: Predict, cost: Cost, inline_seconds: float) -> None:
         self._predict = predict

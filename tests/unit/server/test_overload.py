@@ -72,7 +72,17 @@ class Caller:
 def application(predict: Callable[[Any], Any], cost: Cost, **limits: Any) -> Application:
     signature = signature_of(fit())
     served = Application(REQUEST, Limits(**limits), Metrics())
-    served.serve(LoadedModel(signature, Encoder(signature.features), predict, cost, 0.0, "skops"), None)
+    served.serve(
+        LoadedModel(
+            signature=signature,
+            encoder=Encoder(signature.features),
+            predict=predict,
+            cost=cost,
+            self_test_difference=0.0,
+            format="skops",
+        ),
+        None,
+    )
     return served
 
 
