@@ -142,6 +142,12 @@ class Shop:
             ) from error
         return condition(self.model(name), "Ready")
 
+    def running(self, pod: str) -> bool:
+        """Whether a pod runs. AssertionError, with its last words, where it ended."""
+        phase = (self.kube.get(self.namespace, "pods", pod) or {}).get("status", {}).get("phase")
+        assert phase not in {"Failed", "Succeeded"}, f"pod {pod} ended: {self.kube.logs(self.namespace, pod)}"
+        return phase == "Running"
+
     def probed(self, name: str) -> Json:
         """What the probe says of a Model by now."""
         (pod,) = self.kube.list(self.namespace, "pods", "app.kubernetes.io/name=probe")
@@ -210,32 +216,36 @@ def _stock(stage: Stage) -> None:
 
 
 def _probe(models: Mapping[str, Json], image: str) -> list[Json]:
-    """A pod that asks, and the ConfigMap with what it runs and sends."""
+    """A pod that asks all of them, on a new connection each time."""
     inputs = [{"name": n, "shape": [1], "datatype": kind, "data": [value]} for n, (kind, value) in REQUEST.items()]
-    labels = {"app.kubernetes.io/name": "probe"}
-    files = {
-        "probe.py": Path(__file__).with_name("probe.py").read_text(),
-        "request.json": json.dumps({"inputs": inputs}),
-    }
+    files = {"request.json": json.dumps({"inputs": inputs})}
+    return script_pod("probe", image, Path(__file__).with_name("probe.py"), {"MODELS": ",".join(models)}, files)
+
+
+def script_pod(
+    name: str, image: str, script: Path, environment: Mapping[str, str], files: Mapping[str, str] | None = None
+) -> list[Json]:
+    """A pod that runs a script, and the ConfigMap with the script and files that lie beside it."""
     container = {
-        "name": "probe",
+        "name": name,
         "image": image,
-        "command": ["python3", "/probe/probe.py"],
-        "env": [{"name": "MODELS", "value": ",".join(models)}],
+        "command": ["python3", f"/files/{script.name}"],
+        "env": [{"name": key, "value": value} for key, value in environment.items()],
         "resources": {"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"cpu": "500m", "memory": "256Mi"}},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [{"name": "files", "mountPath": "/probe"}],
+        "volumeMounts": [{"name": "files", "mountPath": "/files"}],
     }
     pod = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": "probe", "labels": labels},
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/name": name}},
         "spec": {
             "automountServiceAccountToken": False,
+            "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 1,
             "securityContext": {
                 "runAsNonRoot": True,
@@ -243,7 +253,8 @@ def _probe(models: Mapping[str, Json], image: str) -> list[Json]:
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             "containers": [container],
-            "volumes": [{"name": "files", "configMap": {"name": "probe"}}],
+            "volumes": [{"name": "files", "configMap": {"name": name}}],
         },
     }
-    return [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "probe"}, "data": files}, pod]
+    data = {script.name: script.read_text(), **(files or {})}
+    return [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}, pod]

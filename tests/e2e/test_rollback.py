@@ -1,0 +1,255 @@
+"""Back from a bad revision, measured by clients that keep their connections: HTTP and gRPC, busy ones and rare ones.
+
+From the verdict on, the last reply of the bad revision comes within five seconds, and no request fails, whatever else
+is broken meanwhile: the store, the operator, or another rollout."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.e2e.replies import Figures, Loaded, under_load
+from tests.e2e.shop import Shop, merged, open_shop, parameters, small_model
+from tests.e2e.test_kills import kill_operator
+from tests.story.kube import Json, Kube, condition, name_of
+
+NAMESPACE = "truekeep-e2e-rollback"
+MODEL = "wheel"
+SECONDS = 5  # from the verdict to the last bad reply
+BLUE_GREEN = {"serving": {"replicas": 2, "rollout": {"strategy": "BlueGreen"}, "rollbackWindowSeconds": 3600}}
+NEW_FEATURE = {
+    "data": {
+        "features": [
+            *small_model(MODEL)["spec"]["data"]["features"],
+            {"name": "payments_24h", "type": "Number", "nulls": "Refuse"},
+        ]
+    }
+}
+
+
+@pytest.fixture(scope="module")
+def shop(kube: Kube) -> Iterator[Shop]:
+    """One Model with two revisions."""
+    with open_shop(kube, NAMESPACE, {MODEL: merged(small_model(MODEL), {"spec": BLUE_GREEN})}) as shop:
+        shop.patch(MODEL, parameters(max_iter="13"))
+        shop.ready(MODEL, 2)
+        yield shop
+
+
+@pytest.fixture(scope="module")
+def loaded(shop: Shop) -> Iterator[Loaded]:
+    """The load, all the while."""
+    with under_load(shop, MODEL) as loaded:
+        yield loaded
+
+
+@pytest.fixture
+def live(shop: Shop, loaded: Loaded) -> Shop:
+    """Revision 2 answers everybody, revision 1 is warm."""
+    shop.patch(MODEL, {"serving": {"pinnedRevision": None, "rollbackWindowSeconds": 3600}})
+    shop.ready(MODEL, 2, seconds=120)
+    status = shop.model(MODEL)["status"]
+    if not status.get("previous"):  # the way back ended its warmth: there and back again
+        switch(shop, 1)
+        switch(shop, None, 2)
+        status = shop.model(MODEL)["status"]
+    assert status["previous"]["revision"] == 1
+    loaded.settled()
+    return shop
+
+
+def switch(shop: Shop, pin: int | None, revision: int | None = None) -> None:
+    """Pin, or unpin, and wait until that revision answers."""
+    shop.patch(MODEL, {"serving": {"pinnedRevision": pin}})
+    shop.ready(MODEL, revision or pin, seconds=120)
+
+
+class Selector(threading.Thread):
+    """Notes when the Service's selector named another Deployment."""
+
+    def __init__(self, shop: Shop) -> None:
+        super().__init__(daemon=True)
+        self._shop = shop
+        self._end = threading.Event()
+        self.switches: list[tuple[float, str]] = []
+
+    def run(self) -> None:
+        while not self._end.is_set():
+            service = self._shop.kube.get(self._shop.namespace, "services", MODEL) or {}
+            named = service.get("spec", {}).get("selector", {}).get("truekeep.dev/deployment", "")
+            if not self.switches or named != self.switches[-1][1]:
+                self.switches.append((time.time(), named))
+            self._end.wait(0.1)
+
+    def stop(self) -> None:
+        self._end.set()
+        self.join()
+
+
+@contextlib.contextmanager
+def selector(shop: Shop) -> Iterator[Selector]:
+    """When the selector moved, within the context."""
+    watch = Selector(shop)
+    watch.start()
+    try:
+        yield watch
+    finally:
+        watch.stop()
+
+
+def times(shop: Shop, reason: str) -> int:
+    """How often an Event of the Model was told."""
+    return sum(1 for event in shop.events("Model", MODEL) if event["reason"] == reason)
+
+
+def judged(what: str, figures: Figures, record: Callable[[str, object], None]) -> None:
+    """Says the figures, and that they are good enough."""
+    print(f"\n{what}: {figures}")
+    record(what, str(figures))
+    assert figures.failed == [], figures.failed[:10]
+    assert figures.requests > 100, "there was hardly any load"
+    assert figures.verdict_to_last < SECONDS, figures
+
+
+def warm(shop: Shop, revision: int) -> Json:
+    """The Deployment of a revision."""
+    found = shop.kube.list(
+        shop.namespace, "deployments", f"truekeep.dev/model={MODEL},truekeep.dev/revision={revision}"
+    )
+    return found[-1]
+
+
+def test_in_the_window(live: Shop, loaded: Loaded, record_property: Callable[[str, object], None]) -> None:
+    began = time.time()
+    promoted = times(live, "Promoted")
+    switch(live, 1)
+    loaded.settled()
+    judged("in the window", loaded.figures(began, began, bad=2), record_property)
+    assert times(live, "Promoted") == promoted + 1
+    assert warm(live, 2)["spec"]["replicas"] == 0
+    assert {reply.revision for reply in loaded.replies(time.time() - 4)} == {1}
+
+
+def test_while_the_store_is_down(live: Shop, loaded: Loaded, record_property: Callable[[str, object], None]) -> None:
+    """Also for a container that ends meanwhile: it comes back from the pod's own copy."""
+    began = time.time()
+    with store_down(live):
+        pod = live.kube.list(live.namespace, "pods", f"truekeep.dev/model={MODEL},truekeep.dev/revision=1")[0]
+        verdict = time.time()
+        switch(live, 1)
+        loaded.settled()
+        judged("while the store is down", loaded.figures(began, verdict, bad=2), record_property)
+        live.kube.kubectl("exec", name_of(pod), "-n", live.namespace, "--", "sh", "-c", "kill 1")
+
+        def restarted() -> bool:
+            now = live.kube.get(live.namespace, "pods", name_of(pod)) or {}
+            (container,) = now["status"]["containerStatuses"]
+            return container["restartCount"] == 1 and container["ready"]
+
+        live.until("the restarted container to be ready without the store", 90, restarted)
+        loaded.settled()
+    figures = loaded.figures(began, verdict, bad=2)
+    assert figures.failed == [], figures.failed[:10]
+    assert {reply.revision for reply in loaded.replies(time.time() - 4)} == {1}
+
+
+@contextlib.contextmanager
+def store_down(shop: Shop) -> Iterator[None]:
+    """Nothing answers as the store within this."""
+    shop.kube.kubectl("scale", "deployment/s3", "--replicas=0", "-n", shop.namespace)
+    gone = lambda: not shop.kube.list(shop.namespace, "pods", "app.kubernetes.io/name=s3")  # noqa: E731
+    shop.until("the store to be gone", 60, gone)
+    yield
+    shop.kube.kubectl("scale", "deployment/s3", "--replicas=1", "-n", shop.namespace)
+    shop.until(
+        "the store to be back",
+        60,
+        lambda: (shop.kube.get(shop.namespace, "deployments", "s3") or {})["status"].get("readyReplicas"),
+    )
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("first", ["the kill", "the verdict"])
+def test_with_an_operator_that_is_killed(
+    live: Shop, loaded: Loaded, record_property: Callable[[str, object], None], first: str
+) -> None:
+    """Before it can act on the verdict, or in the middle of that: each step is made once, and all of them."""
+    began = time.time()
+    promoted, runs = times(live, "Promoted"), len(live.runs(MODEL))
+    with selector(live) as watch:
+        pin = {"serving": {"pinnedRevision": 1}}
+        if first == "the kill":
+            kill_operator(live.kube)
+            live.patch(MODEL, pin)
+        else:
+            live.patch(MODEL, pin)
+            kill_operator(live.kube)
+        live.ready(MODEL, 1, seconds=120)
+        loaded.settled()
+    assert len(watch.switches) == 2, watch.switches
+    judged(f"killed, {first} first", loaded.figures(began, watch.switches[-1][0], bad=2), record_property)
+    live.until("one promotion to be told", 20, lambda: times(live, "Promoted") == promoted + 1)
+    assert len(live.runs(MODEL)) == runs
+
+
+@pytest.mark.full
+def test_after_the_window(live: Shop, loaded: Loaded, record_property: Callable[[str, object], None]) -> None:
+    """The old revision is started first; until it is ready, the bad one goes on, because nothing else could answer."""
+    live.patch(MODEL, {"serving": {"rollbackWindowSeconds": 1}})
+    live.until("revision 1 to be cold", 60, lambda: not warm(live, 1)["status"].get("replicas"))
+    loaded.settled()
+    began = time.time()
+    with selector(live) as watch:
+        switch(live, 1)
+        loaded.settled()
+    assert len(watch.switches) == 2, watch.switches
+    judged("after the window", loaded.figures(began, watch.switches[-1][0], bad=2), record_property)
+
+
+@pytest.mark.full
+def test_while_another_rollout_is_unstable(
+    live: Shop, loaded: Loaded, record_property: Callable[[str, object], None]
+) -> None:
+    """A candidate that is killed for its memory again and again: the way back stays warm, and it is rejected once."""
+    tight = {"requests": {"cpu": "20m", "memory": "40Mi"}, "limits": {"memory": "40Mi"}}
+    began = time.time()
+    live.patch(MODEL, {"serving": {"resources": tight}})
+    live.until("a candidate", 30, lambda: live.model(MODEL)["status"].get("candidate"))
+    live.until("its pods to end", 90, lambda: any(restarts(pod) for pod in live.pods(MODEL, "server")))
+    assert warm(live, 1)["status"].get("readyReplicas") == 2
+    verdict = time.time()
+    live.patch(MODEL, {"serving": {"resources": None, "pinnedRevision": 1}})
+    live.patch(MODEL, {"serving": {"resources": small_model(MODEL)["spec"]["serving"]["resources"]}})
+    live.ready(MODEL, 1, seconds=120)
+    loaded.settled()
+    judged("while another rollout is unstable", loaded.figures(began, verdict, bad=2), record_property)
+
+
+def restarts(pod: Json) -> int:
+    """Of all containers of a pod."""
+    return sum(each["restartCount"] for each in pod["status"].get("containerStatuses", []))
+
+
+@pytest.mark.full
+def test_a_bad_revision_in_its_canary(
+    live: Shop, loaded: Loaded, record_property: Callable[[str, object], None]
+) -> None:
+    """It wants a feature that callers do not send, so its replies are errors; it is taken back, and rejected once."""
+    steps = {"strategy": "Canary", "steps": [{"weightPercent": 50, "durationSeconds": 30}], "minRequests": 20}
+    began = time.time()
+    with selector(live) as watch:
+        live.patch(MODEL, merged(NEW_FEATURE, {"serving": {"rollout": steps}}))
+        ready = live.reason(MODEL, "RolledBack", 240)
+        loaded.settled()
+    latest = live.model(MODEL)["status"]["latestRevision"]
+    assert f"revision {latest}" in ready["message"]
+    judged("in the canary", loaded.figures(began, watch.switches[-1][0], bad=latest), record_property)
+    rejected = live.model(MODEL)["status"]["rejected"]
+    assert [each["revision"] for each in rejected].count(latest) == 1
+    time.sleep(10)
+    assert live.model(MODEL)["status"]["rejected"] == rejected
+    assert condition(live.model(MODEL), "Serving")["status"] == "True"
