@@ -17,6 +17,7 @@ LABEL_DEPLOYMENT = f"{GROUP}/deployment"
 LABEL_COMPONENT = "app.kubernetes.io/component"  # trainer, server, monitor
 
 ANNOTATION_RETRAIN = f"{GROUP}/retrain"  # set by a person: a new value asks for one run
+ANNOTATION_AUTHOR = f"{GROUP}/author"  # on a Model, by whoever changed it; kept on its training Jobs
 ANNOTATION_FINGERPRINT = f"{GROUP}/training-fingerprint"  # on a training Job
 ANNOTATION_GENERATION = f"{GROUP}/model-generation"  # on a training Job
 ANNOTATION_ARTIFACT = f"{GROUP}/artifact-digest"  # on a serving Deployment
@@ -39,10 +40,20 @@ def monitor_name(policy: str) -> str:
     return f"{policy}-monitor"
 
 
+def retention_name(model: str) -> str:
+    """Name of the CronJob that deletes a model's old captures."""
+    return f"{model}-retention"
+
+
 def serving_selector(model: str, deployment: str | None = None) -> dict[str, str]:
     """Labels of the serving pods of a model, or of one of its Deployments."""
     selector = {LABEL_MODEL: model, LABEL_COMPONENT: "server"}
     return selector | ({LABEL_DEPLOYMENT: deployment} if deployment else {})
+
+
+def autoscaler_name(model: str) -> str:
+    """Name of the HorizontalPodAutoscaler of the live revision."""
+    return model
 
 
 def rehearsal_name(deployment: str) -> str:

@@ -11,11 +11,52 @@ from truekeep.api.common import Resources, Schema
 from truekeep.api.rollout import Rollout
 
 
+class Autoscaling(Schema):
+    """As many pods as the load asks for, between two bounds."""
+
+    CEL = (
+        (
+            "self.minReplicas <= self.maxReplicas",
+            "autoscaling.minReplicas must not be above autoscaling.maxReplicas; lower it, or raise maxReplicas",
+        ),
+    )
+
+    min_replicas: Annotated[int, Field(ge=1, le=100)] = Field(
+        description="Fewest pods of the live revision. With 1, nothing stands in for a pod that fails. Example: 2."
+    )
+    max_replicas: Annotated[int, Field(ge=1, le=100)] = Field(description="Most pods of the live revision. Example: 6.")
+    cpu_percent: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=80,
+        description="CPU that the pods are to use on the average, in percent of what they request "
+        "(spec.serving.resources.requests.cpu). Default: 80.",
+    )
+    scale_down_seconds: Annotated[int, Field(ge=0, le=3600)] = Field(
+        default=300,
+        description="Seconds for which fewer pods must have been enough before pods go. Default: 300.",
+    )
+
+
 class Serving(Schema):
     """How the model answers."""
 
+    CEL = (
+        (
+            "!has(self.autoscaling) || !has(oldSelf.autoscaling) || self.replicas == oldSelf.replicas || "
+            "self.replicas == 0 || oldSelf.replicas == 0",
+            "serving.autoscaling decides about the number of pods, so a change of serving.replicas would do nothing; "
+            "change autoscaling.minReplicas or maxReplicas, or set replicas to 0 to stop serving",
+        ),
+    )
+
     replicas: Annotated[int, Field(ge=0, le=100)] = Field(
-        default=2, description="Pods of the live revision. Default: 2."
+        default=2,
+        description="Pods of the live revision. 0: it does not serve. With autoscaling any other number means nothing. "
+        "Default: 2.",
+    )
+    autoscaling: Autoscaling | None = Field(
+        default=None,
+        description="Lets a HorizontalPodAutoscaler decide about the pods of the live revision; it needs "
+        "metrics-server. Default: unset, replicas decides.",
     )
     resources: Resources = Field(
         default=Resources(),

@@ -73,10 +73,10 @@ class Api:
         await self._client.close()  # type: ignore[no-untyped-call]
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
-        """One object as it is now, or None."""
+        """One object as it is now, or None. `namespace` is empty for what is in none."""
         call = self._resources[kind].get
         with suppress(NotFound):
-            return await self._call(f"get {kind.kind} {namespace}/{name}", call, namespace=namespace, name=name)
+            return await self._call(f"get {kind.kind} {namespace}/{name}", call, namespace=namespace or None, name=name)
         return None
 
     async def list(
@@ -106,10 +106,10 @@ class Api:
         call = self._resources[kind].create
         return await self._write("create", kind, manifest, call, body=manifest, field_manager=FIELD_MANAGER)
 
-    async def apply(self, kind: Kind, manifest: Json) -> Json:
+    async def apply(self, kind: Kind, manifest: Json, manager: str = FIELD_MANAGER) -> Json:
         """Server-side apply: what the manifest says holds afterwards, and what others say of the rest stays."""
         call = self._resources[kind].server_side_apply
-        what = {"body": manifest, "field_manager": FIELD_MANAGER, "force_conflicts": True}
+        what = {"body": manifest, "field_manager": manager, "force_conflicts": True}
         return await self._write("apply", kind, manifest, call, **what)
 
     async def apply_status(self, kind: Kind, namespace: str, name: str, resource_version: str, status: Json) -> Json:
@@ -161,7 +161,7 @@ def _resource(kind: Kind, dynamic: DynamicClient) -> DynamicResource:
         "group": kind.group or None,
         "api_version": kind.version,
         "kind": kind.kind,
-        "namespaced": True,
+        "namespaced": kind.namespaced,
     }
     status = {"name": f"{kind.plural}/status", **described}
     return DynamicResource(  # type: ignore[no-untyped-call]

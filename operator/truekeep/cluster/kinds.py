@@ -9,12 +9,13 @@ from truekeep.api.common import GROUP, VERSION
 
 @dataclass(frozen=True)
 class Kind:
-    """A namespaced kind of object."""
+    """A kind of object."""
 
     group: str
     version: str
     kind: str
     plural: str
+    namespaced: bool = True
 
     @property
     def api_version(self) -> str:
@@ -25,6 +26,7 @@ class Kind:
 MODEL = Kind(GROUP, VERSION, "Model", "models")
 TRAINING_RUN = Kind(GROUP, VERSION, "TrainingRun", "trainingruns")
 DRIFT_POLICY = Kind(GROUP, VERSION, "DriftPolicy", "driftpolicies")
+MODEL_APPROVAL = Kind(GROUP, VERSION, "ModelApproval", "modelapprovals")
 OWN = (MODEL, TRAINING_RUN, DRIFT_POLICY)
 
 JOB = Kind("batch", "v1", "Job", "jobs")
@@ -34,8 +36,9 @@ SERVICE = Kind("", "v1", "Service", "services")
 POD = Kind("", "v1", "Pod", "pods")
 DISRUPTION_BUDGET = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
 AUTOSCALER = Kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+NODE = Kind("", "v1", "Node", "nodes", namespaced=False)
 LEASE = Kind("coordination.k8s.io", "v1", "Lease", "leases")
 EVENT = Kind("events.k8s.io", "v1", "Event", "events")
 
-ALL = (*OWN, JOB, CRON_JOB, DEPLOYMENT, SERVICE, POD, DISRUPTION_BUDGET, AUTOSCALER, LEASE, EVENT)
+ALL = (*OWN, MODEL_APPROVAL, JOB, CRON_JOB, DEPLOYMENT, SERVICE, POD, DISRUPTION_BUDGET, AUTOSCALER, NODE, LEASE, EVENT)
 BY_NAME = {kind.kind: kind for kind in ALL}

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 
@@ -16,6 +16,7 @@ from truekeep.api.names import (
     LABEL_POLICY,
     LABEL_REVISION,
     LABEL_RUN,
+    autoscaler_name,
     monitor_name,
     rehearsal_name,
     serving_selector,
@@ -26,6 +27,8 @@ from truekeep.cluster.kinds import Kind
 from truekeep.cluster.metrics import PodMetrics
 from truekeep.cluster.views import (
     SpecInvalidError,
+    approval_view,
+    autoscaler_view,
     controller_uid,
     deployment_of,
     deployment_view,
@@ -34,13 +37,19 @@ from truekeep.cluster.views import (
     label,
     meta,
     model_view,
+    node_is_emptied,
     owned_by,
     pod_view,
     policy_view,
     run_view,
     service_view,
 )
+from truekeep.domain.analysis import interest
+from truekeep.domain.conditions import find
+from truekeep.domain.model import NO_AUTOSCALING
 from truekeep.domain.observed import (
+    ApprovalView,
+    AutoscalerView,
     DeploymentView,
     JobView,
     ModelObserved,
@@ -51,9 +60,11 @@ from truekeep.domain.observed import (
     RunObserved,
     RunView,
     ServiceView,
+    Traffic,
 )
-from truekeep.domain.plan import DeploymentIntent, ServiceIntent, Settings
+from truekeep.domain.plan import AutoscalerIntent, DeploymentIntent, ServiceIntent, Settings
 from truekeep.domain.run import finished
+from truekeep.resources.autoscaler import autoscaler
 from truekeep.resources.compare import holds
 from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
 from truekeep.resources.services import deployment_service, stable_service
@@ -61,7 +72,7 @@ from truekeep.resources.serving_deployment import serving_deployment
 
 Json = dict[str, Any]
 Observed = TypeVar("Observed", ModelObserved, RunObserved, PolicyObserved)
-View = TypeVar("View", RunView, PolicyView)
+View = TypeVar("View", RunView, PolicyView, ApprovalView)
 # A pod that waits for its mounts says so only in events; they are asked for when it took this long.
 QUIET = timedelta(seconds=5)
 logger = logging.getLogger(__name__)
@@ -108,19 +119,65 @@ class Observer:
             self._deployment(model, each, by_deployment.get(meta(each).name, []))
             for each in owned_by(deployments, model.meta.uid)
         )
+        views = await self._drained(model, views)
         candidate = model.status.candidate
         canary = candidate is not None and candidate.step >= 0
         observed = ModelObserved(
             model=model,
             runs=_of_model(runs, name, run_view),
             policies=_of_model(policies, name, policy_view),
+            approvals=await self._approvals(model),
             deployments=views,
             services=tuple(_service(model, each) for each in owned_by(services, model.meta.uid)),
-            traffic=await self._metrics.traffic(_in_traffic(model, views)) if canary else {},
+            autoscaler=await self._autoscaler(model),
+            traffic=await self._traffic(model, views),
             rehearsal=await self._rehearsal(model) if candidate and not canary else None,
             problem=problem,
         )
         return Seen(observed, item.get("status") or {})
+
+    async def _approvals(self, model: ModelView) -> tuple[ApprovalView, ...]:
+        """What people decided, where it is theirs to decide."""
+        if model.spec.approval.mode == "Automatic":
+            return ()
+        found = await self._api.list(kinds.MODEL_APPROVAL, model.meta.namespace)
+        return _of_model(found, model.meta.name, approval_view)
+
+    async def _autoscaler(self, model: ModelView) -> AutoscalerView | None:
+        """The autoscaler, where there is one and it is ours. Nobody asks for one that never was wanted."""
+        had = find(model.status.conditions, "Scaled")
+        if model.spec.serving.autoscaling is None and (had is None or had.reason == NO_AUTOSCALING):
+            return None
+        about = model.meta
+        item = await self._api.get(kinds.AUTOSCALER, about.namespace, autoscaler_name(about.name))
+        if item is None or controller_uid(item) != about.uid:
+            return None
+        seen = autoscaler_view(item, {})
+        wanted = autoscaler(model, AutoscalerIntent(seen.deployment, seen.least))
+        return autoscaler_view(item, wanted or {})
+
+    async def _drained(self, model: ModelView, deployments: tuple[DeploymentView, ...]) -> tuple[DeploymentView, ...]:
+        """The Deployments, the live one's pods with what becomes of their nodes where that matters: where there is
+        but one pod, or had been until a moment ago."""
+        serving, active = model.spec.serving, model.status.active
+        least = serving.autoscaling.min_replicas if serving.autoscaling else serving.replicas
+        if least != 1 or active is None:
+            return deployments
+        return tuple([await self._on_nodes(d) if d.meta.name == active.deployment else d for d in deployments])
+
+    async def _on_nodes(self, deployment: DeploymentView) -> DeploymentView:
+        names = sorted({pod.node for pod in deployment.pods if pod.node})[:2]
+        nodes = await asyncio.gather(*(self._api.get(kinds.NODE, "", name) for name in names))
+        emptied = {name for name, node in zip(names, nodes, strict=True) if node and node_is_emptied(node)}
+        return replace(deployment, pods=tuple(replace(pod, drained=pod.node in emptied) for pod in deployment.pods))
+
+    async def _traffic(self, model: ModelView, deployments: tuple[DeploymentView, ...]) -> dict[str, Traffic]:
+        """What the pods whose traffic decides now counted lately."""
+        wanted = interest(model, self._clock())
+        if wanted is None:
+            return {}
+        asked = [each for each in deployments if each.meta.name in wanted.deployments]
+        return await self._metrics.traffic(asked, wanted.seconds)
 
     async def _rehearsal(self, model: ModelView) -> JobView | None:
         """The Job in which the candidate answers captured requests."""
@@ -255,12 +312,6 @@ def _service(model: ModelView, item: Json) -> ServiceView:
     stable = name == model.meta.name
     wanted = stable_service(model, ServiceIntent(name, None)) if stable else deployment_service(model, name)
     return service_view(item, wanted)
-
-
-def _in_traffic(model: ModelView, deployments: tuple[DeploymentView, ...]) -> list[DeploymentView]:
-    status = model.status
-    names = {each.deployment for each in (status.active, status.candidate) if each}
-    return [deployment for deployment in deployments if deployment.meta.name in names]
 
 
 def _of_model(items: list[Json], model: str, view: Callable[[Json], View]) -> tuple[View, ...]:

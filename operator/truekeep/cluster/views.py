@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from truekeep.api.common import Schema
 from truekeep.api.driftpolicy import DriftPolicySpec, DriftPolicyStatus
 from truekeep.api.model import ModelSpec, ModelStatus
+from truekeep.api.modelapproval import ModelApprovalSpec
 from truekeep.api.names import (
     ANNOTATION_ARTIFACT,
     ANNOTATION_SERVING_KEY,
@@ -21,6 +22,8 @@ from truekeep.api.names import (
 )
 from truekeep.api.trainingrun import TrainingRunSpec, TrainingRunStatus
 from truekeep.domain.observed import (
+    ApprovalView,
+    AutoscalerView,
     DeploymentView,
     JobView,
     Meta,
@@ -101,6 +104,11 @@ def policy_view(item: Json) -> PolicyView:
     return PolicyView(meta(item), _spec(DriftPolicySpec, item), lenient_status(DriftPolicyStatus, item)[0])
 
 
+def approval_view(item: Json) -> ApprovalView:
+    """A ModelApproval. SpecInvalidError where its spec can't be read."""
+    return ApprovalView(meta(item), _spec(ModelApprovalSpec, item))
+
+
 def _spec(kind: type[Status], item: Json) -> Status:
     try:
         return kind.model_validate(item.get("spec") or {})
@@ -159,6 +167,37 @@ def pod_view(item: Json, events: Iterable[Json] = ()) -> PodView:
         finished=parsed_time(terminated.get("finishedAt")),
         restarts=_integer(container.get("restartCount"), 0),
         unschedulable=str(scheduled.get("message") or "Unschedulable") if unschedulable else None,
+        node=(item.get("spec") or {}).get("nodeName") or None,
+    )
+
+
+# What tools that empty a node mark it with before they evict its pods, where they do not cordon it.
+EMPTYING_TAINTS = frozenset({"karpenter.sh/disrupted", "ToBeDeletedByClusterAutoscaler"})
+
+
+def node_is_emptied(item: Json) -> bool:
+    """Whether a node takes no more pods because it is to go: it is cordoned, or marked by an autoscaler of nodes."""
+    spec = item.get("spec") or {}
+    return bool(spec.get("unschedulable")) or any(
+        each.get("key") in EMPTYING_TAINTS for each in spec.get("taints") or []
+    )
+
+
+def autoscaler_view(item: Json, wanted: Json) -> AutoscalerView:
+    """An autoscaler of ours. `wanted`: what its manifest should be, for the deployment and the least that it has."""
+    spec, status = item.get("spec") or {}, item.get("status") or {}
+    conditions = status.get("conditions") or []
+    broken = [
+        str(each.get("message") or each.get("reason") or "")
+        for each in conditions
+        if each.get("type") in ("AbleToScale", "ScalingActive") and each.get("status") == "False"
+    ]
+    return AutoscalerView(
+        deployment=str((spec.get("scaleTargetRef") or {}).get("name", "")),
+        intact=holds(wanted, item),
+        least=_integer(spec.get("minReplicas"), 1),
+        problem=broken[0] if broken else None,
+        working=any(each.get("type") == "ScalingActive" and each.get("status") == "True" for each in conditions),
     )
 
 

@@ -22,6 +22,7 @@ from truekeep.resources.serving_deployment import serving_deployment
 
 Json = dict[str, Any]
 logger = logging.getLogger(__name__)
+SCALED_BY = f"{FIELD_MANAGER}-scale"  # field manager of the replicas that an autoscaler has not changed yet
 NOTE_LIMIT = 1024  # of an Event's note, by the API
 UNORDERED = ("conditions", "metrics")  # lists by key: the API server may keep them in another order
 
@@ -48,7 +49,10 @@ class Writer:
         if not holds(manifest, applied):
             # What others added to a list of ours stays in an apply; only a replacement takes it away.
             version = {"resourceVersion": applied["metadata"]["resourceVersion"]}
-            await self._api.replace(kind, {**manifest, "metadata": {**about, **version}})
+            whole = {**manifest, "metadata": {**about, **version}}
+            if kind == kinds.DEPLOYMENT:  # what an autoscaler decides about is left out of an apply, but may not go
+                whole["spec"] = {"replicas": applied["spec"]["replicas"], **manifest["spec"]}
+            await self._api.replace(kind, whole)
         return True
 
     async def create(self, kind: Kind, manifest: Json) -> bool:
@@ -71,14 +75,35 @@ class Writer:
         if live is None:
             return await self.ensure(kinds.DEPLOYMENT, serving_deployment(model, intent, self._settings))
         template = frozen_template(live) or live["spec"]["template"]
-        scaled = await self._scaled_by_others(namespace, intent.name)
-        return await self.ensure(
-            kinds.DEPLOYMENT, serving_deployment(model, intent, self._settings, template, scaled_by_others=scaled)
-        )
+        scaled = intent.scaled or await self._scaled_by_others(model.meta, intent.name)
+        manifest = serving_deployment(model, intent, self._settings, template, scaled_by_others=scaled)
+        if scaled and not holds(manifest, live):
+            await self._hand_over_replicas(live)
+        return await self.ensure(kinds.DEPLOYMENT, manifest)
 
-    async def _scaled_by_others(self, namespace: str, name: str) -> bool:
-        """Whether an autoscaler owns the replicas of a Deployment."""
-        for autoscaler in await self._api.list(kinds.AUTOSCALER, namespace):
+    async def _hand_over_replicas(self, live: Json) -> None:
+        """Give the replicas of a Deployment to another field manager, where they are ours: what we leave out of an
+        apply and nobody else owns would fall back to 1."""
+        about = meta(live)
+        if not _owns_replicas(live):
+            return
+        manifest = {
+            "apiVersion": kinds.DEPLOYMENT.api_version,
+            "kind": "Deployment",
+            "metadata": {
+                "namespace": about.namespace,
+                "name": about.name,
+                "resourceVersion": about.resource_version,
+            },
+            "spec": {"replicas": live["spec"]["replicas"]},
+        }
+        await self._api.apply(kinds.DEPLOYMENT, manifest, SCALED_BY)
+
+    async def _scaled_by_others(self, owner: Meta, name: str) -> bool:
+        """Whether an autoscaler that is not ours owns the replicas of a Deployment."""
+        for autoscaler in await self._api.list(kinds.AUTOSCALER, owner.namespace):
+            if controller_uid(autoscaler) == owner.uid:
+                continue
             target = (autoscaler.get("spec") or {}).get("scaleTargetRef") or {}
             if target.get("kind") == "Deployment" and target.get("name") == name:
                 return True
@@ -148,6 +173,16 @@ class Writer:
         raise NameTaken(
             f"{kind.kind} {about.namespace}/{about.name} {whose}; delete it, or give the Model or policy another name"
         )
+
+
+def _owns_replicas(deployment: Json) -> bool:
+    """Whether the operator is who said last how many replicas there are."""
+    return any(
+        each.get("manager") == FIELD_MANAGER
+        and not each.get("subresource")
+        and "f:replicas" in ((each.get("fieldsV1") or {}).get("f:spec") or {})
+        for each in deployment["metadata"].get("managedFields") or []
+    )
 
 
 def _leftover(live: Json, manifest: Json) -> bool:

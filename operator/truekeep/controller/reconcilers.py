@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol
 
 from truekeep.api.driftpolicy import DriftPolicyStatus
 from truekeep.api.model import ModelStatus
-from truekeep.api.names import monitor_name
+from truekeep.api.names import autoscaler_name, monitor_name, retention_name
 from truekeep.api.trainingrun import TrainingRunStatus
 from truekeep.cluster import kinds
 from truekeep.cluster.errors import NameTaken, Refused
@@ -29,9 +29,11 @@ from truekeep.domain import policy as policy_domain
 from truekeep.domain import run as run_domain
 from truekeep.domain.observed import Meta, ModelObserved, ModelView, PolicyObserved, RunObserved
 from truekeep.domain.plan import ModelPlan, Note, PolicyPlan, RunPlan, Settings
+from truekeep.resources.autoscaler import autoscaler
 from truekeep.resources.disruption_budget import disruption_budget
 from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
 from truekeep.resources.rehearsal_job import rehearsal_job
+from truekeep.resources.retention_cronjob import retention_cronjob
 from truekeep.resources.services import deployment_service, stable_service
 from truekeep.resources.training_job import training_job
 from truekeep.resources.training_run import training_run
@@ -157,10 +159,12 @@ class ModelReconciler:
         model, writer = observed.model, self._tools.writer
         if plan.service:
             await writer.ensure(kinds.SERVICE, stable_service(model, plan.service))
+        await self._autoscaler(model, plan)
         for intent in plan.deployments:
             await writer.deployment(model, intent)
         await self._own_services(observed, plan)
         await self._disruption_budget(model, plan)
+        await self._retention(model, plan)
         if plan.run:
             await writer.create(kinds.TRAINING_RUN, training_run(model, plan.run))
         job = rehearsal_job(model, plan.rehearse, self._tools.settings) if plan.rehearse else None
@@ -186,10 +190,24 @@ class ModelReconciler:
         for name in sorted(set(there) - wanted):
             await self._tools.writer.delete_owned(kinds.SERVICE, model.meta, name)
 
+    async def _autoscaler(self, model: ModelView, plan: ModelPlan) -> None:
+        """Before the Deployments, so that it never argues with us about replicas."""
+        wanted = autoscaler(model, plan.autoscaler) if plan.autoscaler else None
+        if wanted:
+            await self._tools.writer.ensure(kinds.AUTOSCALER, wanted)
+        elif plan.delete_autoscaler:
+            await self._tools.writer.delete_owned(kinds.AUTOSCALER, model.meta, autoscaler_name(model.meta.name))
+
+    async def _retention(self, model: ModelView, plan: ModelPlan) -> None:
+        cronjob = retention_cronjob(model, self._tools.settings) if plan.retention else None
+        if cronjob:
+            await self._tools.writer.ensure(kinds.CRON_JOB, cronjob)
+        else:
+            await self._tools.writer.delete_owned(kinds.CRON_JOB, model.meta, retention_name(model.meta.name))
+
     async def _disruption_budget(self, model: ModelView, plan: ModelPlan) -> None:
-        budget = disruption_budget(model) if plan.status.active else None
-        if budget:
-            await self._tools.writer.ensure(kinds.DISRUPTION_BUDGET, budget)
+        if plan.budget:
+            await self._tools.writer.ensure(kinds.DISRUPTION_BUDGET, disruption_budget(model, plan.budget))
         else:
             await self._tools.writer.delete_owned(kinds.DISRUPTION_BUDGET, model.meta, model.meta.name)
 

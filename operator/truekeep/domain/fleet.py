@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 from truekeep.api.rollout import Step
 from truekeep.domain.fingerprints import serving_key
-from truekeep.domain.plan import DeploymentIntent
+from truekeep.domain.observed import DeploymentView
+from truekeep.domain.plan import AutoscalerIntent, BudgetIntent, DeploymentIntent
+from truekeep.domain.pods import obstacle
 from truekeep.domain.traffic import last_resort
 from truekeep.domain.wish import Target
 from truekeep.domain.work import Work
@@ -37,9 +39,81 @@ def steps_of(work: Work) -> list[Step]:
     return list(rollout.steps) if live is not None and live.ready > 0 else []
 
 
+def stand_in(work: Work) -> int:
+    """Pods that a revision needs to take the live one's place: as many as are declared, or, where an autoscaler
+    decides, as many as the live one has ready, within the autoscaler's bounds."""
+    serving = work.spec.serving
+    scaling = serving.autoscaling
+    if scaling is None or serving.replicas == 0:
+        return serving.replicas
+    live = work.there.get(work.active.deployment) if work.active else None
+    return min(max(live.ready if live else 0, scaling.min_replicas), scaling.max_replicas)
+
+
+def drained_nodes(work: Work) -> tuple[str, ...]:
+    """Nodes that are being emptied, while the live revision's only pod is on one of them."""
+    live = work.there.get(work.active.deployment) if work.active else None
+    staying = [pod for pod in live.pods if not pod.deleting and not pod.drained and pod.ready] if live else []
+    if live is None or len(staying) > 1:
+        return ()
+    return tuple(sorted({pod.node for pod in live.pods if pod.drained and pod.node and not pod.deleting}))
+
+
+def drain_words(work: Work) -> str:
+    """What becomes of a drain that has to wait for the live revision's only pod; empty where there is none."""
+    live, nodes = work.there.get(work.active.deployment) if work.active else None, drained_nodes(work)
+    if live is None or not nodes or fewest(work) < 2:
+        return ""
+    why = obstacle([pod for pod in live.pods if not pod.drained], live.create_error, work.now)
+    waits = f", but it waits: {why.message}" if why else ""
+    return f"node {', '.join(nodes)} is being emptied; the pod there may go once a second one is ready{waits}"
+
+
+def fewest(work: Work) -> int:
+    """Pods that the live revision has at least. One that has to leave its node is not the only one: the budget lets it
+    go once the second is ready."""
+    serving = work.spec.serving
+    least = serving.autoscaling.min_replicas if serving.autoscaling and serving.replicas else serving.replicas
+    return 2 if least == 1 and drained_nodes(work) else least
+
+
+def live_replicas(work: Work, view: DeploymentView | None) -> int:
+    """Pods of the live revision: those that are declared, or those that the autoscaler chose."""
+    if not autoscaled(work):
+        return fewest(work)
+    return view.replicas if view is not None and view.replicas else stand_in(work)
+
+
+def autoscaled(work: Work) -> bool:
+    """Whether an autoscaler decides about the live revision's pods."""
+    return work.spec.serving.autoscaling is not None and work.spec.serving.replicas > 0
+
+
+def autoscaler_intent(work: Work) -> AutoscalerIntent | None:
+    """The autoscaler, where it differs from what is wanted."""
+    if work.active is None or not autoscaled(work) or work.active.deployment not in work.there:
+        return None
+    there, wanted = work.observed.autoscaler, AutoscalerIntent(work.active.deployment, fewest(work))
+    same = there is not None and there.intact and (there.deployment, there.least) == (wanted.deployment, wanted.least)
+    return None if same else wanted
+
+
+def autoscaler_surplus(work: Work) -> bool:
+    """Whether there is an autoscaler that nobody wants any more."""
+    return work.observed.autoscaler is not None and (work.active is None or not autoscaled(work))
+
+
+def budget_intent(work: Work) -> BudgetIntent | None:
+    """The disruption budget over the live revision's pods; there is none where it has no pod."""
+    if work.active is None or work.spec.serving.replicas == 0:
+        return None
+    pods = live_replicas(work, work.there.get(work.active.deployment))
+    return BudgetIntent(work.active.deployment, pods)
+
+
 def candidate_replicas(work: Work, steps: list[Step], step: int) -> int:
     """Pods of the candidate at this step; past the last one, as many as the live revision ought to have."""
-    live = work.spec.serving.replicas
+    live = stand_in(work)
     if not steps or step >= len(steps):
         return live
     return min(live, canary_replicas(live, steps[max(step, 0)].weight_percent)) if live else 0
@@ -51,9 +125,9 @@ def wanted_replicas(work: Work) -> dict[str, int]:
     # The way back stays open until the candidate gets live traffic, in case it never does.
     canary = work.candidate is not None and bool(steps_of(work)) and (work.candidate.step >= 0 or work.clearing)
     if work.previous is not None and not canary:
-        wanted[work.previous.deployment] = work.spec.serving.replicas
+        wanted[work.previous.deployment] = stand_in(work)
     if work.active is not None:
-        wanted[work.active.deployment] = work.spec.serving.replicas
+        wanted[work.active.deployment] = live_replicas(work, work.there.get(work.active.deployment))
     if work.candidate is not None:
         steps = steps_of(work)
         wanted[work.candidate.deployment] = candidate_replicas(work, steps, min(work.candidate.step, len(steps)))
@@ -80,6 +154,7 @@ def deployment_intents(work: Work, target: Target | None, replicas: Mapping[str,
                     artifact_digest=served.artifact_digest,
                     serving_key=view.serving_key if view else (target.key if target else key),
                     replicas=count,
+                    scaled=served is work.active and autoscaled(work) and view is not None and view.replicas > 0,
                 )
             )
     for name, view in sorted(work.there.items()):

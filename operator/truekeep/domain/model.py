@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from truekeep.api.model import Failure, ModelStatus
+from truekeep.api.model import Awaiting, Failure, ModelStatus
 from truekeep.api.names import serving_selector
+from truekeep.domain.approval import AUTOMATIC
 from truekeep.domain.conditions import Finding, find, holds, settle, whole_seconds
 from truekeep.domain.fingerprints import serving_key, training_fingerprint
 from truekeep.domain.observed import ModelObserved, RunView
@@ -18,6 +19,7 @@ from truekeep.domain.triggers import Training, training
 from truekeep.domain.wish import Wish, wish
 
 RESYNC_SECONDS = 30.0
+NO_AUTOSCALING = "NoAutoscaling"
 Flag = Literal["True", "False", "Unknown"]
 TRAINED_REASONS = frozenset({"Succeeded", "GatesFailed", "ChampionKept"})
 FAILURE_LOCATION = {"DataInvalid": "Data", "GatesFailed": "Gates", "ChampionKept": "Gates"}
@@ -29,11 +31,11 @@ def decide(observed: ModelObserved, settings: Settings, now: datetime) -> ModelP
     if model.meta.deleting:
         return ModelPlan(status=model.status)
     work = training(observed, training_fingerprint(model.spec), model.status.candidate is not None, now)
-    wanted = wish(observed, work.settled, settings)
+    wanted = wish(observed, work.settled, settings, now)
     rollout = advance(observed, wanted.target, settings, now)
     status = apply_to(model.status, rollout)
     status = _registry(observed, status, work, settings)
-    status = status.model_copy(update={"last_failure": _failure(status, work, rollout)})
+    status = status.model_copy(update={"last_failure": _failure(status, work, rollout), "awaiting": _awaiting(wanted)})
     findings = _findings(observed, status, work, wanted, rollout)
     generation = model.meta.generation
     status = status.model_copy(
@@ -46,6 +48,10 @@ def decide(observed: ModelObserved, settings: Settings, now: datetime) -> ModelP
     return ModelPlan(
         status=status,
         service=rollout.service,
+        autoscaler=rollout.autoscaler,
+        delete_autoscaler=rollout.delete_autoscaler,
+        budget=rollout.budget,
+        retention=model.spec.serving.capture is not None and model.spec.serving.capture.retention_days is not None,
         deployments=rollout.deployments,
         delete_deployments=rollout.delete,
         rehearse=rollout.rehearse,
@@ -113,7 +119,7 @@ def _findings(
     serving = _serving(status, rollout)
     rolled_out = _rolled_out(observed, status, work, wanted, rollout)
     ready = _ready(_Facts(observed, status, work, wanted, serving, rolled_out))
-    busy = ready.status == "False" and _under_way(work, status, rollout)
+    busy = ready.status == "False" and (_under_way(work, status, rollout) or status.awaiting is not None)
     stalled = ready.status == "False" and not busy
     return [
         ready,
@@ -121,8 +127,9 @@ def _findings(
         Finding("Stalled", "True" if stalled else "False", ready.reason, ready.message if stalled else ""),
         serving,
         *_training_findings(work),
-        Finding("Approved", "True", "Automatic", "spec.approval.mode is Automatic: the gates decide"),
+        _approved(observed, status, wanted),
         rolled_out,
+        _scaled(observed),
         _drift(observed),
     ]
 
@@ -136,6 +143,29 @@ def _under_way(work: Training, status: ModelStatus, rollout: Rollout) -> bool:
     return work.wanted is not None or status.candidate is not None or not (work.settled or work.active)
 
 
+def _awaiting(wanted: Wish) -> Awaiting | None:
+    if wanted.withheld is None or wanted.withheld.consent.state != "Awaited":
+        return None
+    target = wanted.withheld.target
+    return Awaiting(revision=target.revision, run=target.run, artifact_digest=target.artifact_digest)
+
+
+def _approved(observed: ModelObserved, status: ModelStatus, wanted: Wish) -> Finding:
+    """What was decided on the newest revision."""
+    if observed.model.spec.approval.mode == "Automatic":
+        return Finding("Approved", "True", AUTOMATIC.reason, AUTOMATIC.message)
+    if wanted.withheld is not None:
+        return Finding("Approved", "False", wanted.withheld.consent.reason, wanted.withheld.consent.message)
+    served = status.candidate or status.active
+    if served is None:
+        return Finding("Approved", "Unknown", "NothingToApprove", "no revision passed its gates yet")
+    if served.approval is None:
+        words = f"revision {served.revision} served before spec.approval.mode was Manual"
+        return Finding("Approved", "True", "ServedBefore", words)
+    words = f"{served.approval.approver} approved revision {served.revision} ({served.approval.name})"
+    return Finding("Approved", "True", "Approved", words)
+
+
 def _serving(status: ModelStatus, rollout: Rollout) -> Finding:
     if status.active is None:
         why = f": {rollout.hold.message}" if rollout.hold else ""
@@ -143,10 +173,28 @@ def _serving(status: ModelStatus, rollout: Rollout) -> Finding:
     revision = f"revision {status.active.revision}"
     if status.replicas > 0:
         pods = "1 pod" if status.replicas == 1 else f"{status.replicas} pods"
-        return Finding("Serving", "True", "Answering", f"{revision} answers from {pods} at {status.url}")
+        leaves = f"; {rollout.drain}" if rollout.drain else ""
+        return Finding("Serving", "True", "Answering", f"{revision} answers from {pods} at {status.url}{leaves}")
     if rollout.hold is not None:
         return Finding("Serving", "False", rollout.hold.reason, f"{revision} has no ready pod: {rollout.hold.message}")
     return Finding("Serving", "False", "NoReadyPod", f"{revision} has no ready pod")
+
+
+def _scaled(observed: ModelObserved) -> Finding:
+    """Who decides about the number of pods, and whether that works."""
+    scaling, seen = observed.model.spec.serving.autoscaling, observed.autoscaler
+    if scaling is None:
+        return Finding("Scaled", "Unknown", NO_AUTOSCALING, "spec.serving.replicas decides about the number of pods")
+    least, most = scaling.min_replicas, scaling.max_replicas
+    words = f"{least} to {most} pods, so that they use {scaling.cpu_percent} % of the CPU that they request"
+    if seen is None:
+        return Finding("Scaled", "Unknown", "AutoscalerStarting", f"{words}; it begins with the first pods")
+    if seen.problem:
+        remedy = "is metrics-server there, and do the pods run?"
+        return Finding("Scaled", "False", "AutoscalerBlind", f"{words}; it can't tell yet: {seen.problem}; {remedy}")
+    if not seen.working:
+        return Finding("Scaled", "Unknown", "AutoscalerStarting", f"{words}; it has not decided yet")
+    return Finding("Scaled", "True", "Autoscaling", words)
 
 
 def _rolled_out(
@@ -165,8 +213,9 @@ def _rolled_out(
             else "its pods are starting and testing themselves"
         )
         return say("False", "Progressing", f"revision {candidate.revision}: {where}")
-    if wanted.problem is not None:
-        return say("False", wanted.problem.reason, wanted.problem.message)
+    obstacle = wanted.problem or (wanted.withheld.consent if wanted.withheld else None)
+    if obstacle is not None:
+        return say("False", obstacle.reason, obstacle.message)
     if wanted.refused is not None or rollout.failure is not None:
         return say("False", "RolledBack", _rolled_back(observed, status, wanted))
     if status.active is None:

@@ -8,7 +8,9 @@ from datetime import datetime
 
 from truekeep.api.driftpolicy import DriftPolicySpec, DriftPolicyStatus
 from truekeep.api.model import ModelSpec, ModelStatus
+from truekeep.api.modelapproval import ModelApprovalSpec
 from truekeep.api.trainingrun import TrainingRunSpec, TrainingRunStatus
+from truekeep.domain.histogram import Histogram
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,14 @@ class PolicyView:
 
 
 @dataclass(frozen=True)
+class ApprovalView:
+    """A ModelApproval."""
+
+    meta: Meta
+    spec: ModelApprovalSpec
+
+
+@dataclass(frozen=True)
 class PodView:
     """A pod with one container of ours."""
 
@@ -71,6 +81,8 @@ class PodView:
     finished: datetime | None = None
     restarts: int = 0
     unschedulable: str | None = None  # the scheduler's words, where it found no node
+    node: str | None = None
+    drained: bool = False  # its node takes no more pods: it is being emptied
 
 
 @dataclass(frozen=True)
@@ -114,11 +126,33 @@ class ServiceView:
 
 
 @dataclass(frozen=True)
+class AutoscalerView:
+    """The HorizontalPodAutoscaler of ours."""
+
+    deployment: str  # whose replicas it decides about
+    intact: bool = True  # all besides the deployment and the least number of pods is as it ought to be
+    least: int = 1  # fewest pods
+    problem: str | None = None  # why it can't decide, in its own words
+    working: bool = False  # it has decided already
+
+
+@dataclass(frozen=True)
 class Traffic:
-    """What the pods of one Deployment counted since they started."""
+    """What the pods of one Deployment counted over some seconds. Rehearsals and refusals for overload do not count."""
 
     requests: int = 0
-    errors: int = 0  # replies that were no success; refusals for overload do not count
+    errors: int = 0  # replies that were no success
+    seconds: Histogram = field(default_factory=Histogram)  # from request to answer, of the successes
+    predictions: Histogram = field(default_factory=Histogram)  # probabilities, a row each
+
+    def plus(self, other: Traffic) -> Traffic:
+        """Both together."""
+        return Traffic(
+            self.requests + other.requests,
+            self.errors + other.errors,
+            self.seconds.plus(other.seconds),
+            self.predictions.plus(other.predictions),
+        )
 
     @property
     def error_fraction(self) -> float:
@@ -133,9 +167,11 @@ class ModelObserved:
     model: ModelView
     runs: tuple[RunView, ...] = ()
     policies: tuple[PolicyView, ...] = ()
+    approvals: tuple[ApprovalView, ...] = ()  # all that name the Model, the oldest first
     deployments: tuple[DeploymentView, ...] = ()
     services: tuple[ServiceView, ...] = ()
-    traffic: Mapping[str, Traffic] = field(default_factory=dict)  # by Deployment; only while a canary runs
+    autoscaler: AutoscalerView | None = None
+    traffic: Mapping[str, Traffic] = field(default_factory=dict)  # by Deployment, over the seconds of analysis.Interest
     rehearsal: JobView | None = None  # the candidate's
     problem: str | None = None  # a stored status or annotation that could not be read, in words
 

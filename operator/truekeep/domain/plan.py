@@ -44,7 +44,8 @@ class RunIntent:
 class DeploymentIntent:
     """A serving Deployment, and the Service of the same name, with so many replicas.
 
-    Its pod template is frozen at the first apply: later applies change the replicas alone."""
+    Its pod template is frozen at the first apply: later applies change the replicas alone, and not even these where
+    an autoscaler of ours decides about them (scaled)."""
 
     name: str
     revision: int
@@ -52,6 +53,7 @@ class DeploymentIntent:
     artifact_digest: str
     serving_key: str
     replicas: int
+    scaled: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,31 @@ class ServiceIntent:
 
 
 @dataclass(frozen=True)
+class AutoscalerIntent:
+    """The HorizontalPodAutoscaler: it decides about the replicas of one Deployment, and never below `least`."""
+
+    deployment: str
+    least: int
+
+
+@dataclass(frozen=True)
+class BudgetIntent:
+    """The PodDisruptionBudget: over the so many pods of one Deployment."""
+
+    deployment: str
+    pods: int
+
+
+@dataclass(frozen=True)
 class ModelPlan:
     """What to do about a Model. Intents that already hold are left out, so an empty plan writes nothing."""
 
     status: ModelStatus
     service: ServiceIntent | None = None
+    autoscaler: AutoscalerIntent | None = None
+    delete_autoscaler: bool = False
+    budget: BudgetIntent | None = None  # always what ought to be there; None: there ought to be none
+    retention: bool = False  # whether there ought to be a CronJob that deletes old captures
     deployments: tuple[DeploymentIntent, ...] = ()
     delete_deployments: tuple[str, ...] = ()
     rehearse: Candidate | None = None  # make the Job in which this candidate answers captured requests

@@ -9,27 +9,25 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from truekeep.api.model import Candidate, Failure, ModelStatus, Rejection, ServedRevision
-from truekeep.api.rollout import Step
-from truekeep.domain.analysis import (
-    conclusive,
-    failed_rehearsal,
-    failed_step,
-    handed_over,
-    rehearsal_trouble,
-    wants_rehearsal,
-)
+from truekeep.api.rollout import LastRollout, Step
+from truekeep.domain.analysis import Evidence, doubts, failed, judge, same_verdicts
 from truekeep.domain.conditions import whole_seconds
 from truekeep.domain.fleet import (
+    autoscaler_intent,
+    autoscaler_surplus,
+    budget_intent,
     candidate_replicas,
     deployment_intents,
+    drain_words,
     returns_or_first,
     steps_of,
     surplus,
     wanted_replicas,
 )
-from truekeep.domain.observed import DeploymentView, ModelObserved, Traffic
-from truekeep.domain.plan import DeploymentIntent, Note, ServiceIntent, Settings
+from truekeep.domain.observed import DeploymentView, ModelObserved
+from truekeep.domain.plan import AutoscalerIntent, BudgetIntent, DeploymentIntent, Note, ServiceIntent, Settings
 from truekeep.domain.pods import Trouble, crash, obstacle
+from truekeep.domain.rehearsal import failed_rehearsal, handed_over, rehearsal_trouble, wants_rehearsal
 from truekeep.domain.run import mounts
 from truekeep.domain.traffic import reached_percent, service_intent, strangers_gone
 from truekeep.domain.wish import Target, fingerprint_of
@@ -38,6 +36,7 @@ from truekeep.domain.work import Work
 POLL_SECONDS = 2.0
 KEPT_REJECTIONS = 20
 REHEARSE_AGAIN = timedelta(seconds=15)
+ANALYSIS_SECONDS = 5.0  # between two writes of an analysis whose verdicts are the same
 PATIENCE = 3  # an inconclusive step is held for so many times its duration
 
 
@@ -49,9 +48,14 @@ class Rollout:
     previous: ServedRevision | None
     candidate: Candidate | None
     rejected: tuple[Rejection, ...]
+    last_rollout: LastRollout | None = None
     failure: Failure | None = None  # a new one
     hold: Trouble | None = None  # what keeps the candidate (or the first revision) from getting ready, for now
     service: ServiceIntent | None = None
+    autoscaler: AutoscalerIntent | None = None
+    delete_autoscaler: bool = False
+    budget: BudgetIntent | None = None
+    drain: str = ""  # what becomes of a node's drain that has to wait for the live revision's only pod
     deployments: tuple[DeploymentIntent, ...] = ()
     delete: tuple[str, ...] = ()
     rehearse: Candidate | None = None
@@ -71,6 +75,7 @@ def advance(observed: ModelObserved, target: Target | None, settings: Settings, 
         status.previous,
         status.candidate,
         list(status.rejected),
+        last_rollout=status.last_rollout,
     )
     _return_from_a_dead_revision(work)
     if work.failure is None:
@@ -85,9 +90,14 @@ def advance(observed: ModelObserved, target: Target | None, settings: Settings, 
         previous=work.previous,
         candidate=work.candidate,
         rejected=tuple(work.rejected[-KEPT_REJECTIONS:]),
+        last_rollout=work.last_rollout,
         failure=work.failure,
         hold=work.hold,
         service=service_intent(work),
+        autoscaler=autoscaler_intent(work),
+        delete_autoscaler=autoscaler_surplus(work),
+        budget=budget_intent(work),
+        drain=drain_words(work),
         deployments=deployment_intents(work, target, replicas),
         delete=surplus(work, replicas),
         rehearse=work.candidate if work.rehearse else None,
@@ -134,6 +144,7 @@ def _choose_candidate(work: Work, target: Target | None) -> None:
             artifact_digest=target.artifact_digest,
             deployment=target.deployment,
             started_at=whole_seconds(work.now),
+            approval=target.approval,
         )
         work.notes.append(Note("Normal", "RolloutStarted", f"revision {target.revision} is started"))
 
@@ -178,7 +189,7 @@ def _await_pods(work: Work, target: Target, deployment: DeploymentView | None, w
         return
     work.widened = candidate.step >= 0
     work.soon(POLL_SECONDS)
-    if deployment is None:
+    if deployment is None or (work.widened and not _analyse(work, target, candidate)):
         return
     trouble = crash(deployment.pods)
     if trouble is not None:
@@ -233,6 +244,7 @@ def _enter_step(work: Work, candidate: Candidate, steps: list[Step], step: int) 
             "step_since": whole_seconds(work.now),
             "weight_percent": weight,
             "reached_percent": reached_percent(work),
+            "analysis": list(work.analysis),
         }
     )
     if step < len(steps):
@@ -241,28 +253,42 @@ def _enter_step(work: Work, candidate: Candidate, steps: list[Step], step: int) 
     work.soon(POLL_SECONDS)
 
 
-def _judge_step(work: Work, target: Target, candidate: Candidate, steps: list[Step], step: int) -> None:
-    """Judges a step: errors beyond the live revision's reject at once; time and enough requests lead on."""
-    work.widened = True
-    rollout = work.spec.serving.rollout
-    counted = work.observed.traffic.get(candidate.deployment)
-    live = work.observed.traffic.get(work.active.deployment, Traffic()) if work.active else Traffic()
-    trouble = failed_step(counted, live, rollout)
+def _analyse(work: Work, target: Target, candidate: Candidate) -> bool:
+    """Judges the candidate's live traffic, beside the live revision's. Whether it goes on: what fails is rejected.
+    Past the last step, what that step had shown stays in the status."""
+    traffic = work.observed.traffic
+    evidence = Evidence(traffic.get(candidate.deployment), traffic.get(work.active.deployment) if work.active else None)
+    work.analysis = judge(work.spec.serving.rollout, evidence)
+    trouble = failed(work.analysis)
     if trouble is not None:
         _reject(work, target, trouble)
+        return False
+    last = candidate.analysed_at
+    update: dict[str, object] = {"reached_percent": reached_percent(work)}
+    stale = last is None or (work.now - last).total_seconds() >= ANALYSIS_SECONDS
+    past = candidate.step >= len(steps_of(work))
+    if not past and (stale or not same_verdicts(candidate.analysis, work.analysis)):
+        update |= {"analysis": list(work.analysis), "analysed_at": whole_seconds(work.now)}
+    work.candidate = candidate.model_copy(update=update)
+    return True
+
+
+def _judge_step(work: Work, target: Target, candidate: Candidate, steps: list[Step], step: int) -> None:
+    """Judges a step: what surely fails rejects at once; time and enough requests lead on."""
+    work.widened = True
+    rollout = work.spec.serving.rollout
+    if not _analyse(work, target, candidate) or work.candidate is None:
         return
-    work.candidate = candidate.model_copy(update={"reached_percent": reached_percent(work)})
     elapsed = (work.now - (candidate.step_since or work.now)).total_seconds()
     duration = steps[step].duration_seconds
     work.soon(min(POLL_SECONDS, max(0.2, duration - elapsed)))
     if elapsed < duration:
         return
-    if conclusive(counted, rollout) or (elapsed >= PATIENCE * duration and rollout.on_inconclusive == "Promote"):
+    doubt = doubts(work.analysis)
+    if not doubt or (elapsed >= PATIENCE * duration and rollout.on_inconclusive == "Promote"):
         _enter_step(work, work.candidate, steps, step + 1)
     elif elapsed >= PATIENCE * duration:
-        seen = f"{counted.requests} requests" if counted else "no readable metrics"
-        message = f"{seen} in {elapsed:.0f} s, spec.serving.rollout.minRequests is {rollout.min_requests}"
-        _reject(work, target, Trouble("Inconclusive", message))
+        _reject(work, target, Trouble("Inconclusive", f"after {elapsed:.0f} s: {doubt}"))
 
 
 def _promote(work: Work, candidate: Candidate) -> None:
@@ -276,9 +302,18 @@ def _promote(work: Work, candidate: Candidate) -> None:
         artifact_digest=candidate.artifact_digest,
         deployment=candidate.deployment,
         since=now,
+        approval=candidate.approval,
     )
     work.previous = before.model_copy(update={"since": now}) if before and not goes_back else None
     work.candidate = None
+    if not goes_back or before is None:
+        work.last_rollout = LastRollout(
+            revision=candidate.revision,
+            deployment=candidate.deployment,
+            outcome="Promoted",
+            time=now,
+            analysis=list(candidate.analysis),
+        )
     instead = f" instead of revision {before.revision}" if before else ""
     work.notes.append(Note("Normal", "Promoted", f"revision {candidate.revision} answers{instead}"))
 
@@ -306,6 +341,14 @@ def _remember(work: Work, target: Target, trouble: Trouble, location: str) -> No
 def _reject(work: Work, target: Target, trouble: Trouble) -> None:
     """Takes the candidate back: the selector names the live revision again, then the pods go."""
     _remember(work, target, trouble, "Rollout")
+    work.last_rollout = LastRollout(
+        revision=target.revision,
+        deployment=target.deployment,
+        outcome="RolledBack",
+        reason=trouble.reason,
+        time=whole_seconds(work.now),
+        analysis=list(work.analysis),
+    )
     stays = f"revision {work.active.revision} goes on" if work.active else "nothing serves yet"
     work.notes.append(
         Note("Warning", "RolledBack", f"revision {target.revision} was taken back ({stays}): {trouble.message}")
@@ -347,6 +390,7 @@ def apply_to(status: ModelStatus, rollout: Rollout) -> ModelStatus:
             "previous": rollout.previous,
             "candidate": rollout.candidate,
             "rejected": list(rollout.rejected),
+            "last_rollout": rollout.last_rollout,
             "last_failure": rollout.failure or status.last_failure,
         }
     )

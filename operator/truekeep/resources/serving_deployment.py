@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from truekeep.api.capture import Capture
 from truekeep.api.common import GROUP
 from truekeep.api.names import (
     ANNOTATION_ARTIFACT,
@@ -18,7 +19,14 @@ from truekeep.api.names import (
     MANAGED_BY,
     serving_selector,
 )
-from truekeep.contract.requests import DEFAULT_CACHE_DIR, SERVER_GRPC_PORT, SERVER_PORT, ServeRequest, complete
+from truekeep.contract.requests import (
+    DEFAULT_CACHE_DIR,
+    DEFAULT_SPOOL_DIR,
+    SERVER_GRPC_PORT,
+    SERVER_PORT,
+    ServeRequest,
+    complete,
+)
 from truekeep.domain.observed import ModelView
 from truekeep.domain.plan import DeploymentIntent, Settings
 from truekeep.resources.amounts import SERVER, container_resources
@@ -26,6 +34,7 @@ from truekeep.resources.metadata import child_metadata
 from truekeep.resources.pods import Scratch, pod_template
 
 COMPONENT = "server"
+SPOOL_SPARE = 64  # MiB
 ANNOTATION_TEMPLATE = f"{GROUP}/template"  # the pod template as it was first applied, as JSON
 TMP_SIZE = "256Mi"
 ARTIFACT_COPY = Scratch("artifact", DEFAULT_CACHE_DIR, "1Gi")  # a restarted container comes back without the store
@@ -107,7 +116,7 @@ def serving_template(
         hash_key=capture.hash_key_secret_ref.name if capture and capture.hash_key_secret_ref else None,
         labels={**MANAGED_BY, **labels},
         tmp_size=TMP_SIZE,
-        scratch=[ARTIFACT_COPY],
+        scratch=[ARTIFACT_COPY, *([spool(capture)] if capture and capture.spool_mebibytes else [])],
         container={
             "ports": [
                 {"name": "http", "containerPort": SERVER_PORT, "protocol": "TCP"},
@@ -120,16 +129,24 @@ def serving_template(
         },
         spec={
             "terminationGracePeriodSeconds": LEAVE_SECONDS,
+            # Apart where that is possible; on one node, or in one zone, the model serves as well.
             "topologySpreadConstraints": [
                 {
                     "maxSkew": 1,
-                    "topologyKey": "kubernetes.io/hostname",
+                    "topologyKey": key,
                     "whenUnsatisfiable": "ScheduleAnyway",
                     "labelSelector": {"matchLabels": serving_selector(model.meta.name, intent.name)},
                 }
+                for key in ("topology.kubernetes.io/zone", "kubernetes.io/hostname")
             ],
         },
     )
+
+
+def spool(capture: Capture) -> Scratch:
+    """Room for captures that wait for the store: more than the server takes, because a pod whose folder outgrows its
+    limit is evicted."""
+    return Scratch("spool", DEFAULT_SPOOL_DIR, f"{capture.spool_mebibytes + SPOOL_SPARE}Mi")
 
 
 def _probe(path: str, **numbers: int) -> dict[str, Any]:

@@ -26,8 +26,13 @@ SPECS = (
         }
     ),
     spec(serving={"pinnedRevision": 1}),
+    spec(seed=4, approval={"mode": "Manual"}),
+    spec(approval={"mode": "Manual"}, serving={"pinnedRevision": 2}),
     spec(serving={"pinnedRevision": 4}),
     spec(seed=1, serving={"replicas": 0}),
+    spec(serving={"autoscaling": {"minReplicas": 1, "maxReplicas": 4}}),
+    spec(seed=3, serving={"autoscaling": {"minReplicas": 3, "maxReplicas": 3}, "rollbackWindowSeconds": 0}),
+    spec(serving={"replicas": 0, "autoscaling": {"minReplicas": 2, "maxReplicas": 4}}),
 )
 REASONS = ("Succeeded", "Succeeded", "Succeeded", "DataInvalid", "GatesFailed", "ChampionKept", "StoreUnreachable")
 
@@ -47,6 +52,9 @@ actions = st.one_of(
     st.tuples(st.just("errors"), st.booleans()),
     st.tuples(st.just("delete deployment"), st.none()),
     st.tuples(st.just("touch deployment"), st.none()),
+    st.tuples(st.just("decide"), st.sampled_from(["Approve", "Approve", "Reject"])),
+    st.tuples(st.just("load"), st.integers(1, 6)),
+    st.tuples(st.just("delete autoscaler"), st.none()),
     st.tuples(st.just("delete job"), st.none()),
 )
 
@@ -86,6 +94,13 @@ def act(world: World, kind: str, value: object) -> None:
         case "errors" if newest is not None:
             others = dict.fromkeys(world.deployments, Traffic(100, 0))
             world.traffic = {**others, newest.meta.name: Traffic(100, 50)} if value else None
+        case "decide" if world.status.awaiting is not None:
+            world.decide_on(world.status.awaiting.artifact_digest, value)
+        case "load":
+            world.load = value
+            world.scale()
+        case "delete autoscaler":
+            world.autoscaler = None
         case "delete deployment" if newest is not None:
             del world.deployments[newest.meta.name]
         case "touch deployment" if newest is not None:
@@ -112,7 +127,8 @@ def test_it_comes_to_rest_and_then_writes_nothing(script: list[tuple[str, object
     assert len(numbers) == len(set(numbers)), "a revision number was given twice"
     assert world.status.candidate is None
     if numbers and world.spec.serving.replicas:
-        assert world.status.active is not None or world.status.rejected or world.spec.serving.pinned_revision
+        withheld = world.condition("Approved")[0] == "False"
+        assert world.status.active or world.status.rejected or world.spec.serving.pinned_revision or withheld
     causes = [
         (run.spec.trigger.policy.revision, run.spec.trigger.policy.window_end)
         for run in world.runs.values()

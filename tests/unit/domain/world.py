@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from truekeep.api.driftpolicy import DriftPolicySpec, DriftPolicyStatus, WindowVerdict
 from truekeep.api.model import ModelSpec, ModelStatus
-from truekeep.api.names import ANNOTATION_FINGERPRINT, ANNOTATION_GENERATION, serving_selector
+from truekeep.api.modelapproval import ModelApprovalSpec
+from truekeep.api.names import ANNOTATION_AUTHOR, ANNOTATION_FINGERPRINT, ANNOTATION_GENERATION, serving_selector
 from truekeep.api.trainingrun import TrainingRunSpec, TrainingRunStatus
 from truekeep.contract.results import MonitorResult, RehearseResult, TrainResult
 from truekeep.domain import model as model_domain
@@ -15,6 +16,8 @@ from truekeep.domain import policy as policy_domain
 from truekeep.domain import run as run_domain
 from truekeep.domain.fingerprints import training_fingerprint
 from truekeep.domain.observed import (
+    ApprovalView,
+    AutoscalerView,
     DeploymentView,
     JobView,
     Meta,
@@ -68,7 +71,7 @@ def spec(**changes: object) -> ModelSpec:
     if seed is not None:
         base["training"] = {"recipe": {**SPEC["training"]["recipe"], "seed": seed}}
     for section, fields in changes.items():
-        base[section] = {**SPEC[section], **fields}
+        base[section] = {**SPEC.get(section, {}), **fields}
     return ModelSpec.model_validate(base)
 
 
@@ -103,7 +106,10 @@ class World:
     cronjob_revision: int | None = None
     deployments: dict[str, DeploymentView] = field(default_factory=dict)
     service: ServiceView | None = None
+    autoscaler: AutoscalerView | None = None
+    load: int = 1  # pods that the callers keep busy
     traffic: dict[str, Traffic] | None = None  # None: nobody calls; a Deployment that is left out: unreadable
+    approvals: list[ApprovalView] = field(default_factory=list)
     rehearsals: dict[str, JobView] = field(default_factory=dict)  # by Deployment
     rehearsal: dict[str, object] = field(default_factory=dict)  # what they answer, besides the defaults
     healthy: dict[str, bool] = field(default_factory=dict)  # by Deployment: do its pods get ready? Default: yes
@@ -125,8 +131,10 @@ class World:
             model=self.model,
             runs=tuple(self.runs.values()),
             policies=(self.policy,) if self.policy else (),
+            approvals=tuple(self.approvals) if self.spec.approval.mode == "Manual" else (),
             deployments=tuple(self.deployments.values()),
             services=(self.service,) if self.service else (),
+            autoscaler=self.autoscaler,
             rehearsal=self.rehearsals.get(self.status.candidate.deployment) if self.status.candidate else None,
             traffic=dict.fromkeys(self.deployments, Traffic()) if self.traffic is None else self.traffic,
         )
@@ -141,12 +149,28 @@ class World:
             self.meta("p"), DriftPolicySpec.model_validate({**POLICY, **changes}), DriftPolicyStatus()
         )
 
+    def decide_on(self, digest: str, decision: str = "Approve", approver: str = "ann", **more: object) -> None:
+        """A person's decision on an artifact."""
+        body = {"modelRef": {"name": "m"}, "artifactDigest": digest, "reason": "seen", "approver": approver, **more}
+        decided = ModelApprovalSpec.model_validate({**body, "decision": decision})
+        self.approvals.append(ApprovalView(self.meta(f"decision-{len(self.approvals)}"), decided))
+
     def external_run(self, name: str) -> None:
         body = TrainingRunSpec.model_validate({"modelRef": {"name": "m"}})
         self.runs[name] = RunView(self.meta(name), body, TrainingRunStatus())
 
     def pass_time(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
+
+    def scale(self) -> None:
+        """The autoscaler's controller looks at the load."""
+        scaling, seen = self.spec.serving.autoscaling, self.autoscaler
+        view = self.deployments.get(seen.deployment) if seen else None
+        if scaling is None or seen is None or view is None or view.replicas == 0:
+            return
+        self.deployments[view.meta.name] = replace(
+            view, replicas=min(max(self.load, seen.least), max(scaling.max_replicas, seen.least))
+        )
 
     def settle_pods(self) -> None:
         """Pods get ready, where their Deployment is healthy; those that ought to go linger for one round first."""
@@ -241,6 +265,12 @@ class World:
         plan = model_domain.decide(self.observed(), SETTINGS, self.now)
         if plan.service is not None and self._write(budget):
             self._switch(plan)
+        if plan.autoscaler is not None and self._write(budget):
+            assert plan.status.active
+            assert plan.autoscaler.deployment == plan.status.active.deployment, "only the live revision is scaled"
+            self.autoscaler = AutoscalerView(plan.autoscaler.deployment, True, plan.autoscaler.least, working=True)
+        if plan.delete_autoscaler and self._write(budget):
+            self.autoscaler = None
         for intent in plan.deployments:
             if self._write(budget):
                 self._deploy(intent)
@@ -278,8 +308,11 @@ class World:
         if intent.replicas == 0 and selected == serving_selector("m", intent.name):
             assert self.spec.serving.replicas == 0, "pods would go while the selector names them"
         old = self.deployments.get(intent.name)
+        argues = self.autoscaler is not None and self.autoscaler.deployment == intent.name and old is not None
+        assert intent.scaled or not argues or not old.replicas, "the operator argues with the autoscaler"
         if old is not None:
-            self.deployments[intent.name] = replace(old, replicas=intent.replicas, intact=True)
+            replicas = old.replicas if intent.scaled else intent.replicas
+            self.deployments[intent.name] = replace(old, replicas=replicas, intact=True)
             return
         self.deployments[intent.name] = DeploymentView(
             self.meta(intent.name),
@@ -301,6 +334,8 @@ class World:
                     ANNOTATION_FINGERPRINT: training_fingerprint(self.spec),
                     ANNOTATION_GENERATION: str(self.generation),
                 }
+                author = self.annotations.get(ANNOTATION_AUTHOR)
+                marks |= {ANNOTATION_AUTHOR: author} if author else {}
                 self.jobs[name] = JobView(replace(self.meta(name), annotations=marks))
                 self.jobs_made.append(name)
             if plan.delete_job and name in self.jobs and self._write(budget):
@@ -340,6 +375,7 @@ class World:
         for _ in range(rounds):
             for name in list(self.jobs):
                 self.end_job(name, train, digest=name)
+            self.scale()
             self.settle_pods()
             quiet = quiet + 1 if self.reconcile() == 0 else 0
             self.pass_time(step)

@@ -11,10 +11,12 @@ from truekeep.api.model import Candidate, ModelSpec, ModelStatus, ServedRevision
 from truekeep.api.trainingrun import TrainingRunSpec, TrainingRunStatus, Trigger
 from truekeep.contract.requests import Champion
 from truekeep.domain.observed import Meta, ModelView, PolicyView, RunView
-from truekeep.domain.plan import DeploymentIntent, RunIntent, ServiceIntent, Settings
+from truekeep.domain.plan import AutoscalerIntent, BudgetIntent, DeploymentIntent, RunIntent, ServiceIntent, Settings
+from truekeep.resources.autoscaler import autoscaler
 from truekeep.resources.disruption_budget import disruption_budget
 from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
 from truekeep.resources.rehearsal_job import rehearsal_job
+from truekeep.resources.retention_cronjob import retention_cronjob
 from truekeep.resources.services import deployment_service, stable_service
 from truekeep.resources.serving_deployment import serving_deployment
 from truekeep.resources.training_job import training_job
@@ -92,11 +94,13 @@ FULL: dict[str, Any] = {
     "evaluation": {"gates": [{"name": "auc", "metric": "roc_auc", "minimum": "0.65"}], "refit": "OnAllRows"},
     "serving": {
         "replicas": 3,
+        "autoscaling": {"minReplicas": 2, "maxReplicas": 8, "cpuPercent": 70},
         "resources": {"limits": {"cpu": "250m", "memory": "128Mi"}},
         "connectionMaxAgeSeconds": 5,
         "capture": {
             "s3": {"uri": "s3://lake/captures/", "credentialsSecretRef": {"name": "captures"}},
             "drop": ["carrier"],
+            "retentionDays": 90,
         },
     },
     "pods": {
@@ -166,8 +170,10 @@ def built() -> dict[str, dict[str, Any] | None]:
         "stable-service": stable_service(model(), ServiceIntent("flight-delay", INTENT.name)),
         "stable-service-canary": stable_service(model(), ServiceIntent("flight-delay", None)),
         "deployment-service": deployment_service(model(), INTENT.name),
-        "disruption-budget": disruption_budget(model()),
+        "disruption-budget": disruption_budget(model(), BudgetIntent(INTENT.name, 3)),
+        "autoscaler": autoscaler(model(), AutoscalerIntent(INTENT.name, 2)),
         "monitor-cronjob": monitor_cronjob(model(), policy(), Watched(3, DIGEST), SETTINGS),
+        "retention-cronjob": retention_cronjob(model(), SETTINGS),
         "rehearsal-job": rehearsal_job(serving_model(), CANDIDATE, SETTINGS),
         "training-run": training_run(
             model(), RunIntent("flight-delay-0a1b2c3d4e", Trigger(type="Manual", message="asked for", value="1"))

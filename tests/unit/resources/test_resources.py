@@ -22,11 +22,13 @@ from tests.unit.resources.samples import (
 )
 from truekeep.api.common import Resources
 from truekeep.contract.requests import MonitorRequest, ServeRequest, TrainRequest
-from truekeep.domain.plan import Settings
+from truekeep.domain.plan import AutoscalerIntent, BudgetIntent, Settings
 from truekeep.resources.amounts import SERVER, TRAINER, container_resources, threads
+from truekeep.resources.autoscaler import autoscaler
 from truekeep.resources.compare import holds
 from truekeep.resources.disruption_budget import disruption_budget
 from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
+from truekeep.resources.retention_cronjob import retention_cronjob, schedule
 from truekeep.resources.serving_deployment import ANNOTATION_TEMPLATE, serving_deployment
 from truekeep.resources.training_job import training_job
 
@@ -125,7 +127,6 @@ def test_a_pod_mounts_the_secrets_that_it_needs_and_no_other(pod: str, secrets: 
     assert {f"/var/run/truekeep/secrets/{name}" for name in secrets} <= paths
 
 
-def test_two_keys_of_one_bundle_share_a_volume() -> None:
 def test_the_key_of_the_hashes_is_mounted_beside_the_credentials_and_only_where_it_is_used() -> None:
     spec = copy.deepcopy(FULL)
     for secret in ("captures", "salt"):  # the Secret of the credentials, or another one
@@ -145,6 +146,32 @@ def test_the_key_of_the_hashes_is_mounted_beside_the_credentials_and_only_where_
         assert MonitorRequest.model_validate_json(request_of(pod)).hashed == ("hour", "flight_id")
 
 
+def test_captures_that_wait_have_room_of_their_own() -> None:
+    spec = copy.deepcopy(FULL)
+    for mebibytes, limit in ((256, ["320Mi"]), (10, ["74Mi"]), (0, [])):
+        spec["serving"]["capture"]["spoolMebibytes"] = mebibytes
+        pod = serving_deployment(model(spec), INTENT, SETTINGS)["spec"]["template"]["spec"]
+        assert [each["emptyDir"]["sizeLimit"] for each in pod["volumes"] if each["name"] == "spool"] == limit
+        mounts = {each["name"]: each["mountPath"] for each in pod["containers"][0]["volumeMounts"]}
+        assert mounts.get("spool") == ("/var/spool/truekeep" if limit else None)
+
+
+def test_no_sweep_where_captures_are_kept_for_ever() -> None:
+    assert retention_cronjob(model(PLAIN), SETTINGS) is None
+    spec = copy.deepcopy(FULL)
+    del spec["serving"]["capture"]["retentionDays"]
+    assert retention_cronjob(model(spec), SETTINGS) is None
+
+
+def test_sweeps_are_spread_over_the_day() -> None:
+    times = {schedule(f"uid-{number}") for number in range(200)}
+    assert len(times) > 150
+    for time in times:
+        minute, hour, *rest = time.split()
+        assert (0 <= int(minute) < 60, 0 <= int(hour) < 24, rest) == (True, True, ["*", "*", "*"])
+
+
+def test_two_keys_of_one_bundle_share_a_volume() -> None:
     (bundle,) = (volume["configMap"] for volume in PODS["training-job"]["volumes"] if "configMap" in volume)
     assert [item["key"] for item in bundle["items"]] == ["ca.crt", "other.pem"]
 
@@ -174,10 +201,15 @@ def test_threads_follow_the_limit(cpu: str, count: int) -> None:
     assert threads(resources) == count
 
 
-def test_no_budget_for_a_single_pod() -> None:
-    spec = copy.deepcopy(FULL)
-    spec["serving"]["replicas"] = 1
-    assert disruption_budget(model(spec)) is None
+@pytest.mark.parametrize(("pods", "bound"), [(1, {"minAvailable": 1}), (2, {"maxUnavailable": 1})])
+def test_the_budget_takes_one_pod_at_a_time_and_never_the_last(pods: int, bound: dict[str, int]) -> None:
+    spec = disruption_budget(model(), BudgetIntent(INTENT.name, pods))["spec"]
+    assert {key: value for key, value in spec.items() if key in ("minAvailable", "maxUnavailable")} == bound
+    assert spec["selector"]["matchLabels"]["truekeep.dev/deployment"] == INTENT.name
+
+
+def test_no_autoscaler_where_none_is_asked_for() -> None:
+    assert autoscaler(model(PLAIN), AutoscalerIntent(INTENT.name, 2)) is None
 
 
 def test_no_monitor_where_nothing_is_captured() -> None:
