@@ -51,6 +51,16 @@ class Capture(Schema):
         description="Secret whose key HASH_KEY holds the key of the hashes, 16 bytes or more. Only pods read it. "
         "With another key, values hashed before no longer match. Required with hash. Example: name capture-hash.",
     )
+    retention_days: Annotated[int, Field(ge=1, le=36500)] | None = Field(
+        default=None,
+        description="Days after which captured rows are deleted, by a CronJob once a day, counted from when they were "
+        "received. Default: never deleted. Example: 90.",
+    )
+    spool_mebibytes: Annotated[int, Field(ge=0, le=65536)] = Field(
+        default=256,
+        description="Disk of each serving pod for captured rows that wait for the store, in MiB; they outlast a "
+        "restart of the container, not the end of the pod. 0: none, they wait in memory alone. Default: 256.",
+    )
     flush_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
         default=30, description="Seconds after which captured rows are written at the latest. Default: 30."
     )

@@ -5,19 +5,28 @@ artifacts/sha256/HEX/…                              immutable, content-address
 records/sha256/HEX.json                             record.json of a run, named by its own digest
 NAMESPACE/MODEL/runs/RUN-UID/result.json            a run's result; the first that is written wins
 NAMESPACE/MODEL/monitor/POLICY-UID/rN/START.json    what a monitor found in one window
-NAMESPACE/MODEL/monitor/POLICY-UID/rN/START.performance.json    how good the model was; rewritten until labels are there
+NAMESPACE/MODEL/monitor/POLICY-UID/rN/START.performance.json    how good the model was in it, by labels
+NAMESPACE/MODEL/monitor/POLICY-UID/rN/START.estimate.json       as it was estimated before; rewritten until labels came
 ```
 and below `spec.serving.capture.s3.uri`:
 ```
-NAMESPACE/MODEL/revision=N/date=YYYY-MM-DD/FIRST_LAST_POD_SEQ.parquet     FIRST, LAST: event time, ms since 1970
+NAMESPACE/MODEL/revision=N/date=YYYY-MM-DD/hour=HH/FIRST_LAST_WRITER_SEQ.parquet
+NAMESPACE/MODEL/erasures/TIME_ID.json               what `truekeep erase` took out of them
 ```
+date and hour: when the first of its rows was received (UTC); FIRST, LAST: event times, ms since 1970; WRITER: the pod,
+and a random part for each start of its process, so that no name is ever used for two contents.
 All functions answer a key relative to that prefix.
 """
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
+
+_RECEIVED = re.compile(
+    r"(?:^|/)revision=[0-9]+/date=(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})/(?:hour=(?P<hour>[0-1][0-9]|2[0-3])/)?[^/]+$"
+)
 
 MANIFEST = "manifest.json"
 MODEL_FILE = "model.skops"
@@ -28,6 +37,7 @@ DROPPED_COLUMNS = "truekeep.dropped"  # features that are left out
 SIGNATURE = "signature.json"
 PROFILE = "profile.json"
 PERFORMANCE = "performance.json"
+IMPORT_REPORT = "import.json"  # of a model that was trained elsewhere: what it was, and how it agrees
 
 
 def artifact_file(digest: str, path: str) -> str:
@@ -65,14 +75,32 @@ class CaptureName(NamedTuple):
 
     first: int
     last: int
-    pod: str
+    writer: str
     sequence: int
 
 
 def capture_file(revision: int, received: datetime, name: CaptureName) -> str:
     """Key of a capture file, below `captures(namespace, model)`."""
-    day = received.astimezone(UTC).strftime("%Y-%m-%d")
-    return f"revision={revision}/date={day}/{name.first}_{name.last}_{name.pod}_{name.sequence:06d}.parquet"
+    hour = received.astimezone(UTC).strftime("date=%Y-%m-%d/hour=%H")
+    return f"revision={revision}/{hour}/{name.first}_{name.last}_{name.writer}_{name.sequence:06d}.parquet"
+
+
+def received_until(key: str) -> datetime | None:
+    """The end of the hour in which a capture file's first row was received, by its path; of the day, where the path has
+    no hour (files before 0.2). None where the key is no capture file of ours."""
+    found = _RECEIVED.search(key)
+    if found is None or parse_capture_file(key) is None:
+        return None
+    try:
+        day = datetime.strptime(found["date"], "%Y-%m-%d").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    return day + (timedelta(hours=int(found["hour"]) + 1) if found["hour"] else timedelta(days=1))
+
+
+def erasure(moment: datetime, identifier: str) -> str:
+    """Key of an erasure's receipt, below `captures(namespace, model)`."""
+    return f"erasures/{moment.astimezone(UTC):%Y-%m-%dT%H%M%SZ}_{identifier}.json"
 
 
 def parse_capture_file(key: str) -> CaptureName | None:

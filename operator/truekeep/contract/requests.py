@@ -23,6 +23,8 @@ SECRETS_DIR_ENV = "TRUEKEEP_SECRETS_DIR"
 CERTIFICATES_DIR_ENV = "TRUEKEEP_CERTIFICATES_DIR"
 CACHE_DIR_ENV = "TRUEKEEP_CACHE_DIR"
 TERMINATION_LOG_ENV = "TRUEKEEP_TERMINATION_LOG"
+SPOOL_DIR_ENV = "TRUEKEEP_SPOOL_DIR"
+DEFAULT_SPOOL_DIR = "/var/spool/truekeep"  # captures that wait for the store; outlives the container, not the pod
 DEFAULT_SECRETS_DIR = "/var/run/truekeep/secrets"
 DEFAULT_CERTIFICATES_DIR = "/var/run/truekeep/certificates"
 DEFAULT_CACHE_DIR = "/var/cache/truekeep"  # a volume of the pod: what a server fetched outlives its container
@@ -151,6 +153,15 @@ class MonitorRequest(Schema):
 
 
 class RehearseRequest(Schema):
+class SweepRequest(Schema):
+    """Captures that are older than they may be, to be deleted."""
+
+    namespace: str
+    model: str
+    capture: S3Location
+    retention_days: int = Field(ge=1)
+
+
     """Requests that the live revision answered, for a candidate to answer."""
 
     namespace: str

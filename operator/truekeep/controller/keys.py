@@ -30,7 +30,7 @@ def keys_of_child(item: Mapping[str, Any]) -> list[Key]:
             return [Key("TrainingRun", namespace, str(labels[LABEL_RUN]), model)]
         case "monitor" if labels.get(LABEL_POLICY):
             return [Key("DriftPolicy", namespace, str(labels[LABEL_POLICY]), model)]
-        case "server" | "rehearsal":
+        case "server" | "rehearsal" | "retention":
             return [Key("Model", namespace, model, model)]
         case _:
             return []

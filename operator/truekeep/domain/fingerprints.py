@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from truekeep.api.capture import Capture
 from truekeep.api.model import ModelSpec
 from truekeep.contract.canonical import digest_of
 from truekeep.contract.requests import complete
@@ -28,8 +29,11 @@ def serving_key(spec: ModelSpec) -> str:
     if spec.serving.capture is not None:
         location = complete(spec.serving.capture.s3, spec.store.s3)
         capture = spec.serving.capture.model_copy(update={"s3": location}).dump()
-        # Fields that came later don't count where they are unset: an upgrade must restart no pod.
-        capture = {name: value for name, value in capture.items() if name != "hash" or value}
+        # Fields that came later don't count where they are unset: an upgrade must restart no pod. How long captures are
+        # kept is not the pods' affair.
+        unset = {"hash": [], "spoolMebibytes": Capture.model_fields["spool_mebibytes"].default}
+        capture = {name: value for name, value in capture.items() if value != unset.get(name, ...)}
+        capture.pop("retentionDays", None)
     return digest_of(
         {
             "store": spec.store.s3.dump(),

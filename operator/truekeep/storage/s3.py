@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from truekeep import __version__
 from truekeep.api.common import S3Location
@@ -146,14 +146,17 @@ class Bucket:
         with self._errors("get", key):
             return _again_when_torn(once)
 
-    def put(self, key: str, data: bytes, only_if_absent: bool = False) -> bool:
-        """Write the object. With `only_if_absent`: False, and nothing is written, where there is one already."""
+    def put(self, key: str, data: bytes | BinaryIO, only_if_absent: bool = False) -> bool:
+        """Write the object: bytes, or what a file holds from its start, which is read as it is sent. With
+        `only_if_absent`: False, and nothing is written, where there is one already."""
         request: dict[str, Any] = {"Bucket": self.name, "Key": self.prefix + key, "Body": data}
         if only_if_absent:
             request["IfNoneMatch"] = "*"
         with self._errors("put", key):
             for attempt in range(ATTEMPTS):
                 try:
+                    if not isinstance(data, bytes):
+                        data.seek(0)
                     self._client.put_object(**request)
                     return True
                 except self._client.exceptions.ClientError as error:
@@ -163,6 +166,22 @@ class Bucket:
                     if code not in _AGAIN_CODES or attempt == ATTEMPTS - 1:
                         raise
         raise AssertionError("unreachable")
+
+    def delete(self, key: str) -> None:
+        """Take the object away; no error where there is none. Where the bucket keeps versions, they stay."""
+        with self._errors("delete", key):
+            self._client.delete_object(Bucket=self.name, Key=self.prefix + key)
+
+    def keeps_versions(self) -> bool | None:
+        """Whether what is deleted or overwritten stays as an older version; None where the store does not tell."""
+        try:
+            with self._errors("ask for the versioning of", ""):
+                status = self._client.get_bucket_versioning(Bucket=self.name).get("Status")
+        except StoreUnreachable:
+            raise
+        except StoreError:  # it may be denied, or unknown to the store
+            return None
+        return status is not None
 
     def exists(self, key: str) -> bool:
         """Whether there is such an object. StoreError where the bucket itself is missing."""

@@ -8,8 +8,8 @@ import pytest
 
 from tests.unit.domain.world import spec
 from truekeep.api.model import ModelSpec
-from truekeep.domain.analysis import wants_rehearsal
 from truekeep.domain.fingerprints import serving_key
+from truekeep.domain.rehearsal import wants_rehearsal
 from truekeep.domain.run import mounts
 
 CAPTURE = {"s3": {"uri": "s3://lake/captures/"}}
@@ -45,4 +45,9 @@ def test_new_fields_that_are_unset_restart_no_pod() -> None:
 
 def test_a_change_of_what_is_hashed_is_rolled_out() -> None:
     keys = {serving_key(model()), serving_key(model(hash=["id"], **SALT)), serving_key(model(hash=["hour"], **SALT))}
-    assert len(keys) == 3
+    keys |= {serving_key(model(spoolMebibytes=0))}
+    assert len(keys) == 4
+
+
+def test_how_long_captures_are_kept_is_not_the_pods_affair() -> None:
+    assert serving_key(model(retentionDays=9)) == serving_key(model())
