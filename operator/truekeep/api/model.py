@@ -20,6 +20,7 @@ from truekeep.api.common import (
 )
 from truekeep.api.data import Data, Store
 from truekeep.api.evaluation import Approval, Evaluation
+from truekeep.api.rollout import MOST_CHECKS, Check, LastRollout
 from truekeep.api.serving import Serving
 from truekeep.api.training import Training
 
@@ -95,6 +96,13 @@ class Candidate(Schema):
     weight_percent: int = Field(default=0, ge=0, le=100, description="Share of the traffic that the step wants.")
     reached_percent: int = Field(default=0, ge=0, le=100, description="Share that the ready pods make of it.")
     rehearsal: Rehearsal | None = Field(default=None, description="How its rehearsal went, once it did.")
+    analysis: list[Check] = Field(
+        default=[],
+        max_length=MOST_CHECKS,
+        description="What its live traffic says, written anew every few seconds and when a verdict changes.",
+        json_schema_extra=ATOMIC,
+    )
+    analysed_at: datetime | None = Field(default=None, description="When analysis was written.")
 
 
 class Rejection(Schema):
@@ -140,6 +148,9 @@ class ModelStatus(Schema):
         json_schema_extra=ATOMIC,
     )
     last_failure: Failure | None = Field(default=None, description="What went wrong last.")
+    last_rollout: LastRollout | None = Field(
+        default=None, description="How the rollout of the newest revision that was tried ended."
+    )
     handled_retrain: Text | None = Field(
         default=None, description="Value of the annotation truekeep.dev/retrain that was handled last."
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
-from truekeep.api.common import ATOMIC, Fraction, Schema
+from truekeep.api.common import ATOMIC, Fraction, RunName, Schema
 
 
 class Step(Schema):
@@ -74,4 +75,39 @@ class Rollout(Schema):
     progress_deadline_seconds: Annotated[int, Field(ge=10, le=86400)] = Field(
         default=300,
         description="Seconds in which the candidate's pods must be ready, else it is rolled back. Default: 300.",
+    )
+
+
+MOST_CHECKS = 8
+Numeral = Annotated[str, StringConstraints(max_length=32)]
+
+
+class Check(Schema):
+    """One thing that was judged in live traffic."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]*$", max_length=63)] = Field(
+        description="ErrorRate, P99Latency or PredictionShift."
+    )
+    verdict: Literal["Passed", "Failed", "Inconclusive", "NotJudged"] = Field(
+        description="Failed: surely beyond the limit. Inconclusive: too little is known, or it may be chance. "
+        "NotJudged: reported only, because the spec sets no limit."
+    )
+    value: Numeral | None = Field(default=None, description="What was seen, as decimal text.")
+    threshold: Numeral | None = Field(default=None, description="What it may be at most, as decimal text.")
+    message: Annotated[str, StringConstraints(max_length=512)] = Field(default="", description="The same in words.")
+
+
+class LastRollout(Schema):
+    """How the rollout of the newest revision that was tried ended."""
+
+    revision: int = Field(ge=1, description="Number of the revision.")
+    deployment: RunName = Field(description="The Deployment that serves it.")
+    outcome: Literal["Promoted", "RolledBack"] = Field(description="Whether it took over, or was taken back.")
+    reason: Annotated[str, StringConstraints(max_length=128)] = Field(default="", description="Why it was taken back.")
+    time: datetime = Field(description="When it ended.")
+    analysis: list[Check] = Field(
+        default=[],
+        max_length=MOST_CHECKS,
+        description="What was judged last in live traffic; nothing where there was none.",
+        json_schema_extra=ATOMIC,
     )

@@ -1,86 +1,184 @@
-"""How a candidate did: what its rehearsal and its share of the live traffic say about it. Nothing is done here."""
+"""What live traffic says about a revision, beside another one or by limits: rows of verdicts. Nothing is done here.
+
+Failed means surely beyond the limit, whatever chance does; Passed means that what was seen lies within it. What lies
+beyond it, but not surely, and what too few requests say, is Inconclusive."""
 
 from __future__ import annotations
 
-from pydantic import ValidationError
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
-from truekeep.api.model import Candidate, ModelSpec, Rehearsal
-from truekeep.api.rollout import Rollout
-from truekeep.contract.results import RehearseResult
-from truekeep.domain.observed import JobView, Traffic
-from truekeep.domain.pods import Trouble, newest, tail
+from truekeep.api.rollout import Check, Rollout
+from truekeep.domain.histogram import distance, distance_noise, interval, surely_more
+from truekeep.domain.observed import ModelView, Traffic
+from truekeep.domain.pods import Trouble
 
-
-def wants_rehearsal(spec: ModelSpec) -> bool:
-    """Whether a candidate is to answer captured requests first. Rows that lack a column, or have
-    only its hash, can't be sent again."""
-    capture = spec.serving.capture
-    return (
-        capture is not None
-        and not capture.drop
-        and set(capture.hash) <= {spec.data.key}
-        and spec.serving.rollout.rehearsal_rows > 0
-        and capture.fraction_percent > 0
-        and spec.serving.replicas > 0
-    )
+REASONS: Mapping[str, str] = {
+    "ErrorRate": "ErrorRate",
+    "P99Latency": "TooSlow",
+    "PredictionShift": "PredictionShift",
+}
+NOBODY = "nobody calls this model"
+LONGEST_SECONDS = 86_400
+SLOW = 0.01  # the fraction of requests that may be slower than the limit on the 99th percentile
 
 
-def handed_over(job: JobView, candidate: Candidate) -> RehearseResult | None:
-    """What the rehearsal's pod handed over."""
-    for pod in sorted(job.pods, key=lambda pod: (pod.created, pod.name), reverse=True):
-        if pod.exit_code is None or not pod.exit_message.lstrip().startswith("{"):
-            continue
-        try:
-            result = RehearseResult.model_validate_json(pod.exit_message)
-        except ValidationError:
-            continue
-        if result.candidate == candidate.deployment:
-            return result
+@dataclass(frozen=True)
+class Interest:
+    """Whose traffic of the last seconds decides now."""
+
+    deployments: frozenset[str]
+    seconds: int
+
+
+def interest(model: ModelView, now: datetime) -> Interest | None:
+    """What to ask the pods for; None where no traffic decides anything."""
+    active, candidate = model.status.active, model.status.candidate
+    if active is not None and candidate is not None and candidate.step >= 0 and candidate.step_since is not None:
+        return Interest(frozenset({active.deployment, candidate.deployment}), _seconds(now - candidate.step_since))
     return None
 
 
-def rehearsal_trouble(job: JobView, result: RehearseResult | None) -> Trouble:
-    """Why there was no rehearsal, though its pod ended."""
-    again = "it is tried again, and the live revision goes on"
-    if result is not None:
-        return Trouble(result.reason, f"the rehearsal could not take place: {result.rehearsal.message}; {again}")
-    pod = newest(job.pods)
-    words = tail(pod.exit_message) if pod else job.failed_message
-    return Trouble("RehearsalLost", f"the rehearsal's pod left no result: {words}; {again}")
+def _seconds(age: timedelta) -> int:
+    return min(max(math.ceil(age.total_seconds()), 1), LONGEST_SECONDS)
 
 
-def failed_rehearsal(seen: Rehearsal, rollout: Rollout) -> Trouble | None:
-    """Why the candidate failed its rehearsal, None where it did not."""
-    failed = seen.failed / seen.requests if seen.requests else 0.0
-    if failed > float(rollout.max_error_fraction):
-        message = f"{seen.failed} of {seen.requests} captured requests failed, before any live traffic: {seen.message}"
-        return Trouble("RehearsalFailed", message)
-    if rollout.max_p99_milliseconds is not None and float(seen.p99_milliseconds) > rollout.max_p99_milliseconds:
-        limit = f"spec.serving.rollout.maxP99Milliseconds is {rollout.max_p99_milliseconds}"
-        return Trouble("TooSlow", f"99 % of {seen.requests} captured requests took {seen.p99_milliseconds} ms; {limit}")
-    largest = rollout.max_prediction_shift
-    if largest is not None and float(seen.prediction_shift) > float(largest):
-        limit = f"spec.serving.rollout.maxPredictionShift is {largest}"
-        message = f"predictions of {seen.rows} captured rows moved by {seen.prediction_shift}; {limit}"
-        return Trouble("PredictionShift", message)
+@dataclass(frozen=True)
+class Evidence:
+    """What was counted over the same seconds. None: the metrics could not be read, which is not the same as none."""
+
+    judged: Traffic | None
+    beside: Traffic | None  # of the live revision, or of the one that was live before
+    side: str = "the live revision"
+
+
+def judge(rollout: Rollout, evidence: Evidence, *, shift: bool = True) -> tuple[Check, ...]:
+    """The rows of a look at the traffic; `shift`: whether both answered the same callers, so that predictions can be
+    compared."""
+    rows = [_errors(rollout, evidence), _latency(rollout, evidence)]
+    if shift:
+        rows.append(_shift(rollout, evidence))
+    return tuple(rows)
+
+
+def failed(rows: Sequence[Check]) -> Trouble | None:
+    """Why the revision is taken back, None where nothing speaks against it for sure."""
+    row = next((row for row in rows if row.verdict == "Failed"), None)
+    return Trouble(REASONS[row.name], row.message) if row else None
+
+
+def doubts(rows: Sequence[Check]) -> str:
+    """What is inconclusive, in words; nothing where all is clear."""
+    return "; ".join(row.message for row in rows if row.verdict == "Inconclusive")
+
+
+def same_verdicts(one: Sequence[Check], other: Sequence[Check]) -> bool:
+    """Whether they say the same, whatever the numbers are."""
+    return [(row.name, row.verdict) for row in one] == [(row.name, row.verdict) for row in other]
+
+
+def _quiet(rollout: Rollout, evidence: Evidence) -> bool:
+    """Whether nobody calls, as far as both can tell: a candidate that gets nothing of a lively model is a riddle."""
+    judged, beside = evidence.judged, evidence.beside
+    return judged is not None and judged.requests == 0 and beside is not None and beside.requests < rollout.min_requests
+
+
+def _too_few(rollout: Rollout, evidence: Evidence) -> str | None:
+    """Why nothing can be said, None where there is enough to judge."""
+    judged = evidence.judged
+    if judged is None:
+        return "the metrics of its pods could not be read"
+    if judged.requests < rollout.min_requests:
+        return f"{judged.requests} requests; spec.serving.rollout.minRequests is {rollout.min_requests}"
     return None
 
 
-def failed_step(counted: Traffic | None, live: Traffic, rollout: Rollout) -> Trouble | None:
-    """Why the candidate failed its share of the live traffic, None where it did not (or nobody knows)."""
-    if counted is None or counted.requests < rollout.min_requests:
-        return None
-    if counted.error_fraction - live.error_fraction <= float(rollout.max_error_fraction):
-        return None
+def _errors(rollout: Rollout, evidence: Evidence) -> Check:
+    name, allowed = "ErrorRate", float(rollout.max_error_fraction)
+    if _quiet(rollout, evidence):
+        return Check(name=name, verdict="Passed", message=NOBODY)
+    problem = _too_few(rollout, evidence)
+    seen = evidence.judged
+    if seen is None or problem is not None:
+        return Check(name=name, verdict="Inconclusive", message=f"errors: {problem}")
+    beside = evidence.beside or Traffic()
     message = (
-        f"{counted.errors} of {counted.requests} replies failed ({counted.error_fraction:.1%}), the live "
-        f"revision's {live.error_fraction:.1%}; spec.serving.rollout.maxErrorFraction allows "
-        f"{rollout.max_error_fraction} more"
+        f"{seen.errors} of {seen.requests} replies failed ({seen.error_fraction:.2%}), {evidence.side}'s "
+        f"{beside.errors} of {beside.requests} ({beside.error_fraction:.2%}); spec.serving.rollout.maxErrorFraction "
+        f"allows {rollout.max_error_fraction} more"
     )
-    return Trouble("ErrorRate", message)
+    if seen.error_fraction - beside.error_fraction <= allowed:
+        verdict = "Passed"
+    else:
+        # With nothing to compare with, the other one is taken to make no errors.
+        ours = (seen.errors, seen.requests)
+        more = surely_more(ours, (beside.errors, beside.requests)) if beside.requests else interval(*ours)[0]
+        verdict = "Failed" if more > allowed else "Inconclusive"
+        message += "" if verdict == "Failed" else "; that may be chance, so more requests are awaited"
+    return Check.model_validate(
+        {
+            "name": name,
+            "verdict": verdict,
+            "value": f"{seen.error_fraction:.4f}",
+            "threshold": f"{beside.error_fraction + allowed:.4f}",
+            "message": message,
+        }
+    )
 
 
-def conclusive(counted: Traffic | None, rollout: Rollout) -> bool:
-    """Whether enough is known to lead on: nobody calls this model, or enough did. Nobody may be called by nobody only
-    where counts were read."""
-    return counted is not None and (counted.requests == 0 or counted.requests >= rollout.min_requests)
+def _latency(rollout: Rollout, evidence: Evidence) -> Check:
+    name, limit = "P99Latency", rollout.max_p99_milliseconds
+    seen = evidence.judged
+    late = p99_milliseconds(seen)
+    other = p99_milliseconds(evidence.beside)
+    words = f"99 % of {seen.seconds.total if seen else 0} replies within {late} ms, {evidence.side}'s within {other} ms"
+    row = {"name": name, "value": late, "threshold": str(limit) if limit else None}
+    if limit is None:
+        return Check.model_validate({**row, "verdict": "NotJudged", "message": words})
+    if _quiet(rollout, evidence):
+        return Check.model_validate({**row, "verdict": "Passed", "message": NOBODY})
+    problem = _too_few(rollout, evidence)
+    if seen is None or problem is not None or late is None:
+        return Check.model_validate(
+            {**row, "verdict": "Inconclusive", "message": f"latency: {problem or 'no reply was timed'}"}
+        )
+    words += f"; spec.serving.rollout.maxP99Milliseconds is {limit}"
+    if float(late) <= limit:
+        return Check.model_validate({**row, "verdict": "Passed", "message": words})
+    total = seen.seconds.total
+    if interval(seen.seconds.above(limit / 1000), total)[0] > SLOW:
+        return Check.model_validate({**row, "verdict": "Failed", "message": words})
+    words += "; that may be chance, so more requests are awaited"
+    return Check.model_validate({**row, "verdict": "Inconclusive", "message": words})
+
+
+def p99_milliseconds(seen: Traffic | None) -> str | None:
+    """Time within which 99 % of the replies came, in milliseconds, as text; None where none was timed."""
+    late = seen.seconds.quantile(1 - SLOW) if seen else None
+    return None if late is None else f"{1000 * late:.1f}"
+
+
+def _shift(rollout: Rollout, evidence: Evidence) -> Check:
+    """The distance of the two revisions' predictions. Rows of one request are alike, so it counts once."""
+    name, limit = "PredictionShift", rollout.max_prediction_shift
+    seen, beside = evidence.judged, evidence.beside
+    moved = distance(seen.predictions, beside.predictions) if seen and beside else None
+    row = {"name": name, "value": None if moved is None else f"{moved:.4f}", "threshold": limit}
+    sizes = [min(each.requests, each.predictions.total) if each else 0 for each in (seen, beside)]
+    words = f"predictions of {sizes[0]} requests are {row['value']} from {evidence.side}'s of {sizes[1]}"
+    if limit is None:
+        return Check.model_validate({**row, "verdict": "NotJudged", "message": words if moved is not None else ""})
+    if _quiet(rollout, evidence):
+        return Check.model_validate({**row, "verdict": "Passed", "message": NOBODY})
+    problem = _too_few(rollout, evidence)
+    if moved is None or problem is not None:
+        why = problem or "there are no predictions of both in the same buckets to compare"
+        return Check.model_validate({**row, "verdict": "Inconclusive", "message": f"prediction shift: {why}"})
+    noise = distance_noise(sizes[0], sizes[1])
+    words += f", of which chance may make {min(noise, 1):.2f}; spec.serving.rollout.maxPredictionShift is {limit}"
+    if moved <= float(limit):
+        return Check.model_validate({**row, "verdict": "Passed", "message": words})
+    verdict = "Failed" if moved - noise > float(limit) else "Inconclusive"
+    return Check.model_validate({**row, "verdict": verdict, "message": words})

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from truekeep.api.model import Candidate, Failure, ModelSpec, Rejection, ServedRevision
+from truekeep.api.rollout import Check, LastRollout
 from truekeep.domain.observed import DeploymentView, ModelObserved
 from truekeep.domain.plan import Note, Settings
 from truekeep.domain.pods import Trouble
@@ -23,12 +24,14 @@ class Work:
     previous: ServedRevision | None
     candidate: Candidate | None
     rejected: list[Rejection]
+    last_rollout: LastRollout | None = None
     failure: Failure | None = None
     hold: Trouble | None = None
     widened: bool = False
     clearing: bool = False  # the selector is about to widen: who is neither live nor candidate has to be gone before
     rehearse: bool = False
     repeat_rehearsal: bool = False
+    analysis: tuple[Check, ...] = ()  # of the candidate's live traffic, just now
     notes: list[Note] = field(default_factory=list)
     look_again: float | None = None
 

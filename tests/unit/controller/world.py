@@ -43,7 +43,7 @@ class FakeMetrics:
 
     errors = 0
 
-    async def traffic(self, deployments: list[DeploymentView]) -> dict[str, Traffic]:
+    async def traffic(self, deployments: list[DeploymentView], seconds: int) -> dict[str, Traffic]:
         return {each.meta.name: Traffic(100, self.errors) for each in deployments if each.ready}
 
 
