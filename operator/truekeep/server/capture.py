@@ -8,50 +8,27 @@ growing pauses until the server ends.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from truekeep.api import capture as api
 from truekeep.contract.artifact import SignatureFeature
-from truekeep.contract.hashing import hashed, number_text
+from truekeep.contract.hashing import hashed
 from truekeep.contract.layout import DROPPED_COLUMNS, HASHED_COLUMNS, CaptureName, capture_file, captures
-from truekeep.features.encode import Matrix, Values, category_text
+from truekeep.features.encode import Matrix
+from truekeep.server.capture_rows import Files, Rows, Unknown
 from truekeep.server.limits import Limits
 from truekeep.server.logs import fields, log
 from truekeep.server.metrics import Metrics
 from truekeep.storage import StoreError
 from truekeep.storage.s3 import Bucket
 
-_TEXTS = frozenset((str, type(None)))
-_TIME = pa.timestamp("us", tz="UTC")
 FIRST_PAUSE = 1.0  # seconds, after the first failure; doubles
 LONGEST_PAUSE = 15.0
-
-
-@dataclass(slots=True)
-class Served:
-    """One request that was answered."""
-
-    request_id: str
-    matrix: Matrix  # (rows, features), as the model saw it
-    columns: Mapping[str, Values]  # as the client sent them
-    probability: npt.NDArray[np.float64]
-    prediction: npt.NDArray[np.int64]
-    received: int  # microseconds since 1970
-    event_times: Sequence[int | None] | None  # likewise, one a row
-    keys: Sequence[str | None] | None
-    size: int  # bytes of the request, which stand for the memory that it takes
 
 
 @dataclass(frozen=True)
@@ -88,20 +65,27 @@ class Capture:
         self._limits = limits
         self._metrics = metrics
         self._open = open_bucket or (lambda: Bucket.open(settings.s3, timeout_seconds=5))
-        self._kept = tuple(
-            (position, feature) for position, feature in enumerate(source.features) if feature.name not in settings.drop
+        self._kept = frozenset(
+            position for position, feature in enumerate(source.features) if feature.name not in settings.drop
         )
-        self._hashes = {name: _Hash(hash_key, name) for name in settings.hash} if hash_key else {}
-        self._metadata = {
-            name: ",".join(sorted(columns))
-            for name, columns in ((HASHED_COLUMNS, settings.hash), (DROPPED_COLUMNS, settings.drop))
-            if columns
-        }
-        self._texts = tuple(feature.name for _, feature in self._kept if feature.type == "Category")
+        self._files = Files(
+            source.features,
+            source.revision,
+            source.cut_off,
+            drop=settings.drop,
+            key_column=source.key_column,
+            hashes={name: _Hash(hash_key, name) for name in settings.hash} if hash_key else {},
+            metadata={
+                name: ",".join(sorted(columns))
+                for name, columns in ((HASHED_COLUMNS, settings.hash), (DROPPED_COLUMNS, settings.drop))
+                if columns
+            },
+        )
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._closing = False
-        self._waiting: deque[Served] = deque()
+        self._waiting: deque[Rows] = deque()  # enough for a file each
+        self._current = Rows()
         self._rows = 0  # waiting, and in the file that is being written
         self._bytes = 0
         self._sequence = 0
@@ -116,26 +100,41 @@ class Capture:
         """Rows that are not written yet."""
         return self._rows
 
-    def offer(self, served: Served) -> None:
-        """Take the request, which is nobody else's from now on, if its id is sampled and there is room."""
-        if not sampled(served.request_id, self._settings.fraction_percent):
+    def offer(
+        self,
+        request_id: str,
+        matrix: Matrix,
+        probability: Matrix,
+        received: int,
+        event_times: Sequence[int | None] | None,
+        keys: Sequence[str | None] | None,
+        unknown: Unknown,
+        size: int,
+    ) -> None:
+        """Take a request, whose parts are nobody else's from now on, if its id is sampled and there is room. See
+        `Rows.add`; `size`: bytes of the request, which stand for the memory that it takes."""
+        if self._settings.fraction_percent < 100 and not sampled(request_id, self._settings.fraction_percent):
             return
-        rows = len(served.matrix)
-        # Only what is to be stored is kept: not the columns that the Model drops, nor those the matrix has already.
-        served.columns = {name: served.columns[name] for name in self._texts}
+        rows, limits = len(probability), self._limits
+        if unknown:
+            unknown = {position: column for position, column in unknown.items() if position in self._kept}
+        flush = False
         with self._lock:
-            full = (
-                self._rows + rows > self._limits.capture_rows or self._bytes + served.size > self._limits.capture_bytes
-            )
+            full = self._rows + rows > limits.capture_rows or self._bytes + size > limits.capture_bytes
             if not full:
-                self._waiting.append(served)
+                current = self._current
+                current.add(request_id, matrix, probability, received, event_times, keys, unknown, size)
                 self._rows += rows
-                self._bytes += served.size
-        if full:
+                self._bytes += size
+                if current.rows >= limits.capture_flush_rows:
+                    self._waiting.append(current)
+                    self._current = Rows()
+                    flush = True
+        if flush:
+            self._wake.set()
+        elif full:
             self._metrics.capture_dropped.inc(rows)
             self._say_full()
-        elif self._rows >= self._limits.capture_flush_rows and not self._wake.is_set():
-            self._wake.set()
 
     def close(self, seconds: float) -> None:
         """Write what waits, for at most so long; what is left then is counted as dropped."""
@@ -164,29 +163,30 @@ class Capture:
                     return
                 if self._rows < self._limits.capture_flush_rows and not self._closing:
                     break
-            if self._closing and not self._waiting:
+            if self._closing and not self._rows:
                 return
 
-    def _take(self) -> list[Served]:
-        batch: list[Served] = []
-        rows = 0
+    def _take(self) -> Rows | None:
+        """What makes the next file; None where nothing waits."""
         with self._lock:
-            while self._waiting and rows < self._limits.capture_flush_rows:
-                batch.append(self._waiting.popleft())
-                rows += len(batch[-1].matrix)
-        return batch
+            if self._waiting:
+                return self._waiting.popleft()
+            if not self._current.rows:
+                return None
+            batch, self._current = self._current, Rows()
+            return batch
 
-    def _deliver(self, batch: list[Served]) -> bool:
+    def _deliver(self, batch: Rows) -> bool:
         """Write the file, however often it takes. False where the server ended before it was written."""
-        rows = sum(len(served.matrix) for served in batch)
+        rows = batch.rows
         try:
-            content, first, last = self._file(batch)
+            content, first, last = self._files.file(batch)
         except Exception:  # our own fault, whatever it is; holding on to these rows would block all others
             log.exception("captured rows can't be written as Parquet and are dropped", extra=fields(rows=rows))
             self._metrics.capture_dropped.inc(rows)
-            self._release(batch, rows)
+            self._release(batch)
             return True
-        received = datetime.fromtimestamp(batch[0].received / 1e6, UTC)
+        received = datetime.fromtimestamp(batch.received[0] / 1e6, UTC)
         pause, tried = FIRST_PAUSE, False
         while True:
             name = CaptureName(first // 1000, last // 1000, self._source.pod, self._sequence)
@@ -212,7 +212,7 @@ class Capture:
             # There already: by our own earlier try, whose answer was lost; or by this pod before it was restarted.
             if written or tried:
                 self._metrics.captured.inc(rows)
-                self._release(batch, rows)
+                self._release(batch)
                 return True
 
     def _pause(self, seconds: float) -> None:
@@ -220,62 +220,15 @@ class Capture:
         while not self._closing and (left := end - time.monotonic()) > 0:
             time.sleep(min(left, 0.2))  # the event also says "many rows", which is no reason to hurry here
 
-    def _release(self, batch: list[Served], rows: int) -> None:
+    def _release(self, batch: Rows) -> None:
         with self._lock:
-            self._rows -= rows
-            self._bytes -= sum(served.size for served in batch)
+            self._rows -= batch.rows
+            self._bytes -= batch.size
         if self._full_since is not None:
             log.info(
                 "the capture buffer has room again", extra=fields(seconds=round(time.monotonic() - self._full_since, 1))
             )
             self._full_since = None
-
-    def _file(self, batch: Sequence[Served]) -> tuple[bytes, int, int]:
-        """A Parquet file of the rows, and its first and last event time (microseconds since 1970)."""
-        counts = [len(served.matrix) for served in batch]
-        rows = sum(counts)
-        matrix = np.concatenate([served.matrix for served in batch])
-        received = np.repeat(np.array([served.received for served in batch], dtype=np.int64), counts)
-        event_time = _optional([served.event_times for served in batch], counts, pa.int64())
-        event = np.where(event_time.is_null(), received, event_time.fill_null(0))
-        columns: dict[str, Any] = {
-            "truekeep.request_id": _repeated([served.request_id for served in batch], counts),
-            "truekeep.row": pa.array(np.concatenate([np.arange(count, dtype=np.int32) for count in counts])),
-            "truekeep.revision": pa.array(np.full(rows, self._source.revision, dtype=np.int32)),
-            "truekeep.received_at": pa.array(received).cast(_TIME),
-            "truekeep.event_time": event_time.cast(_TIME),
-            "truekeep.key": self._keys(batch, counts),
-            "truekeep.probability": pa.array(np.concatenate([served.probability for served in batch])),
-            "truekeep.prediction": pa.array(np.concatenate([served.prediction for served in batch])),
-            "truekeep.cut_off": pa.array(np.full(rows, self._source.cut_off)),
-        }
-        for position, feature in self._kept:
-            hash_of = self._hashes.get(feature.name)
-            if feature.type == "Number" and hash_of:
-                columns[feature.name] = pa.array(
-                    hash_of.all(map(number_text, matrix[:, position].tolist())), pa.string()
-                )
-            elif feature.type == "Number":
-                columns[feature.name] = pa.array(matrix[:, position], from_pandas=True)  # NaN as null
-            else:
-                values = list(itertools.chain.from_iterable(served.columns[feature.name] for served in batch))
-                if not set(map(type, values)) <= _TEXTS:
-                    values = [category_text(value) for value in values]
-                if hash_of:
-                    values = hash_of.all(values)
-                columns[feature.name] = pa.array(values, pa.string())
-        sink = pa.BufferOutputStream()
-        # Text repeats itself; for numbers a dictionary is mostly built in vain, and is most of the time it takes.
-        texts: Any = [name for name, column in columns.items() if column.type == pa.string()]
-        table = pa.table(columns, metadata=self._metadata or None)
-        pq.write_table(table, sink, compression="zstd", use_dictionary=texts)
-        return sink.getvalue().to_pybytes(), int(event.min()), int(event.max())
-
-    def _keys(self, batch: Sequence[Served], counts: Sequence[int]) -> Any:
-        parts: list[Sequence[str | None] | None] = [served.keys for served in batch]
-        if hash_of := self._hashes.get(self._source.key_column):
-            parts = [part and hash_of.all(part) for part in parts]
-        return _optional(parts, counts, pa.string())
 
 
 class _Hash:
@@ -291,23 +244,6 @@ class _Hash:
             value: hashed(self._key, self._column, value) for value in set(values) if value is not None
         }
         return [made.get(value) for value in values]
-
-
-def _repeated(values: Sequence[str], counts: Sequence[int]) -> Any:
-    """Each value as often as its count says, as text."""
-    made = pa.array(values, pa.string())
-    if len(values) == sum(counts):
-        return made
-    positions: npt.NDArray[np.int64] = np.repeat(np.arange(len(values), dtype=np.int64), counts)
-    return made.take(positions)
-
-
-def _optional(parts: Sequence[Sequence[Any] | None], counts: Sequence[int], kind: Any) -> Any:
-    """The parts behind each other; one that is missing is so many nulls."""
-    if not any(part is not None for part in parts):
-        return pa.nulls(sum(counts), kind)
-    filled = (part if part is not None else [None] * count for part, count in zip(parts, counts, strict=True))
-    return pa.array(list(itertools.chain.from_iterable(filled)), kind)
 
 
 def sampled(request_id: str, percent: int) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy.typing as npt
 import orjson
 
 from truekeep.server.limits import Limits
+from truekeep.server.quick import Reader
 
 PROBABILITY = "probability"
 PREDICTION = "prediction"
@@ -71,14 +72,24 @@ class InferRequest:
     columns: dict[str, Values]
     rows: int
     outputs: Mapping[str, bool]  # wanted, in order; True: as binary data
+    # Where the short way was taken: the features as (rows, features), and by position the columns that hold a category
+    # which training has never seen. `columns` then has the rest.
+    matrix: npt.NDArray[np.float64] | None = None
+    unknown: Mapping[int, Values] = field(default_factory=dict)
 
 
 _BOTH: Mapping[str, bool] = dict.fromkeys(OUTPUTS, False)
 
 
-def parse(body: bytes, limits: Limits, names: Sequence[str] = (), header_length: int | None = None) -> InferRequest:
+def parse(
+    body: bytes,
+    limits: Limits,
+    names: Sequence[str] = (),
+    header_length: int | None = None,
+    reader: Reader | None = None,
+) -> InferRequest:
     """The request in a body. `names`: the model's inputs in order, for one tensor that carries all of them;
-    `header_length`: how many bytes of the body are JSON, where binary data follows.
+    `header_length`: how many bytes of the body are JSON, where binary data follows; `reader`: knows the short way.
 
     RequestError (400, 413) that names the tensor where it is not valid."""
     binary: _Binary | None = None
@@ -103,14 +114,19 @@ def parse(body: bytes, limits: Limits, names: Sequence[str] = (), header_length:
     if type(inputs) is not list or not inputs:
         raise RequestError(400, "inputs must be a list of at least one tensor")
     check_count(len(inputs), limits)
+    wanted, parameters = document.get("outputs"), document.get("parameters")
+    outputs = _BOTH if wanted is None and parameters is None else _outputs(wanted, parameters)
+    read = None if reader is None or binary is not None else reader.read(inputs)
     columns = Columns(names, limits)
+    if read is not None:
+        columns.rows = len(read.matrix)
+        for position, tensor in read.others:
+            _add(columns, tensor, position, binary)
+        return InferRequest(identifier, columns.values, columns.rows, outputs, read.matrix, read.unknown)
     _add_all(columns, inputs, binary)
     if binary is not None:
         binary.end()
-    wanted, parameters = document.get("outputs"), document.get("parameters")
-    if wanted is None and parameters is None:
-        return InferRequest(identifier, columns.values, columns.rows, _BOTH)
-    return InferRequest(identifier, columns.values, columns.rows, _outputs(wanted, parameters))
+    return InferRequest(identifier, columns.values, columns.rows, outputs)
 
 
 def checked_id(identifier: Any, limits: Limits) -> str | None:
@@ -139,7 +155,7 @@ class Columns:
         """One column."""
         if rows != self.rows:
             if self.rows >= 0:
-                first = shown(next(iter(self.values)))
+                first = shown(next(iter(self.values), "another"))
                 raise RequestError(400, f"tensor {shown(name)} has {rows} rows, but {first} has {self.rows}")
             self.rows = rows
         if name in self.values:

@@ -21,7 +21,7 @@ from truekeep.api.common import S3Location
 from truekeep.contract.hashing import hashed
 from truekeep.features.encode import Encoder
 from truekeep.server import capture as module
-from truekeep.server.capture import Capture, Served, Source, sampled
+from truekeep.server.capture import Capture, Source, sampled
 from truekeep.server.limits import Limits
 from truekeep.server.metrics import Metrics
 from truekeep.storage.errors import StoreUnreachable
@@ -35,20 +35,19 @@ KEY = b"0123456789abcdef"
 MATRIX = Encoder(FEATURES).encode(ROWS, 5)
 
 
-def served(identifier: str = "x", **changes: Any) -> Served:
+def served(identifier: str = "x", **changes: Any) -> dict[str, Any]:
     """A request of five rows."""
     values: dict[str, Any] = {
         "request_id": identifier,
         "matrix": MATRIX,
-        "columns": ROWS,
         "probability": np.linspace(0, 1, 5),
-        "prediction": np.array([0, 0, 1, 1, 1], dtype=np.int64),
         "received": 1_700_000_000_000_000,
         "event_times": None,
         "keys": None,
+        "unknown": {NAMES.index("carrier"): ROWS["carrier"], NAMES.index("gate"): ROWS["gate"]},
         "size": 500,
     }
-    return Served(**{**values, **changes})
+    return {**values, **changes}
 
 
 @pytest.fixture
@@ -99,7 +98,7 @@ def test_a_flush_comes_with_time_and_with_rows(make: Any, versitygw: Versitygw) 
         location = versitygw.location()
         capture, metrics = make(location, **settings)
         for number in range(4):
-            capture.offer(served(str(number)))
+            capture.offer(**served(str(number)))
         until(lambda metrics=metrics: count(metrics, "rows") == 20)
         assert sorted(rows_in(location)) == [str(number) for number in range(4) for _ in range(5)]
         assert capture.buffered_rows() == 0
@@ -110,7 +109,7 @@ def test_files_are_bounded_and_numbered(make: Any, versitygw: Versitygw) -> None
     location = versitygw.location()
     capture, _ = make(location, limits=Limits(capture_flush_rows=10))
     for number in range(5):
-        capture.offer(served(str(number)))
+        capture.offer(**served(str(number)))
     capture.close(30)
     bucket = Bucket.open(location)
     keys = sorted(info.key for info in bucket.list())
@@ -123,7 +122,7 @@ def test_a_store_that_is_down_fills_the_buffer_and_no_more(make: Any, versitygw:
     nobody = versitygw.location().model_copy(update={"endpoint": f"http://127.0.0.1:{free_port()}"})
     capture, metrics = make(nobody, limits=Limits(capture_rows=100, capture_flush_rows=20))
     for number in range(1000):
-        capture.offer(served(str(number)))
+        capture.offer(**served(str(number)))
         assert capture.buffered_rows() <= 100
     assert count(metrics, "dropped_rows") == 4900
     assert capture.buffered_rows() == 100
@@ -136,7 +135,7 @@ def test_a_store_that_is_down_fills_the_buffer_and_no_more(make: Any, versitygw:
 def test_bytes_are_bounded_too(make: Any) -> None:
     capture, metrics = make(limits=Limits(capture_bytes=1200))
     for _ in range(3):
-        capture.offer(served())
+        capture.offer(**served())
     assert (capture.buffered_rows(), count(metrics, "dropped_rows")) == (10, 5)
 
 
@@ -146,10 +145,10 @@ def test_a_store_that_stalls_holds_up_nobody(make: Any, versitygw: Versitygw) ->
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         stalled = versitygw.location().model_copy(update={"endpoint": address})
         capture, metrics = make(stalled, limits=Limits(capture_rows=50, capture_flush_rows=5))
-        capture.offer(served())
+        capture.offer(**served())
         connection, _ = silent.accept()  # the writer waits from here on
         for number in range(100):
-            capture.offer(served(str(number)))
+            capture.offer(**served(str(number)))
         assert capture.buffered_rows() == 50
         assert count(metrics, "dropped_rows") == 455
         started = time.monotonic()
@@ -173,13 +172,13 @@ def test_what_was_taken_is_written_when_the_store_is_back(
     )
     capture, metrics = opened
     for number in range(4):
-        capture.offer(served(str(number)))
+        capture.offer(**served(str(number)))
     until(lambda: count(metrics, "write_failures") >= 2)
     assert count(metrics, "dropped_rows") == 5
     up.set()
     until(lambda: count(metrics, "rows") == 15)
     assert sorted(set(rows_in(location))) == ["0", "1", "2"]
-    capture.offer(served("after"))
+    capture.offer(**served("after"))
     capture.close(30)
     assert "after" in rows_in(location)
     assert count(metrics, "dropped_rows") == 5
@@ -207,7 +206,7 @@ def test_an_answer_that_was_lost_doubles_nothing(
     location = versitygw.location()
     forgetful = Forgetful(Bucket.open(location))
     capture, metrics = make(location, open_bucket=lambda: forgetful, limits=Limits(capture_flush_rows=5))
-    capture.offer(served())
+    capture.offer(**served())
     until(lambda: count(metrics, "rows") == 5)
     capture.close(30)
     assert rows_in(location) == ["x"] * 5
@@ -217,7 +216,7 @@ def test_a_container_that_was_restarted_overwrites_nothing(make: Any, versitygw:
     location = versitygw.location()
     for identifier in ("before", "after"):  # same pod, same numbers, same times
         capture, metrics = make(location)
-        capture.offer(served(identifier))
+        capture.offer(**served(identifier))
         capture.close(30)
         assert count(metrics, "rows") == 5
     assert sorted(set(rows_in(location))) == ["after", "before"]
@@ -226,18 +225,25 @@ def test_a_container_that_was_restarted_overwrites_nothing(make: Any, versitygw:
 def test_a_file_that_can_not_be_made_does_not_block_the_next(make: Any, versitygw: Versitygw) -> None:
     location = versitygw.location()
     capture, metrics = make(location, limits=Limits(capture_flush_rows=5))
-    capture.offer(served("bad", event_times=[2**70] * 5))
+    capture.offer(**served("bad", event_times=[2**70] * 5))
     until(lambda: count(metrics, "dropped_rows") == 5)
-    capture.offer(served("good"))
+    capture.offer(**served("good"))
     capture.close(30)
     assert set(rows_in(location)) == {"good"}
 
 
-def test_what_the_model_drops_is_not_even_held(make: Any) -> None:
-    capture, _ = make(drop=["carrier", "hour"])
-    capture.offer(served())
-    assert [sorted(one.columns) for one in capture._waiting] == [["gate"]]
-    assert set(NAMES) == {"hour", "distance", "carrier", "gate"}
+def test_what_the_model_drops_is_in_no_file(make: Any, versitygw: Versitygw) -> None:
+    location = versitygw.location()
+    capture, _ = make(location, drop=["carrier", "hour"])
+    capture.offer(**served())
+    assert [set(one) for one in capture._current.unknown.values()] == [{NAMES.index("gate")}]  # nor is its text held
+    capture.close(30)
+    bucket = Bucket.open(location)
+    (content,) = (bucket.get(info.key) for info in bucket.list())
+    table = pq.read_table(io.BytesIO(content))
+    assert [name for name in table.column_names if not name.startswith("truekeep.")] == ["distance", "gate"]
+    assert table["gate"].to_pylist() == ROWS["gate"]
+    assert pq.read_schema(io.BytesIO(content)).metadata[b"truekeep.dropped"] == b"carrier,hour"
 
 
 def test_what_the_model_hashes_is_stored_as_keyed_hashes_only(make: Any, versitygw: Versitygw) -> None:
@@ -245,8 +251,8 @@ def test_what_the_model_hashes_is_stored_as_keyed_hashes_only(make: Any, versity
     hidden = ["hour", "carrier", "flight_id"]
     capture, _ = make(location, hash=hidden, drop=["gate"], hash_key=KEY)
     keys = ["K-1", "K-2", None, "K-1", "K-3"]
-    capture.offer(served(keys=keys))
-    capture.offer(served())  # without keys
+    capture.offer(**served(keys=keys))
+    capture.offer(**served())  # without keys
     capture.close(30)
     bucket = Bucket.open(location)
     (content,) = (bucket.get(info.key) for info in bucket.list())
@@ -283,7 +289,7 @@ def test_only_the_sample_is_captured(make: Any, versitygw: Versitygw) -> None:
     location = versitygw.location()
     capture, metrics = make(location, fraction_percent=30)
     for number in range(100):
-        capture.offer(served(f"request-{number}"))
+        capture.offer(**served(f"request-{number}"))
     capture.close(30)
     expected = {f"request-{number}" for number in range(100) if sampled(f"request-{number}", 30)}
     assert set(rows_in(location)) == expected
