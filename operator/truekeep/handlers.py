@@ -17,10 +17,11 @@ import kopf
 
 from truekeep.api.common import GROUP, VERSION
 from truekeep.api.names import MANAGED_BY
-from truekeep.controller.keys import Relations, key_of, keys_of_child
+from truekeep.controller.keys import Relations, key_of, keys_of_approval, keys_of_child
 from truekeep.controller.queue import Key
 
 OWN = {"models": "Model", "trainingruns": "TrainingRun", "driftpolicies": "DriftPolicy"}
+APPROVALS = "modelapprovals"
 CHILDREN = (
     ("batch", "v1", "jobs"),
     ("batch", "v1", "cronjobs"),
@@ -105,6 +106,11 @@ class Watch:
                 item, gone = event["object"], event["type"] == "DELETED"
                 self._remember(param, item, gone)
                 self._wake(relations.keys(param, item, gone))
+
+        @kopf.on.event(GROUP, VERSION, APPROVALS, registry=registry, id=APPROVALS)
+        async def of_an_approval(event: Any, **_: Any) -> None:
+            self.events += 1
+            self._wake(keys_of_approval(event["object"]))
 
         for group, version, plural in CHILDREN:
 

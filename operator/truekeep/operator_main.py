@@ -170,7 +170,7 @@ class Operator:
         told = False
         while not stop.is_set():
             try:
-                for kind in kinds.OWN:
+                for kind in (*kinds.OWN, kinds.MODEL_APPROVAL):
                     await self._api.list(kind, self._config.namespaces[0] if self._config.namespaces else None)
                 return
             except ClusterError as error:

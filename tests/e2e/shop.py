@@ -181,7 +181,8 @@ def open_shop(kube: Kube, namespace: str, models: Mapping[str, Json]) -> Iterato
     )
     with Stage(kube, namespace, Narrator()) as stage:
         _stock(stage)
-    shop.apply(*models.values(), *_probe(models, images["tools"]))
+    if models:
+        shop.apply(*models.values(), *_probe(models, images["tools"]))
     for name in models:
         shop.ready(name, 1)
     shop.until("the probe", 60, lambda: all(shop.probed(name)["requests"] for name in models))

@@ -26,6 +26,7 @@ PATHS = {
     "models": TRUEKEEP,
     "trainingruns": TRUEKEEP,
     "driftpolicies": TRUEKEEP,
+    "modelapprovals": TRUEKEEP,
     "pods": "/api/v1",
     "services": "/api/v1",
     "secrets": "/api/v1",
@@ -50,6 +51,7 @@ class Kube:
     """One cluster, by its kubeconfig."""
 
     def __init__(self, kubeconfig: Path, kubectl: Path) -> None:
+        self.program = str(kubectl)
         self._kubectl = [str(kubectl), "--kubeconfig", str(kubeconfig)]
         configuration = client.Configuration()
         config.load_kube_config(str(kubeconfig), client_configuration=configuration)  # type: ignore[no-untyped-call]

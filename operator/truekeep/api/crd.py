@@ -15,6 +15,7 @@ from typing import Any
 from truekeep.api.common import GROUP, VERSION, Schema
 from truekeep.api.driftpolicy import DriftPolicy
 from truekeep.api.model import Model
+from truekeep.api.modelapproval import ModelApproval
 from truekeep.api.trainingrun import TrainingRun
 
 Json = dict[str, Any]
@@ -91,6 +92,20 @@ KINDS: tuple[tuple[type[Schema], str, str, list[Json], Json], ...] = (
         ],
         {},
     ),
+    (
+        ModelApproval,
+        "modelapprovals",
+        "tka",
+        [
+            column("Model", ".spec.modelRef.name", text="The Model."),
+            column("Decision", ".spec.decision", text="What was decided."),
+            column("Approver", ".spec.approver", text="Who decided."),
+            column("Artifact", ".spec.artifactDigest", priority=1, text="The artifact's digest."),
+            column("Reason", ".spec.reason", priority=1, text="Why."),
+            AGE,
+        ],
+        {},
+    ),
 )
 
 
@@ -144,7 +159,9 @@ def crd(kind: type[Schema], plural: str, short: str, columns: list[Json], subres
     raw = kind.model_json_schema(by_alias=True)
     schema = structural(raw, raw.get("$defs", {}))
     # Status is applied whole by the operator: a default there would show what nobody observed.
-    schema["properties"]["status"] = _without_defaults(schema["properties"]["status"])
+    stateful = "status" in schema["properties"]
+    if stateful:
+        schema["properties"]["status"] = _without_defaults(schema["properties"]["status"])
     schema["properties"] = {
         "apiVersion": {"type": "string", "description": f"Always {GROUP}/{VERSION}."},
         "kind": {"type": "string", "description": f"Always {kind.__name__}."},
@@ -174,7 +191,7 @@ def crd(kind: type[Schema], plural: str, short: str, columns: list[Json], subres
                     "served": True,
                     "storage": True,
                     "additionalPrinterColumns": columns,
-                    "subresources": {"status": {}, **subresources},
+                    **({"subresources": {"status": {}, **subresources}} if stateful else {}),
                     "schema": {"openAPIV3Schema": schema},
                 }
             ],

@@ -115,6 +115,13 @@ class Evaluation(Schema):
 class Approval(Schema):
     """Who decides that a model which passed its gates may serve."""
 
-    mode: Literal["Automatic"] = Field(
-        default="Automatic", description="Automatic: the gates decide. Default: Automatic."
+    mode: Literal["Automatic", "Manual"] = Field(
+        default="Automatic",
+        description="Automatic: the gates decide. Manual: what passed them waits for a ModelApproval of its artifact's "
+        "digest. Default: Automatic.",
+    )
+    author: Literal["MustNotApprove", "MayApprove"] = Field(
+        default="MustNotApprove",
+        description="Whether the author of the change may approve it, for Manual, where the author is known "
+        "(annotation truekeep.dev/author of the Model). Default: MustNotApprove.",
     )

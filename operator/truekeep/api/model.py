@@ -20,6 +20,7 @@ from truekeep.api.common import (
 )
 from truekeep.api.data import Data, Store
 from truekeep.api.evaluation import Approval, Evaluation
+from truekeep.api.modelapproval import GivenApproval
 from truekeep.api.rollout import MOST_CHECKS, Check, LastRollout
 from truekeep.api.serving import Serving
 from truekeep.api.training import Training
@@ -63,6 +64,15 @@ class ServedRevision(Schema):
     artifact_digest: Digest = Field(description="sha256 of the artifact's manifest.")
     deployment: RunName = Field(description="The Deployment (and the Service of the same name) that serves it.")
     since: datetime | None = Field(default=None, description="When it took over, or stopped being live.")
+    approval: GivenApproval | None = Field(default=None, description="Who approved it, where somebody had to.")
+
+
+class Awaiting(Schema):
+    """A revision that passed its gates and waits for a person's decision."""
+
+    revision: int = Field(ge=1, description="Number of the revision.")
+    run: RunName = Field(description="The TrainingRun that made it.")
+    artifact_digest: Digest = Field(description="sha256 of the artifact's manifest: what is to be decided on.")
 
 
 class Rehearsal(Schema):
@@ -91,6 +101,7 @@ class Candidate(Schema):
     artifact_digest: Digest = Field(description="sha256 of the artifact's manifest.")
     deployment: RunName = Field(description="The Deployment that serves it.")
     started_at: datetime = Field(description="When the rollout began.")
+    approval: GivenApproval | None = Field(default=None, description="Who approved it, where somebody had to.")
     step: int = Field(default=-1, ge=-1, description="Index of the canary step, -1 before live traffic.")
     step_since: datetime | None = Field(default=None, description="When the step began.")
     weight_percent: int = Field(default=0, ge=0, le=100, description="Share of the traffic that the step wants.")
@@ -137,6 +148,9 @@ class ModelStatus(Schema):
         default=None, description="The revision that answered before, warm for the rollback window."
     )
     candidate: Candidate | None = Field(default=None, description="The revision that is on its way to take over.")
+    awaiting: Awaiting | None = Field(
+        default=None, description="The revision that waits for a ModelApproval, if one does."
+    )
     run: RunName | None = Field(default=None, description="The TrainingRun that is under way, if one is.")
     metric: Text | None = Field(
         default=None, description="The active revision's main metric on its holdout. Example: roc_auc 0.71."

@@ -143,6 +143,10 @@ class TrainingRunStatus(Schema):
     training_fingerprint: Digest | None = Field(
         default=None, description="sha256 of the Model's data, training and evaluation that were trained."
     )
+    author: Text | None = Field(
+        default=None,
+        description="Who made the change that was trained, as the Model's annotation truekeep.dev/author said.",
+    )
     job: RunName | None = Field(default=None, description="The Job that trains.")
     start_time: datetime | None = Field(default=None, description="When the Job was created.")
     completion_time: datetime | None = Field(default=None, description="When the result was known.")

@@ -18,6 +18,12 @@ def key_of(kind: str, item: Mapping[str, Any]) -> Key | None:
     return Key(kind, namespace, name, model) if namespace and name and model else None
 
 
+def keys_of_approval(item: Mapping[str, Any]) -> list[Key]:
+    """The Model that an approval is for."""
+    key = key_of("ModelApproval", item)
+    return [Key("Model", key.namespace, key.model, key.model)] if key else []
+
+
 def keys_of_child(item: Mapping[str, Any]) -> list[Key]:
     """The object that a child belongs to, by its labels."""
     metadata = item.get("metadata") or {}

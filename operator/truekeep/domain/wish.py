@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 
+from truekeep.api.modelapproval import GivenApproval
 from truekeep.api.names import deployment_name
+from truekeep.domain.approval import Consent, consent
 from truekeep.domain.fingerprints import serving_fingerprint, serving_key
 from truekeep.domain.observed import ModelObserved, RunView
 from truekeep.domain.plan import Settings
@@ -21,6 +24,15 @@ class Target:
     artifact_digest: str
     deployment: str
     key: str
+    approval: GivenApproval | None = None  # where one was needed
+
+
+@dataclass(frozen=True)
+class Withheld:
+    """A revision that passed its gates, but may not serve (yet): a person's decision is missing, or was no."""
+
+    target: Target
+    consent: Consent
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,7 @@ class Wish:
     target: Target | None
     refused: Target | None = None
     problem: Trouble | None = None
+    withheld: Withheld | None = None
 
 
 def revisions(runs: tuple[RunView, ...]) -> dict[int, RunView]:
@@ -37,7 +50,7 @@ def revisions(runs: tuple[RunView, ...]) -> dict[int, RunView]:
     return {run.status.revision: run for run in runs if succeeded(run) and run.status.revision and run.status.artifact}
 
 
-def wish(observed: ModelObserved, settled: bool, settings: Settings) -> Wish:
+def wish(observed: ModelObserved, settled: bool, settings: Settings, now: datetime) -> Wish:
     """Which revision ought to answer, in which way.
 
     A pin wins. Else it is the newest revision that was not rejected, but never one before the live one: whatever goes
@@ -55,19 +68,33 @@ def wish(observed: ModelObserved, settled: bool, settings: Settings) -> Wish:
                 "the live revision goes on"
             )
             return Wish(held, problem=Trouble("PinnedRevisionMissing", message))
-        return _unless_rejected(observed, _target(observed, known[pinned], key), held, settings)
+        return _pinned(observed, _target(observed, known[pinned], key), held, settings, now)
     if held is not None and not settled:
         return Wish(held)
     floor = status.active.revision if status.active else 0
     refused: Target | None = None
     for number in sorted((number for number in known if number >= floor), reverse=True):
-        if number == floor and refused is not None:
-            break  # the new revision failed: the live one is not put at risk with the same change
+        if refused is not None and (number == floor or spec.approval.mode == "Manual"):
+            break  # the new revision failed: the live one is not put at risk with the same change, nor an old one tried
         target = _target(observed, known[number], key)
+        allowed = consent(observed, known[number], now)
+        if allowed.state != "Given" and number != floor:
+            return Wish(held, withheld=Withheld(target, allowed))
+        target = replace(target, approval=allowed.approval)
         if not is_rejected(observed, target, settings):
             return Wish(target, refused)
         refused = refused or target
     return Wish(held, refused)
+
+
+def _pinned(observed: ModelObserved, target: Target, held: Target | None, settings: Settings, now: datetime) -> Wish:
+    """The pinned revision. What served once needs no new approval on its way back."""
+    allowed = consent(observed, revisions(observed.runs)[target.revision], now)
+    served = any(deployment.revision == target.revision for deployment in observed.deployments)
+    if allowed.state == "Refused" or (allowed.state == "Awaited" and not served):
+        message = f"spec.serving.pinnedRevision is {target.revision}, but {allowed.message}; the live revision goes on"
+        return Wish(held, problem=Trouble("PinnedRevisionNotApproved", message), withheld=Withheld(target, allowed))
+    return _unless_rejected(observed, replace(target, approval=allowed.approval), held, settings)
 
 
 def _unless_rejected(observed: ModelObserved, target: Target, held: Target | None, settings: Settings) -> Wish:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from truekeep.api.names import (
+    ANNOTATION_AUTHOR,
     ANNOTATION_FINGERPRINT,
     ANNOTATION_GENERATION,
     LABEL_COMPONENT,
@@ -55,6 +56,9 @@ def training_job(model: ModelView, run: RunView, settings: Settings, champion: C
     if data.label.source:
         locations.append(data.label.source.s3)
     annotations = {ANNOTATION_FINGERPRINT: fingerprint, ANNOTATION_GENERATION: str(model.meta.generation)}
+    author = model.meta.annotations.get(ANNOTATION_AUTHOR)
+    if author:
+        annotations[ANNOTATION_AUTHOR] = author
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

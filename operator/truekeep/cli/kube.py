@@ -1,0 +1,85 @@
+"""The cluster as a person sees it: with the credentials of the kubeconfig, and with errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import typer
+
+from truekeep.api.common import GROUP, VERSION
+
+Json = Mapping[str, Any]
+TIMEOUT_SECONDS = 15
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who asks, and in which namespace."""
+
+    namespace: str
+
+    def get(self, plural: str, name: str) -> Json:
+        """One object of ours."""
+        found: Json = self._ask("get_namespaced_custom_object", plural, name)
+        return found
+
+    def list(self, plural: str) -> list[Json]:
+        """All objects of one of our kinds in the namespace."""
+        found: list[Json] = self._ask("list_namespaced_custom_object", plural)["items"]
+        return found
+
+    def create(self, plural: str, manifest: Json) -> Json:
+        """Make an object."""
+        made: Json = self._ask("create_namespaced_custom_object", plural, manifest)
+        return made
+
+    def user(self) -> str:
+        """The name with which the cluster knows this person."""
+        from kubernetes import client
+
+        try:
+            seen: Any = client.AuthenticationV1Api().create_self_subject_review(
+                client.V1SelfSubjectReview(), _request_timeout=TIMEOUT_SECONDS
+            )
+        except Exception as error:  # of the client: a dozen kinds, none of them for a person
+            give_up(error)
+        return str(seen.status.user_info.username)
+
+    def _ask(self, call: str, plural: str, *rest: Any) -> Any:
+        from kubernetes import client
+
+        try:
+            return getattr(client.CustomObjectsApi(), call)(
+                GROUP, VERSION, self.namespace, plural, *rest, _request_timeout=TIMEOUT_SECONDS
+            )
+        except Exception as error:  # likewise
+            give_up(error)
+
+
+def person(namespace: str | None) -> Person:
+    """Whoever the kubeconfig names; in the namespace of its context, unless another is given."""
+    from kubernetes import config
+
+    try:
+        config.load_kube_config()  # type: ignore[no-untyped-call]
+        if namespace is None:
+            _, current = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
+            namespace = str(current["context"].get("namespace", "default"))
+    except Exception as error:  # likewise
+        give_up(error)
+    return Person(namespace)
+
+
+def give_up(error: Exception) -> NoReturn:
+    """Say in one line what the API server said, or why it could not be asked, and end with 2."""
+    body = getattr(error, "body", None)
+    try:
+        said = str(json.loads(body)["message"]) if body else ""
+    except (ValueError, KeyError, TypeError):
+        said = ""
+    words = said or f"the cluster can't be asked: {error}; is KUBECONFIG right, and are the CRDs there?"
+    typer.echo(f"truekeep: {words}", err=True)
+    raise typer.Exit(2) from error
