@@ -113,9 +113,10 @@ def parts(model: Any) -> Iterator[Any]:
 def check(model: Any) -> None:
     """UntrustedModelError where a part would read outside of its own arrays, which scikit-learn does not check."""
     for part in parts(model):
-        members = [member for member in np.ravel(getattr(part, "estimators_", None) or []) if hasattr(member, "tree_")]
-        for member in members:  # a forest looks at the number of its columns, and its trees do not again
-            trust.check_tree(member.tree_, int(part.n_features_in_))
+        members = getattr(part, "estimators_", ())
+        for member in members.ravel() if isinstance(members, np.ndarray) else members:
+            if hasattr(member, "tree_"):  # a forest looks at the number of its columns, and its trees do not again
+                trust.check_tree(member.tree_, int(part.n_features_in_))
         if hasattr(part, "tree_"):
             trust.check_tree(part.tree_, int(part.n_features_in_))
         trust.check_predictors(part)
@@ -202,8 +203,8 @@ def scikit_learn(model: Any, imported: Imported, features: Sequence[SignatureFea
     feed = Feeder(imported, features)
 
     def predict(matrix: Matrix) -> Matrix:
-        # The encoder made this matrix: no search for infinities, no check of parameters at each call.
-        with config_context(assume_finite=True, skip_parameter_validation=True):
+        # What it refuses where it was trained, nulls above all, it must refuse here: that is found out at the import.
+        with config_context(assume_finite=False, skip_parameter_validation=True):
             probabilities = model.predict_proba(feed(matrix)[0])
         return np.ascontiguousarray(probabilities[:, imported.positive], dtype=np.float64)
 

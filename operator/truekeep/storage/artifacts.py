@@ -47,7 +47,7 @@ def write(bucket: Bucket, files: Mapping[str, bytes]) -> Artifact:
         digest=digest,
         uri=bucket.uri(layout.artifact_file(digest, "")),
         size_bytes=sum(file.size for file in manifest.files),
-        format="skops+onnx" if layout.ONNX_FILE in files else "skops",
+        format="+".join(name.partition(".")[2] for name in (layout.MODEL_FILE, layout.ONNX_FILE) if name in files),
     )
 
 

@@ -92,7 +92,7 @@ def examples(features: Sequence[SignatureFeature], columns: Mapping[str, Any]) -
 def _varied(rows: Sequence[Inputs], features: Sequence[SignatureFeature]) -> Iterator[Inputs]:
     base = itertools.cycle(rows)
     optional = [feature.name for feature in features if feature.nulls == "Allow"]
-    categories = [feature.name for feature in features if feature.type == "Category"]
+    categories = [one.name for one in features if one.type == "Category" and one.unknown == "Allow"]
     for name in optional[:VARIED]:
         yield {**next(base), name: None}
     for name in categories[:VARIED]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-FaultReason = Literal["DataInvalid", "ParametersInvalid"]
+FaultReason = Literal["DataInvalid", "ParametersInvalid", "ImportInvalid"]
 
 
 class InputFault(Exception):  # noqa: N818  it is the user's fault, not the program's error
@@ -28,3 +28,9 @@ class ParametersInvalid(InputFault):
     """The estimator can't be built or fitted with these hyperparameters."""
 
     reason: FaultReason = "ParametersInvalid"
+
+
+class ImportInvalid(InputFault):
+    """A model that was trained elsewhere can't be taken."""
+
+    reason: FaultReason = "ImportInvalid"
