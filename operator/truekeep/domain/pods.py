@@ -10,6 +10,7 @@ from truekeep.domain.observed import PodView
 
 IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 EXIT_INPUT = 3
+EXIT_OUTSIDE = 4
 EXIT_OUT_OF_MEMORY = 137
 MOUNT_GRACE = timedelta(seconds=10)
 MOUNT_PATIENCE = timedelta(seconds=120)
@@ -87,6 +88,15 @@ def _slow_start(pod: PodView, now: datetime, needs: Sequence[str]) -> Trouble | 
     return None
 
 
+def storeless(pods: Sequence[PodView]) -> Trouble | None:
+    """What keeps serving pods from fetching their artifact; never a reason against a revision."""
+    for pod in sorted(pods, key=lambda pod: (pod.created, pod.name), reverse=True):
+        if not pod.ready and not pod.deleting and pod.exit_code == EXIT_OUTSIDE:
+            words = f"pod {pod.name} can't fetch its artifact: {tail(pod.exit_message)}; it is tried again"
+            return Trouble("StoreUnreachable", words)
+    return None
+
+
 def crash(pods: Sequence[PodView], restarts: int = 1) -> Trouble | None:
     """Why containers end that ought to run on, None where they do not. One that was restarted fewer times may recover,
     except where it said by its exit code that a second try can't help."""
@@ -102,7 +112,7 @@ def crash(pods: Sequence[PodView], restarts: int = 1) -> Trouble | None:
             )
         if pod.exit_code == EXIT_INPUT:
             return Trouble("ServerRefused", f"pod {pod.name} refuses to serve: {tail(pod.exit_message)}", pod.exit_code)
-        if pod.restarts > restarts and pod.exit_code != 4:
+        if pod.restarts > restarts and pod.exit_code != EXIT_OUTSIDE:
             return Trouble(
                 "ServerCrashed",
                 f"pod {pod.name} ended {pod.restarts + 1} times, last with code {pod.exit_code}: "

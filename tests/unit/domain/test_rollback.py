@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.unit.domain.test_loop import live, served, to_canary
 from tests.unit.domain.world import World, spec
 from truekeep.api.names import LABEL_DEPLOYMENT, serving_selector
+from truekeep.domain.observed import PodView
 
 BLUE_GREEN = {"rollout": {"strategy": "BlueGreen"}}
 
@@ -124,3 +127,43 @@ def test_a_candidate_on_trial_makes_room_for_a_return() -> None:
     world.reconcile()
     assert served(world) == 1
     assert world.deployments[bad].replicas == 0
+
+
+def lame(world: World, name: str, ready: int, **others: object) -> None:
+    """So many pods of a Deployment are ready; the others are as told."""
+    view = world.deployments[name]
+    pods = [PodView(f"{name}-{i}", world.now, phase="Running", ready=True) for i in range(ready)]
+    pods += [PodView(f"{name}-{i}", world.now, **others) for i in range(ready, view.replicas)]
+    world.deployments[name] = replace(view, pods=tuple(pods), ready=ready)
+
+
+@pytest.mark.parametrize(
+    ("others", "revision"),
+    [
+        ({"unschedulable": "0/1 nodes are available"}, 1),
+        ({"phase": "Running", "exit_code": 4, "exit_message": "no route to s3"}, 1),
+        ({"phase": "Running"}, 2),  # it may be ready in a moment
+    ],
+)
+def test_the_way_back_is_not_barred_by_a_pod_that_can_not_start(others: dict[str, object], revision: int) -> None:
+    world = two()
+    lame(world, world.status.previous.deployment, 1, **others)
+    pin(world, 1)
+    world.reconcile()
+    assert served(world) == revision
+
+
+def test_a_store_that_is_down_is_no_reason_against_a_revision() -> None:
+    world = two()
+    world.calm()
+    pin(world, 1)
+    for _ in range(60):
+        world.reconcile()
+        candidate = world.status.candidate
+        lame(world, candidate.deployment, 0, phase="Running", exit_code=4, exit_message="no route to s3", restarts=5)
+        world.pass_time(30)
+    assert served(world) == 2
+    assert world.status.rejected == []
+    assert world.condition("RolledOut") == ("False", "StoreUnreachable")
+    world.calm()
+    assert served(world) == 1
