@@ -86,18 +86,31 @@ def _store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Versitygw]:
 def running_store(folder: Path) -> Iterator[Versitygw]:
     """A store whose files lie in `folder`."""
     try:
-        program = fetch_binary("versitygw")
+        fetch_binary("versitygw")
     except (ClusterError, OSError) as error:
         pytest.fail(f"tests of the object store need versitygw: {error}")
-    for name in ("root", "versions", "secrets/lake", "secrets/wrong"):
+    store = prepared_store(folder)
+    with serving(store):
+        yield store
+
+
+def prepared_store(folder: Path) -> Versitygw:
+    """A store in `folder` that does not run yet, with the Secrets, as a pod has them mounted."""
+    for name in ("root", "versions", "secrets/lake", "secrets/wrong", "secrets/salt"):
         (folder / name).mkdir(parents=True)
     store = Versitygw(f"http://127.0.0.1:{free_port()}", folder / "secrets", folder / "root")
     for secret, value in (("lake", store.secret), ("wrong", "not-the-secret")):
         (folder / "secrets" / secret / "AWS_ACCESS_KEY_ID").write_text(store.access + "\n")
         (folder / "secrets" / secret / "AWS_SECRET_ACCESS_KEY").write_text(value + "\n")
-    (folder / "secrets/salt").mkdir()
     (folder / "secrets/salt/HASH_KEY").write_text("0123456789abcdef\n")
-    with (folder / "log").open("wb") as log:
+    return store
+
+
+@contextlib.contextmanager
+def serving(store: Versitygw) -> Iterator[subprocess.Popen[bytes]]:
+    """The store's process; it may be stopped, and begun anew with the same files at the same address."""
+    program, folder = fetch_binary("versitygw"), store.root.parent
+    with (folder / "log").open("ab") as log:
         arguments = [str(program), "--port", store.endpoint.removeprefix("http://"), "--quiet", "posix"]
         process = subprocess.Popen(
             [*arguments, "--versioning-dir", str(folder / "versions"), str(folder / "root")],
@@ -107,7 +120,7 @@ def running_store(folder: Path) -> Iterator[Versitygw]:
         )
     try:
         _wait_until_it_answers(process, store.endpoint, folder / "log")
-        yield store
+        yield process
     finally:
         process.terminate()
         try:

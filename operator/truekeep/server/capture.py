@@ -1,13 +1,20 @@
 """Keeps what was asked and answered: a bounded buffer, emptied into Parquet files by a thread of its own.
 
-An answer costs one append. Where the store stalls, the buffer fills up and then the newest rows are dropped and
-counted: it never grows past its bound and never slows an answer. A file that could not be written is tried again with
-growing pauses until the server ends.
+An answer costs one append. A file goes to the spool first, a bounded folder that outlives the container, and from
+there to the store by another thread: so a store that stalls holds nothing in memory. Where the spool is full, or there
+is none, the buffer fills up, and then the newest rows are dropped and counted: it never grows past its bound and never
+slows an answer.
+
+At least once: a file is written under a name of its own, again after every failure and every restart of the container,
+and overwrites itself. Lost are, on SIGKILL, the rows that are not in a file yet (at most `flushSeconds` old); with the
+pod, what its spool still holds; and what was dropped, which is counted.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
+import os
 import threading
 import time
 from collections import deque
@@ -24,11 +31,9 @@ from truekeep.server.capture_rows import Files, Rows, Unknown
 from truekeep.server.limits import Limits
 from truekeep.server.logs import fields, log
 from truekeep.server.metrics import Metrics
-from truekeep.storage import StoreError
+from truekeep.server.spool import Spool
+from truekeep.server.upload import FIRST_PAUSE, LONGEST_PAUSE, Uploader, put
 from truekeep.storage.s3 import Bucket
-
-FIRST_PAUSE = 1.0  # seconds, after the first failure; doubles
-LONGEST_PAUSE = 15.0
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,10 @@ class Capture:
         open_bucket: Callable[[], Bucket] | None = None,
         *,
         hash_key: bytes | None = None,
+        spool: Spool | None = None,
     ) -> None:
-        """`hash_key`: of the columns that `settings` say are hashed; it must be there where there are any."""
+        """`hash_key`: of the columns that `settings` say are hashed; it must be there where there are any. `spool`:
+        where files wait for the store; None: in memory, one after the other."""
         if settings.hash and hash_key is None:
             raise ValueError("columns are to be hashed, but there is no key")
         self._settings = settings
@@ -88,16 +95,24 @@ class Capture:
         self._current = Rows()
         self._rows = 0  # waiting, and in the file that is being written
         self._bytes = 0
-        self._sequence = 0
+        # No name is used twice, by this process or the next one in this pod: so a file may be written again and again.
+        self._writer = f"{source.pod}-{os.urandom(4).hex()}"
+        self._sequence = itertools.count()
+        self._spool = spool
+        self._uploader = Uploader(spool, self._open, metrics) if spool is not None else None
+        if spool is not None:
+            metrics.watch_spool(lambda: spool.rows, lambda: spool.size)
         self._full_since: float | None = None
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
 
     def start(self) -> None:
         """Begin to write."""
         self._thread.start()
+        if self._uploader is not None:
+            self._uploader.start()
 
     def buffered_rows(self) -> int:
-        """Rows that are not written yet."""
+        """Rows in memory, which are neither in the store nor in the spool yet."""
         return self._rows
 
     def offer(
@@ -137,11 +152,17 @@ class Capture:
             self._say_full()
 
     def close(self, seconds: float) -> None:
-        """Write what waits, for at most so long; what is left then is counted as dropped."""
+        """Write what waits, for at most so long. What is left in memory then is counted as dropped; what is left in the
+        spool is there for the next process."""
+        end = time.monotonic() + seconds
         self._closing = True
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(seconds)
+        if self._uploader is not None and self._spool is not None:
+            self._uploader.close(max(0.0, end - time.monotonic()))
+            if left := self._spool.rows:
+                log.warning("captured rows are left in the spool, and lost if the pod ends", extra=fields(rows=left))
         if self._rows:
             self._metrics.capture_dropped.inc(self._rows)
             log.warning("captured rows were lost at the end", extra=fields(rows=self._rows))
@@ -150,7 +171,7 @@ class Capture:
         if self._full_since is None:
             self._full_since = time.monotonic()
             log.warning(
-                "the capture buffer is full, new rows are dropped until the store takes the old ones",
+                "the capture buffer is full, new rows are dropped until the store or the spool takes the old ones",
                 extra=fields(rows=self._rows, limit=self._limits.capture_rows, uri=self._settings.s3.uri),
             )
 
@@ -177,7 +198,7 @@ class Capture:
             return batch
 
     def _deliver(self, batch: Rows) -> bool:
-        """Write the file, however often it takes. False where the server ended before it was written."""
+        """Write the file, however often it takes. False where the server ended before that."""
         rows = batch.rows
         try:
             content, first, last = self._files.file(batch)
@@ -187,33 +208,24 @@ class Capture:
             self._release(batch)
             return True
         received = datetime.fromtimestamp(batch.received[0] / 1e6, UTC)
-        pause, tried = FIRST_PAUSE, False
-        while True:
-            name = CaptureName(first // 1000, last // 1000, self._source.pod, self._sequence)
-            key = captures(self._source.namespace, self._source.model) + capture_file(
-                self._source.revision, received, name
-            )
-            try:
-                written = self._open().put(key, content, only_if_absent=True)
-            except Exception as error:  # mostly StoreError; but nothing may end this thread
-                self._metrics.capture_failures.inc()
-                log.warning(
-                    "captured rows could not be written",
-                    extra=fields(rows=rows, key=key, reason=str(error)),
-                    exc_info=not isinstance(error, StoreError),
-                )
-                if self._closing:
-                    return False
-                tried = True
-                self._pause(pause)
-                pause = min(pause * 2, LONGEST_PAUSE)
-                continue
-            self._sequence += 1
-            # There already: by our own earlier try, whose answer was lost; or by this pod before it was restarted.
-            if written or tried:
-                self._metrics.captured.inc(rows)
-                self._release(batch)
-                return True
+        name = CaptureName(first // 1000, last // 1000, self._writer, next(self._sequence))
+        key = captures(self._source.namespace, self._source.model)
+        key += capture_file(self._source.revision, received, name)
+        pause = FIRST_PAUSE
+        # A spool that is full, or can't be written, is no reason to lose anything while there is memory.
+        while not (self._spooled(key, content, rows) or put(self._open, self._metrics, key, content, rows)):
+            if self._closing:
+                return False
+            self._pause(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+        self._release(batch)
+        return True
+
+    def _spooled(self, key: str, content: bytes, rows: int) -> bool:
+        if self._spool is None or self._uploader is None or not self._spool.add(key, content, rows):
+            return False
+        self._uploader.wake()
+        return True
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds

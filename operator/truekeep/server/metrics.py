@@ -119,7 +119,9 @@ class Metrics:
             "Attempts to write captured rows that failed; they are repeated.",
             registry=self.registry,
         )
-        self._buffered = self._gauge("capture_buffered_rows", "Captured rows that wait to be written.")
+        self._buffered = self._gauge("capture_buffered_rows", "Captured rows that wait in memory.")
+        self._spooled_rows = self._gauge("capture_spooled_rows", "Captured rows that wait on disk for the store.")
+        self._spooled_bytes = self._gauge("capture_spooled_bytes", "Bytes that they take there.")
         self._in_flight = self._gauge("in_flight_requests", "Infer requests that are being answered.")
         self._connections = self._gauge("connections", "Open connections.")
         self._ready = self._gauge("ready", "1 while the server is ready.")
@@ -147,6 +149,11 @@ class Metrics:
         self._in_flight.set_function(in_flight)
         self._buffered.set_function(buffered)
         self._ready.set_function(ready)
+
+    def watch_spool(self, rows: Callable[[], int], size: Callable[[], int]) -> None:
+        """Where the gauges of the spool look when they are read."""
+        self._spooled_rows.set_function(rows)
+        self._spooled_bytes.set_function(size)
 
     def page(self) -> bytes:
         """The text that Prometheus reads."""

@@ -31,6 +31,7 @@ from truekeep.server.logs import fields, last_words, log
 from truekeep.server.metrics import Metrics
 from truekeep.server.scoring import Scorer, Scoring
 from truekeep.server.sockets import free_listener
+from truekeep.server.spool import open_spool
 from truekeep.storage import StoreError
 from truekeep.storage.hash_key import HashKeyError, read_hash_key
 
@@ -210,7 +211,8 @@ class Process:
             key_column=self._request.key,
         )
         hash_key = read_hash_key(settings.hash_key_secret_ref.name) if settings.hash_key_secret_ref else None
-        capture = Capture(settings, source, self._limits, self._metrics, hash_key=hash_key)
+        spool = open_spool(settings.spool_mebibytes)
+        capture = Capture(settings, source, self._limits, self._metrics, hash_key=hash_key, spool=spool)
         capture.start()
         return capture
 

@@ -115,7 +115,7 @@ def test_files_are_bounded_and_numbered(make: Any, versitygw: Versitygw) -> None
     keys = sorted(info.key for info in bucket.list())
     assert [key.rsplit("_", 1)[1] for key in keys] == [f"{i:06d}.parquet" for i in range(len(keys))]
     assert [pq.read_metadata(io.BytesIO(bucket.get(key))).num_rows for key in keys] == [10, 10, 5]
-    assert keys[0].startswith("demo/flight-delay/revision=3/date=2023-11-14/1700000000000_1700000000000_pod-1_")
+    assert keys[0].startswith("demo/flight-delay/revision=3/date=2023-11-14/hour=22/1700000000000_1700000000000_pod-1-")
 
 
 def test_a_store_that_is_down_fills_the_buffer_and_no_more(make: Any, versitygw: Versitygw) -> None:

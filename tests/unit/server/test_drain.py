@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import re
 import threading
 from dataclasses import dataclass, field
 from typing import Any
@@ -195,7 +196,7 @@ def test_captured_columns(published: Published, start: Start) -> None:
     running.terminate()
     assert running.exit_code() == 0
     table, (key,) = captured_rows(published, capture)
-    assert key.startswith(f"demo/{MODEL}/revision=3/date=")
+    assert re.match(rf"demo/{MODEL}/revision=3/date=\d{{4}}-\d\d-\d\d/hour=\d\d/", key)
     name = parse_capture_file(key)
     assert name is not None
     assert name.first == 1367406000000  # 2013-05-01T11:00Z; the last is when the second request came
