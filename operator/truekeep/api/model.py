@@ -121,6 +121,7 @@ class Rejection(Schema):
 
     fingerprint: Digest = Field(description="sha256 of artifact digest, serving spec and server image.")
     revision: int = Field(ge=1, description="Number of the revision.")
+    deployment: RunName | None = Field(default=None, description="The Deployment that was to serve it.")
     reason: Annotated[str, StringConstraints(max_length=128)] = Field(description="Why it was rejected, in a word.")
     time: datetime = Field(description="When it was rejected.")
 
@@ -146,6 +147,10 @@ class ModelStatus(Schema):
     active: ServedRevision | None = Field(default=None, description="The revision that answers.")
     previous: ServedRevision | None = Field(
         default=None, description="The revision that answered before, warm for the rollback window."
+    )
+    former: ServedRevision | None = Field(
+        default=None,
+        description="The revision that answered before, also when it is not warm any more: where a regression leads.",
     )
     candidate: Candidate | None = Field(default=None, description="The revision that is on its way to take over.")
     awaiting: Awaiting | None = Field(

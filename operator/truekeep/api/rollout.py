@@ -97,6 +97,16 @@ class Check(Schema):
     message: Annotated[str, StringConstraints(max_length=512)] = Field(default="", description="The same in words.")
 
 
+class Reference(Schema):
+    """What a revision showed until it was replaced: what its successor is held to within the rollback window."""
+
+    requests: int = Field(ge=0, description="Requests that were counted.")
+    errors: int = Field(ge=0, description="Those that failed.")
+    p99_milliseconds: Numeral | None = Field(
+        default=None, description="Time in which 99 % were answered, in milliseconds, as decimal text."
+    )
+
+
 class LastRollout(Schema):
     """How the rollout of the newest revision that was tried ended."""
 
@@ -111,3 +121,13 @@ class LastRollout(Schema):
         description="What was judged last in live traffic; nothing where there was none.",
         json_schema_extra=ATOMIC,
     )
+    reference: Reference | None = Field(
+        default=None, description="What the revision before showed until the switch, where it was read."
+    )
+    watch: list[Check] = Field(
+        default=[],
+        max_length=MOST_CHECKS,
+        description="What was judged last since the revision took over, within the rollback window.",
+        json_schema_extra=ATOMIC,
+    )
+    watched_at: datetime | None = Field(default=None, description="When watch was written.")

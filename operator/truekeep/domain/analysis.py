@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from truekeep.api.model import ModelSpec, ModelStatus
 from truekeep.api.rollout import Check, Rollout
 from truekeep.domain.histogram import distance, distance_noise, interval, surely_more
 from truekeep.domain.observed import ModelView, Traffic
@@ -22,6 +23,7 @@ REASONS: Mapping[str, str] = {
 }
 NOBODY = "nobody calls this model"
 LONGEST_SECONDS = 86_400
+RECENT_SECONDS = 120
 SLOW = 0.01  # the fraction of requests that may be slower than the limit on the 99th percentile
 
 
@@ -34,11 +36,36 @@ class Interest:
 
 
 def interest(model: ModelView, now: datetime) -> Interest | None:
-    """What to ask the pods for; None where no traffic decides anything."""
-    active, candidate = model.status.active, model.status.candidate
-    if active is not None and candidate is not None and candidate.step >= 0 and candidate.step_since is not None:
+    """What to ask the pods for; None where no traffic decides anything.
+
+    At a step: what both counted since it began. Before live traffic, and after the promotion: what the live revision
+    counted lately."""
+    status = model.status
+    active, candidate = status.active, status.candidate
+    if active is None:
+        return None
+    if candidate is not None and candidate.step >= 0 and candidate.step_since is not None:
         return Interest(frozenset({active.deployment, candidate.deployment}), _seconds(now - candidate.step_since))
-    return None
+    if candidate is None and not watches(status, model.spec):
+        return None
+    age = now - active.since if active.since else timedelta(seconds=RECENT_SECONDS)
+    return Interest(frozenset({active.deployment}), min(_seconds(age), RECENT_SECONDS))
+
+
+def watches(status: ModelStatus, spec: ModelSpec) -> bool:
+    """Whether the live revision is compared with the one before it: while that is warm, and where no person's pin
+    decides."""
+    last, active = status.last_rollout, status.active
+    return (
+        spec.serving.pinned_revision is None
+        and spec.serving.replicas > 0
+        and status.previous is not None
+        and active is not None
+        and last is not None
+        and last.outcome == "Promoted"
+        and last.deployment == active.deployment
+        and last.reference is not None
+    )
 
 
 def _seconds(age: timedelta) -> int:
@@ -52,6 +79,7 @@ class Evidence:
     judged: Traffic | None
     beside: Traffic | None  # of the live revision, or of the one that was live before
     side: str = "the live revision"
+    late: str | None = None  # the other one's p99 in milliseconds, where it is known in no other way
 
 
 def judge(rollout: Rollout, evidence: Evidence, *, shift: bool = True) -> tuple[Check, ...]:
@@ -132,7 +160,7 @@ def _latency(rollout: Rollout, evidence: Evidence) -> Check:
     name, limit = "P99Latency", rollout.max_p99_milliseconds
     seen = evidence.judged
     late = p99_milliseconds(seen)
-    other = p99_milliseconds(evidence.beside)
+    other = evidence.late or p99_milliseconds(evidence.beside)
     words = f"99 % of {seen.seconds.total if seen else 0} replies within {late} ms, {evidence.side}'s within {other} ms"
     row = {"name": name, "value": late, "threshold": str(limit) if limit else None}
     if limit is None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from truekeep.api.capture import Capture
 from truekeep.api.model import ModelSpec
+from truekeep.api.rollout import Rollout
 from truekeep.contract.canonical import digest_of
 from truekeep.contract.requests import complete
 
@@ -43,10 +44,13 @@ def serving_key(spec: ModelSpec) -> str:
             "timeColumn": spec.data.time_column,
             "key": spec.data.key,
             "pods": spec.pods.dump(),
+            # Not where there is none, so that the keys of before there was such a field stay what they were.
+            **({"image": spec.serving.image.dump()} if spec.serving.image else {}),
         }
     )
 
 
-def serving_fingerprint(artifact_digest: str, key: str, image: str) -> str:
-    """sha256 of one way of serving one artifact: what failed under it is not tried again, a mended spec is."""
-    return digest_of({"artifact": artifact_digest, "serving": key, "image": image})
+def serving_fingerprint(artifact_digest: str, key: str, image: str, rollout: Rollout) -> str:
+    """sha256 of one way of serving one artifact, and of what it was held to: what failed under it is not tried again,
+    a mended spec is."""
+    return digest_of({"artifact": artifact_digest, "serving": key, "image": image, "rollout": rollout.dump()})

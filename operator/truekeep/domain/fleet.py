@@ -21,12 +21,11 @@ def canary_replicas(live: int, weight_percent: int) -> int:
 
 def returns_or_first(work: Work) -> bool:
     """Whether the candidate served before, or nothing serves: then there is nothing to be careful of, or with."""
-    candidate, active, previous = work.candidate, work.active, work.previous
+    candidate, active = work.candidate, work.active
     if candidate is None or active is None:
         return True
-    return (
-        previous is not None and candidate.deployment == previous.deployment
-    ) or candidate.revision < active.revision
+    served = {each.deployment for each in (work.previous, work.former) if each}
+    return candidate.deployment in served or candidate.revision < active.revision
 
 
 def steps_of(work: Work) -> list[Step]:
@@ -167,7 +166,8 @@ def deployment_intents(work: Work, target: Target | None, replicas: Mapping[str,
 
 def surplus(work: Work, replicas: Mapping[str, int]) -> tuple[str, ...]:
     """Deployments beyond spec.serving.keptRevisions, the oldest first, once they have no pod."""
-    idle = [view for name, view in work.there.items() if name not in replicas and not view.meta.deleting]
+    kept = {*replicas, work.former.deployment if work.former else ""}  # the way back is kept in any case
+    idle = [view for name, view in work.there.items() if name not in kept and not view.meta.deleting]
     idle.sort(key=lambda view: (view.revision, view.meta.created, view.meta.name))
-    excess = max(0, len(idle) + len(replicas) - work.spec.serving.kept_revisions)
+    excess = max(0, len(idle) + len(kept & set(work.there)) - work.spec.serving.kept_revisions)
     return tuple(view.meta.name for view in idle[:excess] if view.replicas == 0 and not view.pods)

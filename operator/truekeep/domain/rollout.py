@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from truekeep.api.model import Candidate, Failure, ModelStatus, Rejection, ServedRevision
-from truekeep.api.rollout import LastRollout, Step
-from truekeep.domain.analysis import Evidence, doubts, failed, judge, same_verdicts
+from truekeep.api.rollout import LastRollout, Reference, Step
+from truekeep.domain.analysis import Evidence, doubts, failed, judge, p99_milliseconds, same_verdicts
 from truekeep.domain.conditions import whole_seconds
 from truekeep.domain.fleet import (
     autoscaler_intent,
@@ -27,14 +27,15 @@ from truekeep.domain.fleet import (
 from truekeep.domain.observed import DeploymentView, ModelObserved
 from truekeep.domain.plan import AutoscalerIntent, BudgetIntent, DeploymentIntent, Note, ServiceIntent, Settings
 from truekeep.domain.pods import Trouble, crash, obstacle
+from truekeep.domain.regression import return_from_a_regression
 from truekeep.domain.rehearsal import failed_rehearsal, handed_over, rehearsal_trouble, wants_rehearsal
+from truekeep.domain.rejection import reject
 from truekeep.domain.run import mounts
 from truekeep.domain.traffic import reached_percent, service_intent, strangers_gone
-from truekeep.domain.wish import Target, fingerprint_of
+from truekeep.domain.wish import Target
 from truekeep.domain.work import Work
 
 POLL_SECONDS = 2.0
-KEPT_REJECTIONS = 20
 REHEARSE_AGAIN = timedelta(seconds=15)
 ANALYSIS_SECONDS = 5.0  # between two writes of an analysis whose verdicts are the same
 PATIENCE = 3  # an inconclusive step is held for so many times its duration
@@ -46,6 +47,7 @@ class Rollout:
 
     active: ServedRevision | None
     previous: ServedRevision | None
+    former: ServedRevision | None
     candidate: Candidate | None
     rejected: tuple[Rejection, ...]
     last_rollout: LastRollout | None = None
@@ -75,9 +77,10 @@ def advance(observed: ModelObserved, target: Target | None, settings: Settings, 
         status.previous,
         status.candidate,
         list(status.rejected),
+        status.former,
         last_rollout=status.last_rollout,
     )
-    _return_from_a_dead_revision(work)
+    return_from_a_regression(work)
     if work.failure is None:
         _choose_candidate(work, target)
         if work.candidate is not None and target is not None:
@@ -88,8 +91,9 @@ def advance(observed: ModelObserved, target: Target | None, settings: Settings, 
     return Rollout(
         active=work.active,
         previous=work.previous,
+        former=work.former,
         candidate=work.candidate,
-        rejected=tuple(work.rejected[-KEPT_REJECTIONS:]),
+        rejected=tuple(work.rejected),
         last_rollout=work.last_rollout,
         failure=work.failure,
         hold=work.hold,
@@ -105,27 +109,6 @@ def advance(observed: ModelObserved, target: Target | None, settings: Settings, 
         notes=tuple(work.notes),
         look_again_seconds=work.look_again,
     )
-
-
-def _return_from_a_dead_revision(work: Work) -> None:
-    """Goes back to the revision before, where the live one's pods all ended within the rollback window."""
-    if work.active is None or work.previous is None or work.candidate is not None:
-        return
-    live, before = work.there.get(work.active.deployment), work.there.get(work.previous.deployment)
-    if live is None or before is None or live.ready > 0 or before.ready == 0:
-        return
-    trouble = crash(live.pods)
-    if trouble is None:
-        return
-    target = Target(
-        work.active.revision, work.active.run, work.active.artifact_digest, live.meta.name, live.serving_key
-    )
-    _remember(work, target, trouble, "Serving")
-    work.notes.append(
-        Note("Warning", "RolledBack", f"revision {target.revision} → {work.previous.revision}: {trouble.message}")
-    )
-    work.active = work.previous.model_copy(update={"since": whole_seconds(work.now)})
-    work.previous = None
 
 
 def _choose_candidate(work: Work, target: Target | None) -> None:
@@ -193,7 +176,7 @@ def _await_pods(work: Work, target: Target, deployment: DeploymentView | None, w
         return
     trouble = crash(deployment.pods)
     if trouble is not None:
-        _reject(work, target, trouble)
+        reject(work, target, trouble)
         return
     work.hold = obstacle(deployment.pods, deployment.create_error, work.now, mounts(work.spec))
     limit = work.spec.serving.rollout.progress_deadline_seconds
@@ -203,7 +186,7 @@ def _await_pods(work: Work, target: Target, deployment: DeploymentView | None, w
             f"{deployment.ready} of {wanted} pods were ready after {limit} s "
             "(spec.serving.rollout.progressDeadlineSeconds)"
         )
-        _reject(work, target, Trouble("NotReadyInTime", message))
+        reject(work, target, Trouble("NotReadyInTime", message))
 
 
 def _judge_rehearsal(work: Work, target: Target) -> None:
@@ -222,7 +205,7 @@ def _judge_rehearsal(work: Work, target: Target) -> None:
     seen = result.rehearsal
     trouble = failed_rehearsal(seen, work.spec.serving.rollout)
     if trouble is not None:
-        _reject(work, target, trouble)
+        reject(work, target, trouble)
         return
     work.candidate = candidate.model_copy(update={"rehearsal": seen})
     words = seen.message
@@ -261,7 +244,7 @@ def _analyse(work: Work, target: Target, candidate: Candidate) -> bool:
     work.analysis = judge(work.spec.serving.rollout, evidence)
     trouble = failed(work.analysis)
     if trouble is not None:
-        _reject(work, target, trouble)
+        reject(work, target, trouble)
         return False
     last = candidate.analysed_at
     update: dict[str, object] = {"reached_percent": reached_percent(work)}
@@ -288,7 +271,7 @@ def _judge_step(work: Work, target: Target, candidate: Candidate, steps: list[St
     if not doubt or (elapsed >= PATIENCE * duration and rollout.on_inconclusive == "Promote"):
         _enter_step(work, work.candidate, steps, step + 1)
     elif elapsed >= PATIENCE * duration:
-        _reject(work, target, Trouble("Inconclusive", f"after {elapsed:.0f} s: {doubt}"))
+        reject(work, target, Trouble("Inconclusive", f"after {elapsed:.0f} s: {doubt}"))
 
 
 def _promote(work: Work, candidate: Candidate) -> None:
@@ -305,6 +288,7 @@ def _promote(work: Work, candidate: Candidate) -> None:
         approval=candidate.approval,
     )
     work.previous = before.model_copy(update={"since": now}) if before and not goes_back else None
+    work.former = work.previous
     work.candidate = None
     if not goes_back or before is None:
         work.last_rollout = LastRollout(
@@ -313,49 +297,18 @@ def _promote(work: Work, candidate: Candidate) -> None:
             outcome="Promoted",
             time=now,
             analysis=list(candidate.analysis),
+            reference=_reference(work, before),
         )
     instead = f" instead of revision {before.revision}" if before else ""
     work.notes.append(Note("Normal", "Promoted", f"revision {candidate.revision} answers{instead}"))
 
 
-def _remember(work: Work, target: Target, trouble: Trouble, location: str) -> None:
-    fingerprint = fingerprint_of(work.observed, target, work.settings)
-    moment = whole_seconds(work.now)
-    work.rejected = [rejection for rejection in work.rejected if rejection.fingerprint != fingerprint]
-    work.rejected.append(
-        Rejection(fingerprint=fingerprint, revision=target.revision, reason=trouble.reason, time=moment)
-    )
-    work.failure = Failure.model_validate(
-        {
-            "location": location,
-            "reason": trouble.reason,
-            "message": trouble.message[:4000],
-            "revision": target.revision,
-            "run": target.run,
-            "time": moment,
-            "exit_code": trouble.exit_code,
-        }
-    )
-
-
-def _reject(work: Work, target: Target, trouble: Trouble) -> None:
-    """Takes the candidate back: the selector names the live revision again, then the pods go."""
-    _remember(work, target, trouble, "Rollout")
-    work.last_rollout = LastRollout(
-        revision=target.revision,
-        deployment=target.deployment,
-        outcome="RolledBack",
-        reason=trouble.reason,
-        time=whole_seconds(work.now),
-        analysis=list(work.analysis),
-    )
-    stays = f"revision {work.active.revision} goes on" if work.active else "nothing serves yet"
-    work.notes.append(
-        Note("Warning", "RolledBack", f"revision {target.revision} was taken back ({stays}): {trouble.message}")
-    )
-    work.candidate = None
-    work.widened = False
-    work.hold = None
+def _reference(work: Work, before: ServedRevision | None) -> Reference | None:
+    """What the replaced revision showed lately, where it was read."""
+    seen = work.observed.traffic.get(before.deployment) if before else None
+    if seen is None:
+        return None
+    return Reference(requests=seen.requests, errors=seen.errors, p99_milliseconds=p99_milliseconds(seen))
 
 
 def _expire_previous(work: Work) -> None:
@@ -388,6 +341,7 @@ def apply_to(status: ModelStatus, rollout: Rollout) -> ModelStatus:
         update={
             "active": rollout.active,
             "previous": rollout.previous,
+            "former": rollout.former,
             "candidate": rollout.candidate,
             "rejected": list(rollout.rejected),
             "last_rollout": rollout.last_rollout,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from truekeep.api.model import ModelStatus, Rejection
 from truekeep.api.modelapproval import GivenApproval
 from truekeep.api.names import deployment_name
 from truekeep.domain.approval import Consent, consent
@@ -13,6 +15,10 @@ from truekeep.domain.observed import ModelObserved, RunView
 from truekeep.domain.plan import Settings
 from truekeep.domain.pods import Trouble
 from truekeep.domain.run import succeeded
+
+KEPT_REJECTIONS = 20
+# What is wrong with these is the model itself: no other way of serving mends it.
+OF_THE_ARTIFACT = frozenset({"PerformanceRegressed"})
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,9 @@ def revisions(runs: tuple[RunView, ...]) -> dict[int, RunView]:
 def wish(observed: ModelObserved, settled: bool, settings: Settings, now: datetime) -> Wish:
     """Which revision ought to answer, in which way.
 
-    A pin wins. Else it is the newest revision that was not rejected, but never one before the live one: whatever goes
-    wrong, the live one stays. While a run for the spec is under way, nothing else is rolled out: a change is one."""
+    A pin wins. Then a live revision that regressed leads back to the one before it. Else it is the newest revision that
+    was not rejected, but never one before the live one: whatever goes wrong, the live one stays. While a run for the
+    spec is under way, nothing else is rolled out: a change is one."""
     spec, status = observed.model.spec, observed.model.status
     known = revisions(observed.runs)
     key = serving_key(spec)
@@ -69,11 +76,37 @@ def wish(observed: ModelObserved, settled: bool, settings: Settings, now: dateti
             )
             return Wish(held, problem=Trouble("PinnedRevisionMissing", message))
         return _pinned(observed, _target(observed, known[pinned], key), held, settings, now)
+    back = _way_back(observed, key)
+    if back is not None:
+        return Wish(back, held)
+    found = _forward(observed, held, known, settled, settings, now)
+    verdict = condemned(status)
+    if verdict is not None and found.target == held:
+        message = f"revision {verdict.revision} regressed ({verdict.reason}), and there is no way back that works"
+        return replace(found, problem=Trouble("NoWayBack", f"{message}; mend the spec, or train anew"))
+    return found
+
+
+def _forward(
+    observed: ModelObserved,
+    held: Target | None,
+    known: Mapping[int, RunView],
+    settled: bool,
+    settings: Settings,
+    now: datetime,
+) -> Wish:
+    """The newest revision that was not rejected, not before the live one."""
+    spec, status = observed.model.spec, observed.model.status
+    key = serving_key(spec)
     if held is not None and not settled:
         return Wish(held)
+    full = len(status.rejected) >= KEPT_REJECTIONS
+    oldest = min(rejection.revision for rejection in status.rejected) if full else 0  # older rejections are forgotten
     floor = status.active.revision if status.active else 0
     refused: Target | None = None
     for number in sorted((number for number in known if number >= floor), reverse=True):
+        if number < oldest:
+            break
         if refused is not None and (number == floor or spec.approval.mode == "Manual"):
             break  # the new revision failed: the live one is not put at risk with the same change, nor an old one tried
         target = _target(observed, known[number], key)
@@ -87,6 +120,31 @@ def wish(observed: ModelObserved, settled: bool, settings: Settings, now: dateti
     return Wish(held, refused)
 
 
+def condemned(status: ModelStatus) -> Rejection | None:
+    """Why the live revision is to be left: it was rejected as it is served, after it took over."""
+    active = status.active
+    if active is None or active.since is None:
+        return None
+    mine = [each for each in status.rejected if each.deployment == active.deployment and each.time >= active.since]
+    return mine[-1] if mine else None
+
+
+def _way_back(observed: ModelObserved, key: str) -> Target | None:
+    """The revision before a condemned one, in the way in which it was served; None where that failed meanwhile."""
+    status = observed.model.status
+    verdict, former = condemned(status), status.former
+    if verdict is None or former is None:
+        return None
+    if any(each.deployment == former.deployment and each.time >= verdict.time for each in status.rejected):
+        return None
+    view = next((each for each in observed.deployments if each.meta.name == former.deployment), None)
+    name = former.deployment
+    if view is None:
+        name = deployment_name(observed.model.meta.name, former.revision, key)
+    key = view.serving_key if view else key
+    return Target(former.revision, former.run, former.artifact_digest, name, key, former.approval)
+
+
 def _pinned(observed: ModelObserved, target: Target, held: Target | None, settings: Settings, now: datetime) -> Wish:
     """The pinned revision. What served once needs no new approval on its way back."""
     allowed = consent(observed, revisions(observed.runs)[target.revision], now)
@@ -98,7 +156,8 @@ def _pinned(observed: ModelObserved, target: Target, held: Target | None, settin
 
 
 def _unless_rejected(observed: ModelObserved, target: Target, held: Target | None, settings: Settings) -> Wish:
-    return Wish(held, target) if is_rejected(observed, target, settings) else Wish(target)
+    """A pinned target. A person may insist on a model that did worse than another one."""
+    return Wish(held, target) if _failed_as_it_is(observed, target, settings) else Wish(target)
 
 
 def _target(observed: ModelObserved, run: RunView, key: str) -> Target:
@@ -121,13 +180,23 @@ def _as_is(observed: ModelObserved) -> Target | None:
 
 
 def fingerprint_of(observed: ModelObserved, target: Target, settings: Settings) -> str:
-    """What a rejection remembers: artifact, serving spec, server image."""
+    """What a rejection remembers: artifact, serving spec, the limits of the rollout, server image."""
     images = {deployment.meta.name: deployment.image for deployment in observed.deployments}
     image = images.get(target.deployment, settings.server_image)
-    return serving_fingerprint(target.artifact_digest, target.key, image)
+    return serving_fingerprint(target.artifact_digest, target.key, image, observed.model.spec.serving.rollout)
 
 
 def is_rejected(observed: ModelObserved, target: Target, settings: Settings) -> bool:
-    """Whether this way of serving failed before."""
+    """Whether this way of serving failed before, or the model itself in whatever way."""
+    return _failed_as_it_is(observed, target, settings) or any(
+        rejection.revision == target.revision and rejection.reason in OF_THE_ARTIFACT
+        for rejection in observed.model.status.rejected
+    )
+
+
+def _failed_as_it_is(observed: ModelObserved, target: Target, settings: Settings) -> bool:
     fingerprint = fingerprint_of(observed, target, settings)
-    return any(rejection.fingerprint == fingerprint for rejection in observed.model.status.rejected)
+    return any(
+        rejection.fingerprint == fingerprint and rejection.reason not in OF_THE_ARTIFACT
+        for rejection in observed.model.status.rejected
+    )

@@ -24,6 +24,7 @@ class Work:
     previous: ServedRevision | None
     candidate: Candidate | None
     rejected: list[Rejection]
+    former: ServedRevision | None = None
     last_rollout: LastRollout | None = None
     failure: Failure | None = None
     hold: Trouble | None = None
@@ -31,7 +32,7 @@ class Work:
     clearing: bool = False  # the selector is about to widen: who is neither live nor candidate has to be gone before
     rehearse: bool = False
     repeat_rehearsal: bool = False
-    analysis: tuple[Check, ...] = ()  # of the candidate's live traffic, just now
+    analysis: tuple[Check, ...] = ()  # of live traffic, just now
     notes: list[Note] = field(default_factory=list)
     look_again: float | None = None
 
