@@ -6,6 +6,7 @@ is broken meanwhile: the store, the operator, or another rollout."""
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,12 +16,13 @@ import pytest
 from tests.e2e.replies import Figures, Loaded, under_load
 from tests.e2e.shop import Shop, merged, open_shop, parameters, small_model
 from tests.e2e.test_kills import kill_operator
-from tests.story.kube import Json, Kube, condition, name_of
+from tests.story.kube import Json, Kube, KubectlError, condition, name_of
 
 NAMESPACE = "truekeep-e2e-rollback"
 MODEL = "wheel"
 SECONDS = 5  # from the verdict to the last bad reply
-BLUE_GREEN = {"serving": {"replicas": 2, "rollout": {"strategy": "BlueGreen"}, "rollbackWindowSeconds": 3600}}
+SERVING = f"truekeep.dev/model={MODEL},app.kubernetes.io/component=server"
+BLUE_GREEN: Json = {"serving": {"replicas": 2, "rollout": {"strategy": "BlueGreen"}, "rollbackWindowSeconds": 3600}}
 NEW_FEATURE = {
     "data": {
         "features": [
@@ -50,7 +52,10 @@ def loaded(shop: Shop) -> Iterator[Loaded]:
 @pytest.fixture
 def live(shop: Shop, loaded: Loaded) -> Shop:
     """Revision 2 answers everybody, revision 1 is warm."""
-    shop.patch(MODEL, {"serving": {"pinnedRevision": None, "rollbackWindowSeconds": 3600}})
+    small = small_model(MODEL)["spec"]
+    serving = {**BLUE_GREEN["serving"], "pinnedRevision": None, "resources": small["serving"]["resources"]}
+    spec = merged({"data": {"features": small["data"]["features"]}, "serving": serving}, parameters(max_iter="13"))
+    shop.patch(MODEL, spec)
     shop.ready(MODEL, 2, seconds=120)
     status = shop.model(MODEL)["status"]
     if not status.get("previous"):  # the way back ended its warmth: there and back again
@@ -138,7 +143,7 @@ def test_while_the_store_is_down(live: Shop, loaded: Loaded, record_property: Ca
     """Also for a container that ends meanwhile: it comes back from the pod's own copy."""
     began = time.time()
     with store_down(live):
-        pod = live.kube.list(live.namespace, "pods", f"truekeep.dev/model={MODEL},truekeep.dev/revision=1")[0]
+        pod = live.kube.list(live.namespace, "pods", f"{SERVING},truekeep.dev/revision=1")[0]
         verdict = time.time()
         switch(live, 1)
         loaded.settled()
@@ -148,13 +153,44 @@ def test_while_the_store_is_down(live: Shop, loaded: Loaded, record_property: Ca
         def restarted() -> bool:
             now = live.kube.get(live.namespace, "pods", name_of(pod)) or {}
             (container,) = now["status"]["containerStatuses"]
-            return container["restartCount"] == 1 and container["ready"]
+            return bool(container["restartCount"] == 1 and container["ready"])
 
         live.until("the restarted container to be ready without the store", 90, restarted)
         loaded.settled()
     figures = loaded.figures(began, verdict, bad=2)
     assert figures.failed == [], figures.failed[:10]
     assert {reply.revision for reply in loaded.replies(time.time() - 4)} == {1}
+
+
+def test_pods_that_are_evicted(live: Shop, loaded: Loaded, record_property: Callable[[str, object], None]) -> None:
+    """As a node that is emptied does it: one pod after the other, as the budget allows."""
+    began = time.time()
+    old = [name_of(pod) for pod in live.kube.list(live.namespace, "pods", f"{SERVING},truekeep.dev/revision=2")]
+    assert len(old) == 2
+    refusals = 0
+    for pod in old:
+        while not evicted(live, pod):
+            refusals += 1
+            assert time.time() < began + 120, f"pod {pod} may not be evicted"
+            time.sleep(1)
+    assert refusals, "the budget let both go at once"
+    live.until("new pods", 60, lambda: warm(live, 2)["status"].get("readyReplicas") == 2)
+    loaded.settled()
+    judged("evicted", loaded.figures(began, time.time(), bad=1), record_property)
+
+
+def evicted(shop: Shop, pod: str) -> bool:
+    """Whether the pod may go."""
+    about = {"metadata": {"name": pod, "namespace": shop.namespace}}
+    eviction = json.dumps({"apiVersion": "policy/v1", "kind": "Eviction", **about})
+    path = f"/api/v1/namespaces/{shop.namespace}/pods/{pod}/eviction"
+    try:
+        shop.kube.kubectl("create", "--raw", path, "--filename=-", stdin=eviction)
+    except KubectlError as error:
+        if "disruption budget" in str(error):
+            return False
+        raise
+    return True
 
 
 @contextlib.contextmanager
@@ -222,8 +258,8 @@ def test_while_another_rollout_is_unstable(
     live.until("its pods to end", 90, lambda: any(restarts(pod) for pod in live.pods(MODEL, "server")))
     assert warm(live, 1)["status"].get("readyReplicas") == 2
     verdict = time.time()
-    live.patch(MODEL, {"serving": {"resources": None, "pinnedRevision": 1}})
-    live.patch(MODEL, {"serving": {"resources": small_model(MODEL)["spec"]["serving"]["resources"]}})
+    resources = {**small_model(MODEL)["spec"]["serving"]["resources"], "limits": None}
+    live.patch(MODEL, {"serving": {"resources": resources, "pinnedRevision": 1}})
     live.ready(MODEL, 1, seconds=120)
     loaded.settled()
     judged("while another rollout is unstable", loaded.figures(began, verdict, bad=2), record_property)
@@ -253,3 +289,26 @@ def test_a_bad_revision_in_its_canary(
     time.sleep(10)
     assert live.model(MODEL)["status"]["rejected"] == rejected
     assert condition(live.model(MODEL), "Serving")["status"] == "True"
+
+
+@pytest.mark.full
+def test_a_revision_that_turns_out_bad_when_it_is_live(
+    live: Shop, loaded: Loaded, record_property: Callable[[str, object], None]
+) -> None:
+    """Blue-green, so that no step saw it: the operator counts what it answers, and goes back once, for good."""
+    began = time.time()
+    with selector(live) as watch:
+        live.patch(MODEL, merged(NEW_FEATURE, parameters(max_iter="14")))
+        live.until("the new revision to be live", 120, lambda: live.model(MODEL)["status"]["active"]["revision"] > 2)
+        bad = live.model(MODEL)["status"]["active"]["revision"]
+        live.reason(MODEL, "RolledBack", 120)
+        loaded.settled()
+    status = live.model(MODEL)["status"]
+    assert status["active"]["revision"] == 2
+    assert (status["lastFailure"]["revision"], status["lastFailure"]["location"]) == (bad, "Serving")
+    judged("turned out bad", loaded.figures(began, watch.switches[-1][0], bad=bad), record_property)
+    switches, rejected = len(watch.switches), status["rejected"]
+    assert [each["revision"] for each in rejected].count(bad) == 1
+    time.sleep(20)
+    status = live.model(MODEL)["status"]
+    assert (status["active"]["revision"], status["rejected"], switches) == (2, rejected, 3), "no flapping"
