@@ -11,20 +11,21 @@ import yaml
 
 from truekeep.api.driftpolicy import DriftPolicy
 from truekeep.api.model import Model
+from truekeep.api.modelapproval import ModelApproval
 from truekeep.api.trainingrun import TrainingRun
 from truekeep.cli.main import app
 
 ROOT = Path(__file__).parents[3]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-KINDS = {"Model": Model, "TrainingRun": TrainingRun, "DriftPolicy": DriftPolicy}
+KINDS = {"Model": Model, "TrainingRun": TrainingRun, "DriftPolicy": DriftPolicy, "ModelApproval": ModelApproval}
 REASON = re.compile(r"^[A-Z][a-z]+([A-Z][a-z]+)*$")
 # CamelCase words in domain/ that are no reasons: conditions, states, enum values of the API, exit reasons of pods.
 OTHER_WORDS = {
-    "Alert", "BlueGreen", "Canary", "Complete", "ConfigMap", "CreateContainerConfigError",
+    "Alert", "Approve", "Awaited", "BlueGreen", "Canary", "Complete", "ConfigMap", "CreateContainerConfigError",
     "CreateContainerError", "Data", "DataDrift", "Declined", "Drift", "DriftPolicy", "ErrImageNeverPull",
-    "ErrImagePull", "Error", "Evicted", "Failed", "False", "Gates", "ImagePullBackOff", "InvalidImageName",
-    "Manual", "Model", "Never", "NodeLost", "Normal", "Now", "Pending", "PredictionDrift", "Preempting",
-    "Promote", "Ready", "Reconciling", "Retrain", "Rollback", "Rollout", "RunContainerError", "Running",
+    "ErrImagePull", "Error", "Evicted", "Failed", "False", "Gates", "Given", "ImagePullBackOff", "InvalidImageName",
+    "Manual", "Model", "MustNotApprove", "Never", "NodeLost", "Normal", "Now", "Pending", "Performance", "PredictionDrift", "Preempting",
+    "Promote", "Ready", "Reconciling", "Refused", "Reject", "Retrain", "Rollback", "Rollout", "RunContainerError", "Running",
     "Secret", "Shutdown", "Spec", "Stalled", "Stuck", "Succeeded", "Target", "Training", "True", "Unknown",
     "Waiting", "Warning", "Wish", "Working",
 }  # fmt: skip
