@@ -121,6 +121,7 @@ class Capture:
         matrix: Matrix,
         probability: Matrix,
         received: int,
+        *,
         event_times: Sequence[int | None] | None,
         keys: Sequence[str | None] | None,
         unknown: Unknown,
@@ -138,7 +139,10 @@ class Capture:
             full = self._rows + rows > limits.capture_rows or self._bytes + size > limits.capture_bytes
             if not full:
                 current = self._current
-                current.add(request_id, matrix, probability, received, event_times, keys, unknown, size)
+                current.add(
+                    request_id, matrix, probability, received,
+                    event_times=event_times, keys=keys, unknown=unknown, size=size,
+                )  # fmt: skip
                 self._rows += rows
                 self._bytes += size
                 if current.rows >= limits.capture_flush_rows:

@@ -59,6 +59,7 @@ class Rows:
         matrix: Matrix,
         probability: Matrix,
         received: int,
+        *,
         event_times: Sequence[int | None] | None = None,
         keys: Sequence[str | None] | None = None,
         unknown: Unknown | None = None,
@@ -118,7 +119,7 @@ class Files:
         request: npt.NDArray[np.int64] = np.repeat(np.arange(len(counts)), counts) if many else np.arange(len(counts))
         ids, received = pa.array(batch.ids, pa.string()), np.array(batch.received, dtype=np.int64)
         if many:
-            ids, received = ids.take(pa.array(request)), received[request]
+            ids, received = ids.take(request), received[request]
         event_time = _optional(batch.event_times, batch.counts, pa.int64())
         keys = _optional(batch.keys, batch.counts, pa.string())
         if self._hash_of_keys is not None:
@@ -174,7 +175,8 @@ class Files:
             dictionary = self._with_unknown(position, indices, unknown, starts)
         if hash_of is not None:
             dictionary = pa.array(hash_of.all(dictionary.to_pylist()), pa.string())
-        return pa.DictionaryArray.from_arrays(pa.array(indices, mask=missing), dictionary)
+        positions: Any = pa.array(indices, mask=missing)
+        return pa.DictionaryArray.from_arrays(positions, dictionary)
 
     def _with_unknown(
         self, position: int, indices: Any, unknown: Mapping[int, Unknown], starts: npt.NDArray[np.int64]

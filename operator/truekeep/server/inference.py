@@ -139,8 +139,8 @@ class Inference:
         if self.capture is not None and question.captured:
             unknown = request.unknown if request.matrix is not None else self._unknown(question)
             self.capture.offer(
-                identifier, question.matrix, probability, time.time_ns() // 1000, question.times, question.keys,
-                unknown, question.size,
+                identifier, question.matrix, probability, time.time_ns() // 1000,
+                event_times=question.times, keys=question.keys, unknown=unknown, size=question.size,
             )  # fmt: skip
         return Predicted(identifier, request.outputs, probability, prediction)
 

@@ -36,9 +36,10 @@ def convert(pipeline: Any, features: int) -> bytes:
     graph = _Graph()
     *preparation, (_, estimator) = pipeline.steps
     kinds = [type(step).__name__ for _, step in pipeline.steps]
-    if kinds == ["ColumnTransformer", "LogisticRegression"]:
-        score = _folded(graph, preparation[0][1], estimator)
-    elif kinds[-1] in _ESTIMATORS:
+    if kinds == ["ColumnTransformer", "LogisticRegression"] and _folds(preparation[0][1]):
+        graph.node("Sigmoid", [_folded(graph, preparation[0][1], estimator)], output=OUTPUT)
+        return graph.to_bytes(features)
+    if kinds[-1] in _ESTIMATORS:
         name = INPUT
         for _, step in preparation:
             name = _transform(graph, step, name)
@@ -72,6 +73,9 @@ class _Graph:
 
     def columns(self, name: str, positions: Sequence[int]) -> str:
         return self.node("Gather", [name, self.constant(np.array(positions, dtype=np.int64))], axis=1)
+
+    def rows(self, name: str, positions: Sequence[int]) -> str:
+        return self.node("Gather", [name, self.constant(np.array(positions, dtype=np.int64))], axis=0)
 
     def double(self, name: str) -> str:
         from onnx import TensorProto
@@ -173,9 +177,13 @@ def _looked_up(
     known: Sequence[npt.NDArray[np.float64]],
     values: Sequence[npt.NDArray[np.float64]],
     misses: Sequence[tuple[float, float]],
+    *,
+    axis: int = 1,
 ) -> str:
     """Each column's codes replaced by values: `known` codes by `values`, a null and an unknown code by the two of
-    `misses`. One list for each column. NotConvertibleError where a category is no code."""
+    `misses`. One list for each column; the columns lie along `axis`.
+
+    NotConvertibleError where a category is no code."""
     if any((codes != np.floor(codes)).any() or (codes < 0).any() for codes in known):
         raise NotConvertibleError("it has categories that are no codes")
     width = max((int(codes.max(initial=0.0)) for codes in known), default=0) + 1  # codes that any of the columns has
@@ -191,7 +199,7 @@ def _looked_up(
     bounds = [graph.constant(np.array(bound)) for bound in (-2.0, float(width))]
     index = graph.node("Cast", [graph.node("Clip", [numbered, *bounds])], to=TensorProto.INT64)
     offsets = np.arange(len(known), dtype=np.int64) * (width + 3) + 2
-    index = graph.node("Add", [index, graph.constant(offsets)])
+    index = graph.node("Add", [index, graph.constant(offsets if axis else offsets.reshape(-1, 1))])
     return graph.node("Gather", [graph.constant(table.ravel()), index], axis=0)
 
 
@@ -315,29 +323,84 @@ def _linear(graph: _Graph, model: Any, name: str, weights: npt.NDArray[Any]) -> 
 
 
 def _folded(graph: _Graph, encoder: Any, model: Any) -> str:
-    """A linear model right behind a ColumnTransformer. A category's indicators are not made and multiplied: its weight
-    is looked up, which for a hundred categories is a hundredth of the work."""
+    """A linear model right behind a ColumnTransformer, shape (rows,).
+
+    No indicator is made and multiplied: what a category adds to the score is looked up, and so is what a null of a
+    number adds. With features as rows each step runs over long stretches of memory, and columns are chosen by copying
+    such stretches; for a hundred rows that is a third of the time."""
     weights = np.asarray(np.ravel(model.coef_), dtype=np.float64)
-    parts: list[str] = []
-    kept: list[npt.NDArray[np.float64]] = []
+    base = float(np.ravel(model.intercept_)[0])
+    turned = graph.node("Transpose", [INPUT], perm=[1, 0])
+    terms: list[str] = []
     for label, part, columns in encoder.transformers_:
-        if label == "remainder":
+        if label == "remainder" or not len(columns):
             continue
         own = weights[encoder.output_indices_[label]]
-        given = graph.columns(INPUT, [int(column) for column in columns])
-        if type(part).__name__ != "OneHotEncoder":
-            parts.append(_transform(graph, part, given))
-            kept.append(own)
-            continue
-        _check_indicators(part)
-        known = [np.asarray(codes, dtype=np.float64) for codes in part.categories_]
-        split = np.split(own, np.cumsum([len(codes) for codes in known])[:-1])
-        null = [float(one[np.isnan(codes)].sum()) for one, codes in zip(split, known, strict=True)]
-        found = [one[~np.isnan(codes)] for one, codes in zip(split, known, strict=True)]
-        codes = [codes[~np.isnan(codes)] for codes in known]
-        parts.append(_looked_up(graph, given, codes, found, [(one, 0.0) for one in null]))
-        kept.append(np.ones(len(known)))
-    return _linear(graph, model, graph.joined(parts), np.concatenate(kept))
+        given = graph.rows(turned, [int(column) for column in columns])
+        if type(part).__name__ == "OneHotEncoder":
+            terms.append(_categories_terms(graph, part, own, given))
+        else:
+            number = _number_terms(part, own)
+            base += number.base
+            shifted = graph.node("Sub", [given, graph.constant(number.mean.reshape(-1, 1))])
+            term = graph.node("Mul", [shifted, graph.constant(number.slope.reshape(-1, 1))])
+            missing = graph.node("IsNaN", [given])
+            terms.append(graph.node("Where", [missing, graph.constant(number.null.reshape(-1, 1)), term]))
+    stacked = terms[0] if len(terms) == 1 else graph.node("Concat", terms, axis=0)
+    ones = graph.constant(np.ones(len(_taken(encoder))))
+    return graph.node("Add", [graph.node("MatMul", [ones, stacked]), graph.constant(np.array([base]))])
+
+
+def _taken(encoder: Any) -> list[int]:
+    """The columns that a ColumnTransformer takes, in its order."""
+    return [int(one) for label, _, columns in encoder.transformers_ if label != "remainder" for one in columns]
+
+
+def _categories_terms(graph: _Graph, part: Any, weights: npt.NDArray[np.float64], given: str) -> str:
+    _check_indicators(part)
+    known = [np.asarray(codes, dtype=np.float64) for codes in part.categories_]
+    split = np.split(weights, np.cumsum([len(codes) for codes in known])[:-1])
+    null = [float(one[np.isnan(codes)].sum()) for one, codes in zip(split, known, strict=True)]
+    found = [one[~np.isnan(codes)] for one, codes in zip(split, known, strict=True)]
+    codes = [codes[~np.isnan(codes)] for codes in known]
+    return _looked_up(graph, given, codes, found, [(one, 0.0) for one in null], axis=0)
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """What numbers add to a score: (x - mean) * slope, or `null` where x is missing; and `base` for all rows."""
+
+    mean: npt.NDArray[np.float64]
+    slope: npt.NDArray[np.float64]
+    null: npt.NDArray[np.float64]
+    base: float
+
+
+def _folds(encoder: Any) -> bool:
+    """Whether `_folded` knows all parts of it."""
+    parts = [part for label, part, columns in encoder.transformers_ if label != "remainder" and len(columns)]
+    return bool(parts) and all(type(part).__name__ == "OneHotEncoder" or _foldable(part) for part in parts)
+
+
+def _foldable(part: Any) -> bool:
+    """Whether `_number_terms` knows it: an imputer, and then a scaler perhaps."""
+    kinds = [type(step).__name__ for _, step in part.steps] if type(part).__name__ == "Pipeline" else []
+    return kinds == ["SimpleImputer", "StandardScaler"]
+
+
+def _number_terms(part: Any, weights: npt.NDArray[np.float64]) -> _Numbers:
+    (_, imputer), (_, scaler) = part.steps
+    statistics = np.asarray(imputer.statistics_, dtype=np.float64)
+    if np.isnan(statistics).any():
+        raise NotConvertibleError("SimpleImputer drops a column that has no value")
+    count = len(statistics)
+    mean = np.zeros(len(weights)) if scaler.mean_ is None or not scaler.with_mean else np.asarray(scaler.mean_)
+    slope = weights if scaler.scale_ is None else weights / np.asarray(scaler.scale_)
+    null = (statistics - mean[:count]) * slope[:count]
+    if imputer.indicator_ is not None:
+        for place, column in enumerate(imputer.indicator_.features_):
+            null[int(column)] += slope[count + place]
+    return _Numbers(mean[:count], slope[:count], null, -float(mean[count:] @ slope[count:]))
 
 
 def _forest(graph: _Graph, model: Any, name: str) -> str:
