@@ -19,9 +19,11 @@ from truekeep.api.common import (
     conditions_field,
     keyed,
 )
+from truekeep.api.evaluation import METRIC_HELP, Metric
 from truekeep.api.trainingrun import Decimal12
 
-FindingKind = Literal["DataDrift", "PredictionDrift", "DataQuality"]
+FindingKind = Literal["Performance", "DataDrift", "PredictionDrift", "DataQuality"]
+Action = Literal["Retrain", "Alert", "Rollback"]
 CRON = r"^([0-9*/,\-]+)\s+([0-9*/,\-]+)\s+([0-9*/,\-]+)\s+([0-9A-Za-z*/,\-]+)\s+([0-9A-Za-z*/,\-]+)$"
 
 
@@ -67,6 +69,43 @@ class DataDrift(Schema):
     )
 
 
+class PerformancePolicy(Schema):
+    """When the live revision counts as worse than its gates have shown it."""
+
+    CEL = (
+        (
+            "!has(self.maxDrop) || double(self.maxDrop) > 0.0",
+            "performance.maxDrop must be above 0: what it was is not reached exactly; for example 0.03",
+        ),
+    )
+
+    metric: Metric = Field(description=METRIC_HELP)
+    max_drop: Fraction = Field(
+        default="0.03",
+        description="Loss of the metric, from what the revision showed on its holdout, that counts as decay, above 0. "
+        "What chance makes of both samples is held off apart from it. Default: 0.03.",
+    )
+    min_labels: Annotated[int, Field(ge=50, le=100000000)] = Field(
+        default=500,
+        description="With fewer labelled rows a window is InsufficientData, never 'it holds'. Default: 500.",
+    )
+    min_label_fraction: Fraction = Field(
+        default="0.5",
+        description="Fraction of a window's rows that must have a label, because the labels that come first may be of "
+        "one kind. Default: 0.5.",
+    )
+    join: Literal["Key", "RequestId"] = Field(
+        default="Key",
+        description="What spec.data.key in the label's source equals: Key, the input of that name which requests "
+        "carry; RequestId, the id of the request (ID/1, ID/2, … for its further rows). Default: Key.",
+    )
+    estimates: Literal["Report", "Act"] = Field(
+        default="Report",
+        description="What an estimate of decay does, before labels come: Report, it is told; Act, it counts as a "
+        "finding of kind Performance, which never rolls back. Default: Report.",
+    )
+
+
 class Response(Schema):
     """What follows a kind of finding."""
 
@@ -75,18 +114,35 @@ class Response(Schema):
             "self.finding != 'DataQuality' || self.action == 'Alert'",
             "broken data never retrains: the action on finding DataQuality must be Alert",
         ),
+        (
+            "self.action != 'Rollback' || self.finding == 'Performance'",
+            "action Rollback is for finding Performance: of the others nobody knows whether the revision before is "
+            "better; use Retrain or Alert",
+        ),
     )
 
-    finding: FindingKind = Field(description="DataDrift, PredictionDrift or DataQuality.")
-    action: Literal["Retrain", "Alert"] = Field(
-        description="Retrain: start a TrainingRun, within cooldown and budget. Alert: condition, Event and metric."
+    finding: FindingKind = Field(description="Performance, DataDrift, PredictionDrift or DataQuality.")
+    action: Action = Field(
+        description="Retrain: start a TrainingRun, within cooldown and budget. Alert: condition, Event and metric. "
+        "Rollback: go back to the revision before, for finding Performance."
     )
 
 
 class DriftPolicySpec(Schema):
     """What to watch and what to do."""
 
-    CEL = (("self.modelRef == oldSelf.modelRef", "modelRef can't be changed; create another DriftPolicy"),)
+    CEL = (
+        ("self.modelRef == oldSelf.modelRef", "modelRef can't be changed; create another DriftPolicy"),
+        (
+            "!has(self.responses) || !self.responses.exists(r, r.finding == 'Performance') || has(self.performance)",
+            "a response on finding Performance needs spec.performance: it says which metric is measured; add it, or "
+            "remove the response",
+        ),
+        (
+            "!has(self.minNewLabels) || self.minNewLabels == 0 || has(self.performance)",
+            "minNewLabels needs spec.performance: labels are only looked at for it; add it, or remove minNewLabels",
+        ),
+    )
 
     model_ref: ModelReference = Field(description="The Model to watch.")
     schedule: Annotated[str, StringConstraints(pattern=CRON, max_length=100)] = Field(
@@ -94,6 +150,9 @@ class DriftPolicySpec(Schema):
     )
     window: MonitorWindow = Field(description="How time is cut into windows.")
     data: DataDrift = Field(default=DataDrift(), description="When inputs or predictions count as drifted.")
+    performance: PerformancePolicy | None = Field(
+        default=None, description="When the model counts as worse than its gates showed. Default: labels are not read."
+    )
     consecutive_windows: Annotated[int, Field(ge=1, le=20)] = Field(
         default=2, description="Windows in a row that must breach before anything follows. Default: 2."
     )
@@ -110,6 +169,11 @@ class DriftPolicySpec(Schema):
     max_runs_per_week: Annotated[int, Field(ge=0, le=1000)] = Field(
         default=3, description="Runs that this policy may start in seven days of the wall clock. Default: 3."
     )
+    min_new_labels: Annotated[int, Field(ge=0, le=100000000)] = Field(
+        default=0,
+        description="Labelled rows that the live revision's windows must have, of the latest 30, before a run is "
+        "started: with fewer, training would see what it saw before. Needs spec.performance. Default: 0.",
+    )
     suspend: Literal["Never", "Now"] = Field(
         default="Never", description="Now: neither looks nor starts runs. Never: works. Default: Never."
     )
@@ -122,7 +186,7 @@ class DriftPolicySpec(Schema):
 class Finding(Schema):
     """One thing that was found in a window."""
 
-    kind: FindingKind = Field(description="DataDrift, PredictionDrift or DataQuality.")
+    kind: FindingKind = Field(description="Performance, DataDrift, PredictionDrift or DataQuality.")
     column: Annotated[str, StringConstraints(max_length=63)] = Field(description="The feature, or (prediction).")
     statistic: Annotated[str, StringConstraints(max_length=40)] = Field(description="The statistic that decided.")
     value: Decimal12 = Field(description="Its value.")
@@ -153,6 +217,35 @@ class WindowVerdict(Schema):
     )
 
 
+class PerformanceVerdict(Schema):
+    """How good the revision was in one window: as labels show it, and as it was estimated before they came."""
+
+    start: datetime = Field(description="Start of the window (event time).")
+    end: datetime = Field(description="End of the window (event time).")
+    revision: int = Field(ge=1, description="The revision whose predictions were judged.")
+    metric: Metric = Field(description="What was measured, by scikit-learn's name.")
+    baseline: Decimal12 = Field(description="What the revision showed on its holdout, when the gates judged it.")
+    verdict: Literal["Holds", "Decayed", "InsufficientData"] = Field(
+        description="By labels. InsufficientData: too few labels, or none are ripe yet."
+    )
+    value: Decimal12 | None = Field(default=None, description="The metric on the labelled rows.")
+    low: Decimal12 | None = Field(default=None, description="Lower end of its 95 % interval.")
+    high: Decimal12 | None = Field(default=None, description="Upper end of its 95 % interval.")
+    labelled: int = Field(default=0, ge=0, description="Rows of the window with a label.")
+    coverage: Decimal12 = Field(default="0", description="Labelled rows per row of the window, 0 to 1.")
+    known_after_seconds: int | None = Field(
+        default=None, description="Seconds of event time from the window's end until its labels were judged."
+    )
+    estimated: Literal["Holds", "Decayed", "NotEstimated"] = Field(
+        default="NotEstimated", description="By the estimate, which knows the inputs only and no label."
+    )
+    estimate: Decimal12 | None = Field(
+        default=None, description="The metric as calibrated probabilities suggest it (CBPE): an estimate."
+    )
+    estimate_low: Decimal12 | None = Field(default=None, description="Lower end of the estimate's 95 % interval.")
+    estimate_high: Decimal12 | None = Field(default=None, description="Upper end of the estimate's 95 % interval.")
+
+
 class DriftPolicyStatus(Schema):
     """What is."""
 
@@ -171,7 +264,24 @@ class DriftPolicyStatus(Schema):
         description="The strongest findings of the newest window, the strongest first.",
         json_schema_extra=ATOMIC,
     )
-    consecutive: int = Field(default=0, ge=0, description="Windows in a row, up to the newest, that breached.")
+    consecutive: int = Field(default=0, ge=0, description="Windows in a row, up to the newest, that drifted.")
+    performance: list[PerformanceVerdict] = Field(
+        default=[],
+        max_length=30,
+        description="How good the model was in the latest windows, the newest first.",
+        json_schema_extra=ATOMIC,
+    )
+    decayed: int = Field(
+        default=0, ge=0, description="Windows in a row, up to the newest that labels judged, in which it was worse."
+    )
+    rejected: int = Field(
+        default=0,
+        ge=0,
+        description="Runs of this policy in a row, up to the last, whose model did not beat the one that serves.",
+    )
+    next_run_time: datetime | None = Field(
+        default=None, description="Before this time no further run is started: cooldown, budget, or rejected runs."
+    )
     last_run: RunName | None = Field(default=None, description="The last TrainingRun that this policy started.")
     last_check_time: datetime | None = Field(default=None, description="When the monitor last reported.")
     summary: Text | None = Field(default=None, description="The newest window in a few words.")

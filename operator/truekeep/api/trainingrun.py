@@ -32,6 +32,9 @@ class PolicyTrigger(Schema):
     revision: int = Field(ge=1, le=1000000, description="The revision that was watched.")
     window_start: datetime = Field(description="Start of the window that breached (event time).")
     window_end: datetime = Field(description="End of the window that breached (event time).")
+    kind: Literal["Performance", "DataDrift", "PredictionDrift"] | None = Field(
+        default=None, description="The kind of finding that was answered."
+    )
     finding: Message = Field(description="The strongest finding, in words: column, statistic, value, threshold.")
 
 

@@ -58,7 +58,7 @@ class Replay:
     def run(self, settings: Settings) -> list[Judged]:
         """All windows in order. Time is that of the events, for cooldown and budget too."""
         from truekeep.api.driftpolicy import WindowVerdict
-        from truekeep.domain.policy import consecutive
+        from truekeep.domain.breaches import consecutive
         from truekeep.monitor.judge import judge
         from truekeep.monitor.windows import moment
 

@@ -130,6 +130,7 @@ class Labels(Schema):
     key: Column
     column: Column
     matures_after_seconds: int = 0
+    hash_key_secret: str | None = None  # the Secret with the key of the hashes, where captures have the key as a hash
 
 
 class MonitorRequest(Schema):
@@ -152,7 +153,6 @@ class MonitorRequest(Schema):
     hashed: tuple[str, ...] = ()  # columns that spec.serving.capture.hash keeps as hashes: training's have none
 
 
-class RehearseRequest(Schema):
 class SweepRequest(Schema):
     """Captures that are older than they may be, to be deleted."""
 
@@ -162,6 +162,7 @@ class SweepRequest(Schema):
     retention_days: int = Field(ge=1)
 
 
+class RehearseRequest(Schema):
     """Requests that the live revision answered, for a candidate to answer."""
 
     namespace: str

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from truekeep.api.common import Digest, Schema
-from truekeep.api.driftpolicy import Finding, WindowVerdict
+from truekeep.api.driftpolicy import Finding, PerformanceVerdict, WindowVerdict
 from truekeep.api.model import Rehearsal
 from truekeep.api.trainingrun import Artifact, ChampionResult, DataRead, GateResult, MetricValue, Record
 from truekeep.contract.requests import TERMINATION_LIMIT
@@ -66,6 +66,7 @@ class MonitorResult(Schema):
     message: str = Field(default="", max_length=1024)
     windows: tuple[WindowVerdict, ...] = ()  # the newest first
     findings: tuple[Finding, ...] = ()  # of the newest window, the strongest first
+    performance: tuple[PerformanceVerdict, ...] = ()  # likewise
     newest_event: datetime | None = None
 
     def to_message(self) -> str:
@@ -74,6 +75,8 @@ class MonitorResult(Schema):
         while len(text := result.model_dump_json(by_alias=True, exclude_none=True).encode()) > TERMINATION_LIMIT:
             if len(result.findings) > 3 or (result.findings and len(result.windows) <= 1):
                 result = result.model_copy(update={"findings": result.findings[:-1]})
+            elif len(result.performance) > max(1, len(result.windows)):
+                result = result.model_copy(update={"performance": result.performance[:-1]})
             elif len(result.windows) > 1:
                 result = result.model_copy(update={"windows": result.windows[:-1]})
             else:

@@ -1,4 +1,6 @@
-"""What to do about a DriftPolicy: keep its CronJob on the live revision, and turn monitors' reports into a verdict."""
+"""What to do about a DriftPolicy: keep its CronJob on the live revision, and turn monitors' reports into a verdict.
+
+What asks for an answer is in `breaches`, what holds it back in `restraint`."""
 
 from __future__ import annotations
 
@@ -9,8 +11,10 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from truekeep.api.driftpolicy import DriftPolicyStatus, WindowVerdict
+from truekeep.api.driftpolicy import DriftPolicyStatus, PerformanceVerdict, WindowVerdict
 from truekeep.contract.results import MonitorResult
+from truekeep.domain import breaches
+from truekeep.domain.breaches import consecutive
 from truekeep.domain.conditions import Finding, find, settle
 from truekeep.domain.observed import JobView, ModelView, PolicyObserved, PolicyView, RunView
 from truekeep.domain.plan import Note, PolicyPlan, Settings
@@ -19,6 +23,7 @@ from truekeep.domain.run import mounts
 
 KEPT_WINDOWS = 30
 POLL_SECONDS = 60.0
+QUIET = frozenset({"NothingToAnswer", "Started", "Answered", "NotWatched", "NoWindowYet", "InsufficientData"})
 Flag = Literal["True", "False", "Unknown"]
 
 
@@ -42,11 +47,14 @@ def decide(observed: PolicyObserved, settings: Settings, now: datetime) -> Polic
     suspended = policy.spec.suspend == "Now"
     watch = revision is not None and model is not None and model.spec.serving.capture is not None
     wrong = not observed.cronjob_intact or observed.cronjob_revision != revision
+    held = _held(policy, status, observed, now)
+    status = status.model_copy(update=breaches.outlook(policy, status, observed.runs, now))
     return _plan(
         policy,
         status,
         stand,
         now,
+        held=held,
         apply_cronjob=watch and wrong,
         watch_revision=revision if watch else None,
         suspend_cronjob=suspended,
@@ -128,6 +136,8 @@ def _absorb(observed: PolicyObserved, revision: int | None) -> DriftPolicyStatus
             findings, newest = list(result.findings), top
     ordered = sorted(windows.values(), key=lambda window: (window.start, window.revision), reverse=True)[:KEPT_WINDOWS]
     mine = [window for window in ordered if window.revision == revision]
+    performance = _performance(observed)
+    shown = [one for one in performance if one.revision == revision]
     finished = [pod.finished for job in observed.jobs for pod in job.pods if pod.finished]
     started = [run for run in observed.runs if _policy_uid(run) == observed.policy.meta.uid]
     last = max(started, key=lambda run: (run.meta.created, run.meta.name), default=None)
@@ -137,6 +147,8 @@ def _absorb(observed: PolicyObserved, revision: int | None) -> DriftPolicyStatus
             "windows": ordered,
             "findings": findings,
             "consecutive": consecutive(mine),
+            "performance": performance,
+            "decayed": breaches.decayed_windows(shown),
             "last_run": last.meta.name if last else status.last_run,
             "last_check_time": max(
                 [*finished, *([status.last_check_time] if status.last_check_time else [])], default=None
@@ -146,22 +158,22 @@ def _absorb(observed: PolicyObserved, revision: int | None) -> DriftPolicyStatus
     )
 
 
+def _performance(observed: PolicyObserved) -> list[PerformanceVerdict]:
+    """The newest that labels judged and the newest that wait for them: a long wait must not push out what is known."""
+    known = {(one.revision, one.start): one for one in observed.policy.status.performance}
+    for result in _results(observed.jobs, observed.policy.meta.uid):
+        for one in result.performance:
+            before = known.get((one.revision, one.start))
+            if before is None or before.value is None or one.value is not None or one.metric != before.metric:
+                known[one.revision, one.start] = one
+    ordered = sorted(known.values(), key=lambda one: (one.start, one.revision), reverse=True)
+    judged = [one for one in ordered if one.value is not None][: KEPT_WINDOWS // 2]
+    waiting = [one for one in ordered if one.value is None][: KEPT_WINDOWS // 2]
+    return sorted([*judged, *waiting], key=lambda one: (one.start, one.revision), reverse=True)
+
+
 def _policy_uid(run: RunView) -> str | None:
     return run.spec.trigger.policy.uid if run.spec.trigger.policy else None
-
-
-def consecutive(windows: Sequence[WindowVerdict]) -> int:
-    """How many windows in a row, up to the newest, breached. windows: of one revision, the newest first.
-
-    A window with too few rows neither counts nor ends the row; one with broken data ends it."""
-    count = 0
-    for window in windows:
-        if window.verdict == "InsufficientData":
-            continue
-        if window.verdict != "Drift" or not window.kinds:
-            break
-        count += 1
-    return count
 
 
 def _summary(window: WindowVerdict) -> str:
@@ -184,6 +196,51 @@ def _drift(policy: PolicyView, status: DriftPolicyStatus) -> Finding:
     return Finding("DriftDetected", "False", reasons.get(mine[0].verdict, "NoDrift"), _summary(mine[0]))
 
 
+def _decay(policy: PolicyView, status: DriftPolicyStatus) -> Finding:
+    """Performance by labels; where they are not enough, by estimate, which is called one."""
+    kind = "PerformanceDecayed"
+    if policy.spec.performance is None:
+        return Finding(kind, "Unknown", "NotWatched", "spec.performance is not set, so labels are not read")
+    mine = [one for one in status.performance if one.revision == status.watched_revision]
+    if not mine:
+        return Finding(kind, "Unknown", "NoWindowYet", "no window of the live revision is closed yet")
+    return Finding(kind, *_decay_of(policy, status, mine))
+
+
+def _decay_of(
+    policy: PolicyView, status: DriftPolicyStatus, mine: Sequence[PerformanceVerdict]
+) -> tuple[Flag, str, str]:
+    """Status, reason and message; `mine`: of the live revision, the newest first."""
+    needed = policy.spec.consecutive_windows
+    acts = policy.spec.performance is not None and policy.spec.performance.estimates == "Act"
+    known = next((one for one in mine if one.value is not None), None)
+    estimated = breaches.estimated_windows(mine)
+    if known is not None and status.decayed >= needed:
+        return "True", "Decayed", f"{status.decayed} windows in a row: {breaches.shown(known)}"
+    if estimated >= needed:
+        newest = next(one for one in mine if one.estimate is not None)
+        words = f"{estimated} windows in a row by estimate, not by labels yet: {breaches.estimate(newest)}"
+        return ("True", "Estimated", words) if acts else ("False", "EstimatedOnly", words)
+    if known is None:
+        return "Unknown", "InsufficientData", f"no window has enough labels; {breaches.estimate(mine[0])}"
+    if status.decayed:
+        return "False", "Suspected", f"{status.decayed} of {needed} windows in a row: {breaches.shown(known)}"
+    return "False", "Holds", breaches.shown(known)
+
+
+def _held(policy: PolicyView, status: DriftPolicyStatus, observed: PolicyObserved, now: datetime) -> Finding:
+    """Why a breach that asks for a run gets none."""
+    view = PolicyView(policy.meta, policy.spec, status)
+    revision = status.watched_revision
+    found = breaches.to_retrain(view, revision) if revision is not None else None
+    if found is None:
+        return Finding("RetrainHeld", "False", "NothingToAnswer", "no breach asks for a run")
+    held = breaches.restraint(view, found, observed.runs, now)
+    if held is None:
+        return Finding("RetrainHeld", "False", "Started", f"a run answers {found.kind}")
+    return Finding("RetrainHeld", "False" if held.reason == "Answered" else "True", held.reason, held.message)
+
+
 def _data(status: DriftPolicyStatus) -> Finding:
     mine = [window for window in status.windows if window.revision == status.watched_revision]
     if not mine:
@@ -204,6 +261,7 @@ def _plan(
     stand: Stand,
     now: datetime,
     *,
+    held: Finding,
     apply_cronjob: bool,
     watch_revision: int | None,
     suspend_cronjob: bool,
@@ -212,13 +270,15 @@ def _plan(
     def flag(value: bool) -> Flag:
         return "True" if value else "False"
 
-    drift, data = _drift(policy, status), _data(status)
+    drift, data, decay = _drift(policy, status), _data(status), _decay(policy, status)
     wanted = [
         Finding("Ready", flag(stand.state == "Watching"), stand.reason, stand.message),
         Finding("Reconciling", flag(stand.state == "Waiting" and stand.reason != "Suspended"), stand.reason),
         Finding("Stalled", flag(stand.state == "Stuck"), stand.reason, stand.message),
         drift,
         data,
+        decay,
+        held,
     ]
     generation = policy.meta.generation
     old = policy.status.conditions
@@ -228,6 +288,8 @@ def _plan(
             (wanted[0], stand.state == "Stuck"),
             (drift, drift.status == "True"),
             (data, data.status == "False"),
+            (decay, decay.status == "True" or decay.reason == "EstimatedOnly"),
+            (held, held.status == "True"),
         )
         if _turned(find(old, finding.type), finding)
     ]
@@ -247,4 +309,6 @@ def _turned(old: object, finding: Finding) -> bool:
     """Whether a condition says something new that is worth an Event."""
     if old is None:
         return finding.status == "True" and finding.type != "DataValid"
+    if finding.reason in QUIET and finding.type in ("RetrainHeld", "PerformanceDecayed"):
+        return False
     return getattr(old, "status", None) != finding.status or getattr(old, "reason", None) != finding.reason

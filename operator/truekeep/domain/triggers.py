@@ -9,18 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from truekeep.api.driftpolicy import WindowVerdict
 from truekeep.api.names import ANNOTATION_RETRAIN, run_name
 from truekeep.api.trainingrun import PolicyTrigger, Trigger
 from truekeep.contract.canonical import digest_of
+from truekeep.domain.breaches import Breach, restraint, to_retrain
 from truekeep.domain.observed import ModelObserved, PolicyView, RunView
 from truekeep.domain.plan import RunIntent
-from truekeep.domain.policy import consecutive
 from truekeep.domain.run import RETRYABLE, finished, reason_of, succeeded
 
 MAX_ATTEMPTS = 5
 FIRST_BACKOFF = timedelta(seconds=30)
-WEEK = timedelta(days=7)
 TEXT_LIMIT = 512
 
 
@@ -105,61 +103,28 @@ def _train_drift(result: Training, observed: ModelObserved, now: datetime) -> Tr
     """A run for the first policy, by name, whose breach asks for one."""
     waits = []
     for policy in sorted(observed.policies, key=lambda policy: policy.meta.name):
-        window = breach(policy, observed)
-        if window is None or policy.meta.deleting:
+        active = observed.model.status.active
+        found = to_retrain(policy, active.revision) if active and not policy.meta.deleting else None
+        if found is None:
             continue
-        wait = _restraint(policy, window, observed.runs, now)
-        if wait is None:
-            return replace(result, wanted=_drift_run(policy, window, observed))
-        waits.append(wait)
+        held = restraint(policy, found, observed.runs, now)
+        if held is None:
+            return replace(result, wanted=_drift_run(policy, found, observed))
+        waits.append(held.seconds)
     return replace(result, wait_seconds=min((wait for wait in waits if wait > 0), default=None))
 
 
-def breach(policy: PolicyView, observed: ModelObserved) -> WindowVerdict | None:
-    """The newest window of the live revision, where it completes a breach whose answer is Retrain."""
-    active = observed.model.status.active
-    status = policy.status
-    if active is None or policy.spec.suspend == "Now" or status.watched_revision != active.revision:
-        return None
-    windows = [window for window in status.windows if window.revision == active.revision]
-    if consecutive(windows) < policy.spec.consecutive_windows:
-        return None
-    newest = next(window for window in windows if window.verdict != "InsufficientData")
-    retrains = {response.finding for response in policy.spec.responses if response.action == "Retrain"}
-    return newest if retrains.intersection(newest.kinds) else None
-
-
-def _restraint(policy: PolicyView, window: WindowVerdict, runs: Sequence[RunView], now: datetime) -> float | None:
-    """Seconds to wait before this breach may start a run, 0 where another event must come first, None for go."""
-    mine = [run for run in runs if run.spec.trigger.policy and run.spec.trigger.policy.uid == policy.meta.uid]
-    for run in mine:
-        cause = run.spec.trigger.policy
-        if cause and cause.revision == window.revision and cause.window_end >= window.end:
-            return 0.0
-    waits = []
-    recent = sorted(run.meta.created for run in mine if run.meta.created > now - WEEK)
-    if policy.spec.max_runs_per_week == 0:
-        return 0.0
-    if len(recent) >= policy.spec.max_runs_per_week:
-        waits.append((recent[-policy.spec.max_runs_per_week] + WEEK - now).total_seconds())
-    if mine:
-        last = max(run.meta.created for run in mine)
-        waits.append((last + timedelta(seconds=policy.spec.cooldown_seconds) - now).total_seconds())
-    longest = max(waits, default=0.0)
-    return longest if longest > 0 else None
-
-
-def _drift_run(policy: PolicyView, window: WindowVerdict, observed: ModelObserved) -> RunIntent:
+def _drift_run(policy: PolicyView, found: Breach, observed: ModelObserved) -> RunIntent:
     meta = observed.model.meta
-    finding = policy.status.findings[0].message if policy.status.findings else f"{window.columns} columns drifted"
     cause = PolicyTrigger(
         name=policy.meta.name,
         uid=policy.meta.uid,
-        revision=window.revision,
-        window_start=window.start,
-        window_end=window.end,
-        finding=finding,
+        revision=found.revision,
+        window_start=found.start,
+        window_end=found.end,
+        kind=found.kind if found.kind != "DataQuality" else None,
+        finding=found.message,
     )
-    name = run_name(meta.name, meta.uid, "drift", policy.meta.uid, str(window.revision), window.end.isoformat())
-    message = f"DriftPolicy {policy.meta.name}, {window.start:%Y-%m-%d} to {window.end:%Y-%m-%d}: {finding}"
+    name = run_name(meta.name, meta.uid, "drift", policy.meta.uid, str(found.revision), found.end.isoformat())
+    message = f"DriftPolicy {policy.meta.name}, {found.start:%Y-%m-%d} to {found.end:%Y-%m-%d}: {found.message}"
     return RunIntent(name, Trigger(type="DriftPolicy", message=message[:4096], policy=cause))

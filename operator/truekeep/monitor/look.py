@@ -7,7 +7,7 @@ time, judge nothing twice. The result repeats the recent windows, so that a lost
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -18,7 +18,7 @@ from truekeep.contract import layout
 from truekeep.contract.canonical import canonical_json
 from truekeep.contract.requests import MonitorRequest
 from truekeep.contract.results import MonitorResult
-from truekeep.monitor import captures, windows
+from truekeep.monitor import captures, decay, windows
 from truekeep.monitor.captures import CaptureFile, Skipped
 from truekeep.monitor.judge import Settings, judge
 from truekeep.monitor.report import StoredReport
@@ -60,7 +60,8 @@ def look(request: MonitorRequest, now: datetime, say: Callable[[str], None]) -> 
     store, lake = Bucket.open(request.store), Bucket.open(request.capture)
     reference = read_profile(store, request.artifact_digest)
     found = list_captures(lake, request, now)
-    judged = _judged(store, request)
+    listed = {info.key for info in store.list(_folder(request))}
+    judged = _judged(listed, request)
     recent = {start: _read(store, judged[start]) for start in sorted(judged, reverse=True)[:KEPT_WINDOWS]}
     skipped = Skipped()
     due = _due(lake, found, _done(request, judged, recent.values()), skipped)
@@ -75,6 +76,9 @@ def look(request: MonitorRequest, now: datetime, say: Callable[[str], None]) -> 
         fresh[start] = report
         for line in describe(report):
             say(line)
+    listed |= {_key(request, start) for start in fresh}
+    scene = decay.Scene(request, store, lake, found.files, found.clock, now, listed)
+    performance = _performance(Subject(request, lake, reference, found), scene, recent | fresh, judged, say)
     newest = sorted(recent.keys() | fresh.keys(), reverse=True)[:KEPT_WINDOWS]
     reports = [kept for start in newest if (kept := fresh.get(start) or recent[start]) is not None]
     skipped.reasons += [reason for report in fresh.values() for reason in report.skipped]
@@ -88,8 +92,12 @@ def look(request: MonitorRequest, now: datetime, say: Callable[[str], None]) -> 
         f"{found.odd} capture files have names without times" if found.odd else "",
         "" if found.files else "nothing is captured of it yet",
         _left_out(request, reference),
+        *performance.notes,
     ]
-    return _result(request, found.clock.newest_event, reports, "; ".join(part for part in parts if part))
+    message = "; ".join(part for part in parts if part)
+    return _result(request, found.clock.newest_event, reports, message).model_copy(
+        update={"performance": tuple(performance.verdicts)}
+    )
 
 
 def _left_out(request: MonitorRequest, reference: Profile) -> str:
@@ -159,17 +167,46 @@ def _key(request: MonitorRequest, start: datetime) -> str:
     return layout.window_report(request.namespace, request.model, request.policy_uid, request.revision, start)
 
 
-def _judged(store: Bucket, request: MonitorRequest) -> dict[datetime, str]:
+def _folder(request: MonitorRequest) -> str:
+    return _key(request, windows.EPOCH).rpartition("/")[0] + "/"
+
+
+def _judged(listed: Iterable[str], request: MonitorRequest) -> dict[datetime, str]:
     """Windows with a report, by their start."""
-    folder = _key(request, windows.EPOCH).rpartition("/")[0] + "/"
+    folder = _folder(request)
     found = {}
-    for info in store.list(folder):
+    for key in listed:
         try:
-            start = datetime.strptime(info.key.removeprefix(folder), f"{KEY_TIME}.json").replace(tzinfo=UTC)
+            start = datetime.strptime(key.removeprefix(folder), f"{KEY_TIME}.json").replace(tzinfo=UTC)
         except ValueError:
             continue
-        found[start] = info.key
+        found[start] = key
     return found
+
+
+def _performance(
+    subject: Subject,
+    scene: decay.Scene,
+    known: Mapping[datetime, StoredReport | None],
+    judged: Mapping[datetime, str],
+    say: Callable[[str], None],
+) -> decay.Outcome:
+    """Performance of the windows that were judged. Older ones are looked at while their labels may still come."""
+    if subject.request.performance is None:
+        return decay.Outcome()
+    reports = dict(known)
+    for start, key in judged.items():
+        if start not in reports and layout.beside(key, decay.MEASURED) not in scene.listed:
+            reports[start] = _read(scene.store, key)
+    found = [
+        decay.Window(
+            windows.milliseconds(report.window.start), windows.milliseconds(report.window.end), report.window.rows,
+            _key(subject.request, report.window.start),
+        )
+        for report in reports.values()
+        if report is not None
+    ]  # fmt: skip
+    return decay.watch(scene, found, say)
 
 
 @dataclass(frozen=True)

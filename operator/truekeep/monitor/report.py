@@ -8,7 +8,16 @@ from typing import Literal
 from pydantic import Field
 
 from truekeep.api.common import Digest, Schema
-from truekeep.api.driftpolicy import DataDrift, Finding, FindingKind, MonitorWindow, WindowVerdict
+from truekeep.api.driftpolicy import (
+    DataDrift,
+    Finding,
+    FindingKind,
+    MonitorWindow,
+    PerformancePolicy,
+    PerformanceVerdict,
+    WindowVerdict,
+)
+from truekeep.api.evaluation import Metric
 from truekeep.profiling.schema import Quantile
 
 SCHEMA = "truekeep.dev/window-report/v1"
@@ -96,6 +105,54 @@ class WindowReport(Schema):
     alpha: float = 0.0  # probability of an alarm where nothing moved, over all columns
     findings: tuple[ReportFinding, ...] = ()  # the strongest first
     columns: tuple[ColumnReport, ...] = ()
+
+
+class Shown(Schema):
+    """A metric on a sample, its standard error and 95 % interval."""
+
+    value: float
+    error: float
+    low: float
+    high: float
+    p_value: float  # of one as low where nothing became worse; both samples' errors counted
+
+
+class GroupShown(Schema):
+    """A metric in a group of rows; told, not judged."""
+
+    slice: str
+    group: str
+    metric: Metric
+    rows: int
+    value: float
+    low: float
+    high: float
+
+
+class StoredPerformance(Schema):
+    """How good a revision was in one window, as it lies in the store."""
+
+    schema_: Literal["truekeep.dev/window-performance/v1"] = Field(
+        default="truekeep.dev/window-performance/v1", alias="schema"
+    )
+    policy_uid: str
+    artifact_digest: Digest
+    verdict: PerformanceVerdict
+    settings: PerformancePolicy
+    final: bool = False  # labels were judged, and the verdict stays
+    label_files: str = ""  # which label files were looked at: a digest of their names and ETags
+    judged_at: datetime
+    rows: int  # of the window; of many, those that were drawn
+    repeated: int = 0  # rows left out, because a later one has the same key
+    without_key: int = 0  # rows that nothing can be joined to
+    baseline_rows: int = 0  # of the holdout
+    baseline_error: float | None = None
+    alpha: float  # probability of Decayed by labels where nothing became worse
+    measured: Shown | None = None
+    estimated: Shown | None = None
+    groups: tuple[GroupShown, ...] = ()
+    problems: tuple[str, ...] = ()  # of label files, the first few
+    why_not: str = ""  # why there is no verdict by labels
 
 
 class StoredReport(Schema):

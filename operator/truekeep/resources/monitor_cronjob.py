@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from truekeep.api.common import S3Location
+from truekeep.api.model import ModelSpec
 from truekeep.api.names import (
     ANNOTATION_ARTIFACT,
     LABEL_COMPONENT,
@@ -14,7 +16,7 @@ from truekeep.api.names import (
     MANAGED_BY,
     monitor_name,
 )
-from truekeep.contract.requests import MonitorRequest, complete
+from truekeep.contract.requests import Labels, MonitorRequest, complete, complete_data
 from truekeep.domain.observed import ModelView, PolicyView
 from truekeep.domain.plan import Settings
 from truekeep.resources.amounts import MONITOR, container_resources
@@ -47,6 +49,7 @@ def monitor_cronjob(
         return None
     store = model.spec.store.s3
     location = complete(capture.s3, store)
+    wanted = _labels(model.spec) if policy.spec.performance else None
     request = MonitorRequest(
         namespace=policy.meta.namespace,
         model=model.meta.name,
@@ -60,6 +63,9 @@ def monitor_cronjob(
         drift=policy.spec.data,
         dropped=tuple(capture.drop),
         hashed=tuple(capture.hash),
+        performance=policy.spec.performance,
+        labels=wanted,
+        slices=tuple(model.spec.evaluation.slices) if wanted else (),
     )
     labels = {
         LABEL_MODEL: model.meta.name,
@@ -97,7 +103,8 @@ def monitor_cronjob(
                         request=request,
                         resources=container_resources(policy.spec.resources, MONITOR),
                         pods=model.spec.pods,
-                        locations=[store, location],
+                        locations=[store, location, *([wanted.source] if wanted else [])],
+                        hash_key=wanted.hash_key_secret if wanted else None,
                         labels={**MANAGED_BY, **labels},
                         tmp_size=TMP_SIZE,
                         spec={"restartPolicy": "Never"},
@@ -106,3 +113,17 @@ def monitor_cronjob(
             },
         },
     }
+
+
+def _labels(spec: ModelSpec) -> Labels:
+    """Where the monitor finds what became of the predictions: where training finds it."""
+    data, capture = complete_data(spec.data, spec.store.s3), spec.serving.capture
+    source: S3Location = (data.label.source or data.source).s3
+    reference = capture.hash_key_secret_ref if capture and data.key in capture.hash else None
+    return Labels(
+        source=source,
+        key=data.key,
+        column=data.label.column,
+        matures_after_seconds=data.label.matures_after_seconds,
+        hash_key_secret=reference.name if reference else None,
+    )

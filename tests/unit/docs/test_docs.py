@@ -21,7 +21,7 @@ KINDS = {"Model": Model, "TrainingRun": TrainingRun, "DriftPolicy": DriftPolicy,
 REASON = re.compile(r"^[A-Z][a-z]+([A-Z][a-z]+)*$")
 # CamelCase words in domain/ that are no reasons: conditions, states, enum values of the API, exit reasons of pods.
 OTHER_WORDS = {
-    "Alert", "Approve", "Awaited", "BlueGreen", "Canary", "Complete", "ConfigMap", "CreateContainerConfigError",
+    "Act", "Alert", "Approve", "Awaited", "BlueGreen", "Canary", "Complete", "ConfigMap", "CreateContainerConfigError",
     "CreateContainerError", "Data", "DataDrift", "Declined", "Drift", "DriftPolicy", "ErrImageNeverPull",
     "ErrImagePull", "Error", "Evicted", "Failed", "False", "Gates", "Given", "ImagePullBackOff", "InvalidImageName",
     "Manual", "Model", "MustNotApprove", "Never", "NodeLost", "Normal", "Now", "Pending", "Performance", "PredictionDrift", "Preempting",

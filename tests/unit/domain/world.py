@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from truekeep.api.driftpolicy import DriftPolicySpec, DriftPolicyStatus, WindowVerdict
+from truekeep.api.driftpolicy import DriftPolicySpec, DriftPolicyStatus, PerformanceVerdict, WindowVerdict
 from truekeep.api.model import ModelSpec, ModelStatus
 from truekeep.api.modelapproval import ModelApprovalSpec
 from truekeep.api.names import ANNOTATION_AUTHOR, ANNOTATION_FINGERPRINT, ANNOTATION_GENERATION, serving_selector
@@ -26,6 +27,7 @@ from truekeep.domain.observed import (
     PodView,
     PolicyObserved,
     PolicyView,
+    RouteView,
     RunObserved,
     RunView,
     ServiceView,
@@ -106,6 +108,11 @@ class World:
     cronjob_revision: int | None = None
     deployments: dict[str, DeploymentView] = field(default_factory=dict)
     service: ServiceView | None = None
+    route: RouteView | None = None
+    gateway: str = (
+        "Accepted"  # what its controller says of routes: Accepted, Refused; Silent: nothing; Missing: no CRDs
+    )
+    gateway_sends: frozenset[str] = frozenset()  # Deployments to which it sends requests, or copies
     autoscaler: AutoscalerView | None = None
     load: int = 1  # pods that the callers keep busy
     traffic: dict[str, Traffic] | None = None  # None: nobody calls; a Deployment that is left out: unreadable
@@ -135,6 +142,8 @@ class World:
             deployments=tuple(self.deployments.values()),
             services=(self.service,) if self.service else (),
             autoscaler=self.autoscaler,
+            gateway_api=self.gateway != "Missing",
+            route=self.route,
             rehearsal=self.rehearsals.get(self.status.candidate.deployment) if self.status.candidate else None,
             traffic=dict.fromkeys(self.deployments, Traffic()) if self.traffic is None else self.traffic,
         )
@@ -161,6 +170,15 @@ class World:
 
     def pass_time(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
+
+    def answer_route(self) -> None:
+        """The Gateway's controller looks at the route."""
+        if self.route is None:
+            self.gateway_sends = frozenset()
+        elif self.gateway in ("Accepted", "Refused"):
+            self.route = replace(self.route, verdict=self.gateway, message="not allowed")
+            reached = {*self.route.weights, *([self.route.mirror] if self.route.mirror else [])}
+            self.gateway_sends = frozenset(reached) if self.gateway == "Accepted" else frozenset()
 
     def scale(self) -> None:
         """The autoscaler's controller looks at the load."""
@@ -212,7 +230,14 @@ class World:
         failed = None if good else "PodFailurePolicy"
         self.jobs[name] = replace(job, complete=good, failed_reason=failed, finished=self.now, pods=(view,))
 
-    def report(self, *days: int, verdict: str = "Drift", revision: int | None = None) -> None:
+    def report(
+        self,
+        *days: int,
+        verdict: str = "Drift",
+        revision: int | None = None,
+        kinds: Sequence[str] = ("DataDrift",),
+        performance: Sequence[PerformanceVerdict] = (),
+    ) -> None:
         """A monitor reports windows, each a day of January by its number."""
         assert self.policy is not None
         revision = revision or (self.status.active.revision if self.status.active else 1)
@@ -224,7 +249,7 @@ class World:
                     "revision": revision,
                     "rows": 5000,
                     "verdict": verdict,
-                    "kinds": ["DataDrift"] if verdict == "Drift" else [],
+                    "kinds": list(kinds) if verdict == "Drift" else [],
                     "columns": 1 if verdict == "Drift" else 0,
                 }
             )
@@ -237,6 +262,7 @@ class World:
                 "revision": revision,
                 "reason": "Looked",
                 "windows": windows,
+                "performance": list(performance),
                 "findings": [{**finding, "message": "`hour` moved"}] if verdict == "Drift" else [],
             }
         )
@@ -265,6 +291,16 @@ class World:
         plan = model_domain.decide(self.observed(), SETTINGS, self.now)
         if plan.service is not None and self._write(budget):
             self._switch(plan)
+        if plan.route is not None and self._write(budget):
+            verdict = "Stale" if self.route and self.route.verdict == "Accepted" else "Unanswered"
+            if self.route is not None and self.route.verdict != "Accepted":
+                verdict = self.route.verdict
+            created = self.route.created if self.route else self.now
+            self.route = RouteView(
+                dict(plan.route.weights), plan.route.mirror, verdict, "not allowed", created, changed=self.now
+            )
+        if plan.delete_route and self._write(budget):
+            self.route, self.gateway_sends = None, frozenset()
         if plan.autoscaler is not None and self._write(budget):
             assert plan.status.active
             assert plan.autoscaler.deployment == plan.status.active.deployment, "only the live revision is scaled"
@@ -305,6 +341,8 @@ class World:
 
     def _deploy(self, intent: DeploymentIntent) -> None:
         selected = self.service.selector if self.service else {}
+        if intent.replicas == 0 and self.spec.serving.gateway and self.spec.serving.replicas > 0:
+            assert intent.name not in self.gateway_sends or self.gateway != "Accepted", "the Gateway still sends there"
         if intent.replicas == 0 and selected == serving_selector("m", intent.name):
             assert self.spec.serving.replicas == 0, "pods would go while the selector names them"
         old = self.deployments.get(intent.name)
@@ -376,6 +414,7 @@ class World:
             for name in list(self.jobs):
                 self.end_job(name, train, digest=name)
             self.scale()
+            self.answer_route()
             self.settle_pods()
             quiet = quiet + 1 if self.reconcile() == 0 else 0
             self.pass_time(step)

@@ -11,9 +11,18 @@ from truekeep.api.model import Candidate, ModelSpec, ModelStatus, ServedRevision
 from truekeep.api.trainingrun import TrainingRunSpec, TrainingRunStatus, Trigger
 from truekeep.contract.requests import Champion
 from truekeep.domain.observed import Meta, ModelView, PolicyView, RunView
-from truekeep.domain.plan import AutoscalerIntent, BudgetIntent, DeploymentIntent, RunIntent, ServiceIntent, Settings
+from truekeep.domain.plan import (
+    AutoscalerIntent,
+    BudgetIntent,
+    DeploymentIntent,
+    RouteIntent,
+    RunIntent,
+    ServiceIntent,
+    Settings,
+)
 from truekeep.resources.autoscaler import autoscaler
 from truekeep.resources.disruption_budget import disruption_budget
+from truekeep.resources.httproute import httproute
 from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
 from truekeep.resources.rehearsal_job import rehearsal_job
 from truekeep.resources.retention_cronjob import retention_cronjob
@@ -94,6 +103,13 @@ FULL: dict[str, Any] = {
     "evaluation": {"gates": [{"name": "auc", "metric": "roc_auc", "minimum": "0.65"}], "refit": "OnAllRows"},
     "serving": {
         "replicas": 3,
+        "gateway": {
+            "name": "public",
+            "namespace": "gateways",
+            "sectionName": "https",
+            "hostnames": ["models.example.com"],
+            "pathPrefix": "/flights",
+        },
         "autoscaling": {"minReplicas": 2, "maxReplicas": 8, "cpuPercent": 70},
         "resources": {"limits": {"cpu": "250m", "memory": "128Mi"}},
         "connectionMaxAgeSeconds": 5,
@@ -136,6 +152,7 @@ def policy() -> PolicyView:
         "schedule": "*/5 * * * *",
         "window": {"hours": 168, "minRows": 2000},
         "data": {"minimumEffect": "0.03", "ignore": ["hour"]},
+        "performance": {"metric": "roc_auc"},
     }
     return PolicyView(meta("weekly", "policy-uid"), DriftPolicySpec.model_validate(spec), DriftPolicyStatus())
 
@@ -147,6 +164,20 @@ def serving_model() -> ModelView:
     )
     return replace(model(), status=ModelStatus(active=active))
 
+
+IMAGE: dict[str, Any] = {
+    **FULL,
+    "serving": {
+        **FULL["serving"],
+        "image": {
+            "reference": "registry.example/team/mlserver@sha256:" + "ef" * 32,
+            "port": 9001,
+            "timeoutSeconds": 7,
+            "tolerance": "0.00001",
+            "env": [{"name": "MLSERVER_HTTP_PORT", "value": "$(PORT)"}, {"name": "OMP_NUM_THREADS", "value": "3"}],
+        },
+    },
+}
 
 CANDIDATE = Candidate(
     revision=3,
@@ -162,15 +193,19 @@ CHAMPION = Champion(revision=2, artifact_digest=DIGEST, trained_until=CREATED)
 def built() -> dict[str, dict[str, Any] | None]:
     """Every golden manifest, by its name."""
     plain = model(PLAIN)
+    at_home = model({**PLAIN, "serving": {"gateway": {"name": "public"}}})
     return {
         "training-job": training_job(model(), run(), SETTINGS, CHAMPION),
         "training-job-plain": training_job(plain, run(), SETTINGS, None),
         "serving-deployment": serving_deployment(model(), INTENT, SETTINGS),
         "serving-deployment-plain": serving_deployment(plain, INTENT, SETTINGS),
+        "serving-deployment-image": serving_deployment(model(IMAGE), INTENT, SETTINGS),
         "stable-service": stable_service(model(), ServiceIntent("flight-delay", INTENT.name)),
         "stable-service-canary": stable_service(model(), ServiceIntent("flight-delay", None)),
         "deployment-service": deployment_service(model(), INTENT.name),
         "disruption-budget": disruption_budget(model(), BudgetIntent(INTENT.name, 3)),
+        "httproute": httproute(model(), RouteIntent((("flight-delay-r2-cdcdcd", 67), (INTENT.name, 33)))),
+        "httproute-shadow": httproute(at_home, RouteIntent((("flight-delay-r2-cdcdcd", 100),), INTENT.name)),
         "autoscaler": autoscaler(model(), AutoscalerIntent(INTENT.name, 2)),
         "monitor-cronjob": monitor_cronjob(model(), policy(), Watched(3, DIGEST), SETTINGS),
         "retention-cronjob": retention_cronjob(model(), SETTINGS),

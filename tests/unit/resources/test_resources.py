@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,11 +23,12 @@ from tests.unit.resources.samples import (
 )
 from truekeep.api.common import Resources
 from truekeep.contract.requests import MonitorRequest, ServeRequest, TrainRequest
-from truekeep.domain.plan import AutoscalerIntent, BudgetIntent, Settings
+from truekeep.domain.plan import AutoscalerIntent, BudgetIntent, RouteIntent, Settings
 from truekeep.resources.amounts import SERVER, TRAINER, container_resources, threads
 from truekeep.resources.autoscaler import autoscaler
 from truekeep.resources.compare import holds
 from truekeep.resources.disruption_budget import disruption_budget
+from truekeep.resources.httproute import httproute
 from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
 from truekeep.resources.retention_cronjob import retention_cronjob, schedule
 from truekeep.resources.serving_deployment import ANNOTATION_TEMPLATE, serving_deployment
@@ -115,7 +117,7 @@ def test_requests_to_server_and_monitor_are_complete() -> None:
     [
         ("training-job", {"arrivals.reader", "lake"}),
         ("serving-deployment", {"captures", "lake"}),
-        ("monitor-cronjob", {"captures", "lake"}),
+        ("monitor-cronjob", {"arrivals.reader", "captures", "lake"}),
         ("training-job-plain", set()),
     ],
 )
@@ -139,11 +141,30 @@ def test_the_key_of_the_hashes_is_mounted_beside_the_credentials_and_only_where_
         request = ServeRequest.model_validate_json(request_of(pod))
         assert request.capture is not None
         assert request.capture.hash == ["hour", "flight_id"]
-        monitor = monitor_cronjob(view, policy(), Watched(3, DIGEST), SETTINGS)
-        assert monitor is not None
-        pod = monitor["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-        assert "HASH_KEY" not in str(pod["volumes"])
-        assert MonitorRequest.model_validate_json(request_of(pod)).hashed == ("hour", "flight_id")
+        for watches in (None, policy().spec.performance):  # the join of labels has to hash their keys, too
+            spec_of = policy().spec.model_copy(update={"performance": watches})
+            monitor = monitor_cronjob(view, replace(policy(), spec=spec_of), Watched(3, DIGEST), SETTINGS)
+            assert monitor is not None
+            pod = monitor["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+            assert ("HASH_KEY" in str(pod["volumes"])) == (watches is not None)
+            assert MonitorRequest.model_validate_json(request_of(pod)).hashed == ("hour", "flight_id")
+
+
+def test_the_monitor_is_told_where_labels_lie_only_where_they_are_watched() -> None:
+    request = MonitorRequest.model_validate_json(request_of(PODS["monitor-cronjob"]))
+    assert request.performance is not None
+    assert request.labels is not None
+    assert (request.labels.key, request.labels.column) == (FULL["data"]["key"], FULL["data"]["label"]["column"])
+    assert request.labels.source.uri == FULL["data"]["label"]["source"]["s3"]["uri"]
+    assert request.labels.source.endpoint is not None
+    assert request.labels.matures_after_seconds == FULL["data"]["label"]["maturesAfterSeconds"]
+    assert [one.name for one in request.slices] == [one["name"] for one in FULL["evaluation"].get("slices", [])]
+    without = replace(policy(), spec=policy().spec.model_copy(update={"performance": None}))
+    plain = monitor_cronjob(model(FULL), without, Watched(3, DIGEST), SETTINGS)
+    assert plain is not None
+    pod = plain["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    assert MonitorRequest.model_validate_json(request_of(pod)).labels is None
+    assert "arrivals.reader" not in str(pod["volumes"])
 
 
 def test_captures_that_wait_have_room_of_their_own() -> None:
@@ -206,6 +227,10 @@ def test_the_budget_takes_one_pod_at_a_time_and_never_the_last(pods: int, bound:
     spec = disruption_budget(model(), BudgetIntent(INTENT.name, pods))["spec"]
     assert {key: value for key, value in spec.items() if key in ("minAvailable", "maxUnavailable")} == bound
     assert spec["selector"]["matchLabels"]["truekeep.dev/deployment"] == INTENT.name
+
+
+def test_no_route_where_no_gateway_is_named() -> None:
+    assert httproute(model(PLAIN), RouteIntent(((INTENT.name, 100),))) is None
 
 
 def test_no_autoscaler_where_none_is_asked_for() -> None:
