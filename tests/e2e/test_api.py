@@ -112,6 +112,24 @@ CASES = [
         (("spec.serving", {"capture": {**CAPTURE, "hash": ["age"], "hashKeySecretRef": {"name": "h"}}}),),
     ),
     Case(
+        "Model.spec.serving.image",
+        "of the tag latest",
+        (("spec.serving", {"image": {"reference": "registry.example:5000/team/mlserver:1.7.1"}}),),
+        (("spec.serving", {"image": {"reference": "registry.example:5000/team/mlserver:latest"}}),),
+    ),
+    Case(
+        "Model.spec.serving.image",
+        "must not be 8080 or 8081",
+        (("spec.serving", {"image": {"reference": f"mlserver@sha256:{'ab' * 32}", "port": 8082}}),),
+        (("spec.serving", {"image": {"reference": f"mlserver@sha256:{'ab' * 32}", "port": 8081}}),),
+    ),
+    Case(
+        "Model.spec.serving.image",
+        "must not hold TRUEKEEP_MODEL_DIR",
+        (("spec.serving", {"image": {"reference": "m:1", "env": [{"name": "X", "value": "$(PORT)"}]}}),),
+        (("spec.serving", {"image": {"reference": "m:1", "env": [{"name": "PORT", "value": "1"}]}}),),
+    ),
+    Case(
         "Model.spec.serving.capture",
         "capture.hash needs a key",
         (("spec.serving", {"capture": {**CAPTURE, "hash": []}}),),
@@ -437,6 +455,8 @@ def test_the_operator_writes_the_status_and_nothing_else(kube: Kube, namespace: 
     ("path", "value", "words"),
     [
         ("spec.serving.replicas", 101, "less than or equal to 100"),
+        ("spec.serving.image", {"reference": "team/mlserver"}, "should match"),
+        ("spec.serving.image", {"reference": "team/mlserver:1", "command": ["sh"]}, "unknown field"),
         ("spec.training.recipe.estimator", "os.system", "Unsupported value"),
         ("spec.store.s3.uri", "file:///etc/", "should match"),
         ("spec.store.s3.uri", "s3://models/../x/", "should match"),

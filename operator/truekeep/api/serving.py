@@ -8,6 +8,8 @@ from pydantic import Field
 
 from truekeep.api.capture import Capture
 from truekeep.api.common import Resources, Schema
+from truekeep.api.gateway import Gateway
+from truekeep.api.image import ServingImage
 from truekeep.api.rollout import Rollout
 
 
@@ -46,6 +48,11 @@ class Serving(Schema):
             "serving.autoscaling decides about the number of pods, so a change of serving.replicas would do nothing; "
             "change autoscaling.minReplicas or maxReplicas, or set replicas to 0 to stop serving",
         ),
+        (
+            "!has(self.rollout) || self.rollout.strategy != 'Shadow' || has(self.gateway)",
+            "rollout.strategy Shadow needs serving.gateway, because a Gateway copies the requests; name one, or "
+            "choose Canary or BlueGreen",
+        ),
     )
 
     replicas: Annotated[int, Field(ge=0, le=100)] = Field(
@@ -58,9 +65,20 @@ class Serving(Schema):
         description="Lets a HorizontalPodAutoscaler decide about the pods of the live revision; it needs "
         "metrics-server. Default: unset, replicas decides.",
     )
+    gateway: Gateway | None = Field(
+        default=None,
+        description="Gateway that takes the model's HTTP traffic from outside and splits it by exact weights. Default: "
+        "unset, the Service of the Model's name splits it by pods.",
+    )
+    image: ServingImage | None = Field(
+        default=None,
+        description="The team's own server for the model, of any framework. Default: unset, Truekeep's own server "
+        "answers.",
+    )
     resources: Resources = Field(
         default=Resources(),
-        description="CPU and memory of a serving pod. Default: requests 100m and 256Mi, limits 1 CPU and 1Gi.",
+        description="CPU and memory of a serving pod; with serving.image, of that image's container. Default: requests "
+        "100m and 256Mi, limits 1 CPU and 1Gi.",
     )
     rollout: Rollout = Field(default=Rollout(), description="How a new revision takes over.")
     rollback_window_seconds: Annotated[int, Field(ge=0, le=604800)] = Field(

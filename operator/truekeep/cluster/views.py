@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -16,6 +16,7 @@ from truekeep.api.modelapproval import ModelApprovalSpec
 from truekeep.api.names import (
     ANNOTATION_ARTIFACT,
     ANNOTATION_SERVING_KEY,
+    FIELD_MANAGER,
     LABEL_DEPLOYMENT,
     LABEL_REVISION,
     LABEL_RUN,
@@ -30,13 +31,16 @@ from truekeep.domain.observed import (
     ModelView,
     PodView,
     PolicyView,
+    RouteView,
     RunView,
     ServiceView,
 )
 from truekeep.resources.compare import holds
+from truekeep.resources.serving_image import BACKEND
 from truekeep.resources.serving_deployment import ANNOTATION_TEMPLATE
 
 Json = dict[str, Any]
+Verdict = Literal["Accepted", "Refused", "Stale", "Unanswered"]
 Status = TypeVar("Status", bound=Schema)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 WAITING_QUIETLY = frozenset({"ContainerCreating", "PodInitializing", ""})
@@ -140,7 +144,7 @@ def pod_view(item: Json, events: Iterable[Json] = ()) -> PodView:
     """A pod of ours. `events`: warnings about it; they explain a container that waits without saying why."""
     status = item.get("status") or {}
     conditions = {str(each.get("type")): each for each in status.get("conditions") or []}
-    container: Json = next(iter(status.get("containerStatuses") or []), {})
+    container = _telling(status)
     state = container.get("state") or {}
     terminated = state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
     waiting = state.get("waiting") or {}
@@ -166,9 +170,24 @@ def pod_view(item: Json, events: Iterable[Json] = ()) -> PodView:
         exit_message=str(terminated.get("message") or (status.get("message") if evicted else "") or ""),
         finished=parsed_time(terminated.get("finishedAt")),
         restarts=_integer(container.get("restartCount"), 0),
+        theirs=container.get("name") == BACKEND,
         unschedulable=str(scheduled.get("message") or "Unschedulable") if unschedulable else None,
         node=(item.get("spec") or {}).get("nodeName") or None,
     )
+
+
+def _telling(status: Json) -> Json:
+    """The container to speak of: the pod's own, unless another is in more trouble."""
+    own = list(status.get("containerStatuses") or [])[:1]
+    return max([*own, *(status.get("initContainerStatuses") or [])], key=_trouble, default={})
+
+
+def _trouble(container: Json) -> int:
+    """How much a container is in trouble: 0 not at all, 1 it was before, 2 it is, 3 it is and was before."""
+    state, before = container.get("state") or {}, container.get("lastState") or {}
+    waiting, ended = state.get("waiting") or {}, state.get("terminated") or {}
+    loud = str(waiting.get("reason") or "") not in WAITING_QUIETLY or _integer(ended.get("exitCode"), 0) != 0
+    return 2 * loud + ("terminated" in before and not ended)
 
 
 # What tools that empty a node mark it with before they evict its pods, where they do not cordon it.
@@ -181,6 +200,64 @@ def node_is_emptied(item: Json) -> bool:
     return bool(spec.get("unschedulable")) or any(
         each.get("key") in EMPTYING_TAINTS for each in spec.get("taints") or []
     )
+
+
+def route_view(item: Json, parent: Json, wanted: Json | None) -> RouteView:
+    """A route of ours. `parent`: the Gateway that is to answer, as the route names it; `wanted`: what the manifest
+    should be with the weights and the mirror that it has."""
+    about, rule = meta(item), _first((item.get("spec") or {}).get("rules"))
+    weights = {
+        str(each.get("name", "")): _integer(each.get("weight"), 1)
+        for each in rule.get("backendRefs") or []
+        if _integer(each.get("weight"), 1) > 0
+    }
+    mirrors = [each for each in rule.get("filters") or [] if each.get("type") == "RequestMirror"]
+    mirror = ((_first(mirrors).get("requestMirror") or {}).get("backendRef") or {}).get("name")
+    verdict, message = _route_verdict(item, parent, about.generation)
+    return RouteView(
+        weights=weights,
+        mirror=str(mirror) if mirror else None,
+        verdict=verdict,
+        message=message,
+        created=about.created,
+        changed=_changed_by_us(item) or about.created,
+        intact=wanted is not None and holds(wanted, item),
+    )
+
+
+def _route_verdict(item: Json, parent: Json, generation: int) -> tuple[Verdict, str]:
+    """What the Gateway says of its route: refused where any condition is False, accepted at this generation, or not
+    yet."""
+    answers = [
+        {str(each.get("type")): each for each in answer.get("conditions") or []}
+        for answer in (item.get("status") or {}).get("parents") or []
+        if all((answer.get("parentRef") or {}).get(key) == value for key, value in parent.items())
+    ]
+    found: tuple[Verdict, str] = ("Unanswered", "")
+    for conditions in answers:
+        said = [conditions[kind] for kind in ("Accepted", "ResolvedRefs") if kind in conditions]
+        bad = [each for each in said if each.get("status") == "False"]
+        if bad:
+            found = "Refused", "; ".join(f"{e.get('type')}=False {e.get('reason')}: {e.get('message')}" for e in bad)
+        elif (conditions.get("Accepted") or {}).get("status") == "True":
+            if all(_integer(each.get("observedGeneration"), 0) >= generation for each in said):
+                return "Accepted", ""
+            found = "Stale", ""
+    return found
+
+
+def _changed_by_us(item: Json) -> datetime | None:
+    """When the operator changed an object last."""
+    times = [
+        parsed_time(each.get("time"))
+        for each in (item.get("metadata") or {}).get("managedFields") or []
+        if each.get("manager") == FIELD_MANAGER and not each.get("subresource")
+    ]
+    return max((time for time in times if time), default=None)
+
+
+def _first(items: Any) -> Json:
+    return items[0] if isinstance(items, list) and items and isinstance(items[0], dict) else {}
 
 
 def autoscaler_view(item: Json, wanted: Json) -> AutoscalerView:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal
 
 from truekeep.api.driftpolicy import DriftPolicySpec, DriftPolicyStatus
 from truekeep.api.model import ModelSpec, ModelStatus
@@ -64,7 +65,7 @@ class ApprovalView:
 
 @dataclass(frozen=True)
 class PodView:
-    """A pod with one container of ours."""
+    """A pod of ours: its one container, or, of several, the one that is in trouble."""
 
     name: str
     created: datetime
@@ -80,6 +81,7 @@ class PodView:
     exit_message: str = ""  # the termination message, else the last lines of the log
     finished: datetime | None = None
     restarts: int = 0
+    theirs: bool = False  # what waits or ended is the container of a team's own image: its exit codes mean nothing
     unschedulable: str | None = None  # the scheduler's words, where it found no node
     node: str | None = None
     drained: bool = False  # its node takes no more pods: it is being emptied
@@ -123,6 +125,20 @@ class ServiceView:
     name: str
     selector: Mapping[str, str]
     intact: bool = True
+
+
+@dataclass(frozen=True)
+class RouteView:
+    """The HTTPRoute of ours, and what its Gateway says of it."""
+
+    weights: Mapping[str, int]  # by Deployment; a Gateway that accepted them sends so much to its Service
+    mirror: str | None = None  # the Deployment that gets a copy
+    # Unanswered: no Gateway said anything yet. Stale: it accepted an earlier generation, and has not seen this one.
+    verdict: Literal["Accepted", "Refused", "Stale", "Unanswered"] = "Unanswered"
+    message: str = ""  # why it is refused
+    created: datetime | None = None
+    changed: datetime | None = None  # by us, the last time
+    intact: bool = True  # all besides weights and mirror is as it ought to be
 
 
 @dataclass(frozen=True)
@@ -171,6 +187,8 @@ class ModelObserved:
     deployments: tuple[DeploymentView, ...] = ()
     services: tuple[ServiceView, ...] = ()
     autoscaler: AutoscalerView | None = None
+    gateway_api: bool = True  # whether the cluster has HTTPRoutes; asked only where a Gateway is or was named
+    route: RouteView | None = None
     traffic: Mapping[str, Traffic] = field(default_factory=dict)  # by Deployment, over the seconds of analysis.Interest
     rehearsal: JobView | None = None  # the candidate's
     problem: str | None = None  # a stored status or annotation that could not be read, in words

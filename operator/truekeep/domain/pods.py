@@ -91,7 +91,7 @@ def _slow_start(pod: PodView, now: datetime, needs: Sequence[str]) -> Trouble | 
 def storeless(pods: Sequence[PodView]) -> Trouble | None:
     """What keeps serving pods from fetching their artifact; never a reason against a revision."""
     for pod in sorted(pods, key=lambda pod: (pod.created, pod.name), reverse=True):
-        if not pod.ready and not pod.deleting and pod.exit_code == EXIT_OUTSIDE:
+        if not pod.ready and not pod.deleting and pod.exit_code == EXIT_OUTSIDE and not pod.theirs:
             words = f"pod {pod.name} can't fetch its artifact: {tail(pod.exit_message)}; it is tried again"
             return Trouble("StoreUnreachable", words)
     return None
@@ -101,7 +101,7 @@ def crash(pods: Sequence[PodView], restarts: int = 1) -> Trouble | None:
     """Why containers end that ought to run on, None where they do not. One that was restarted fewer times may recover,
     except where it said by its exit code that a second try can't help."""
     for pod in sorted(pods, key=lambda pod: (pod.created, pod.name), reverse=True):
-        if pod.ready or pod.deleting or pod.exit_code in (None, 0):
+        if pod.ready or pod.deleting or pod.exit_code is None or (pod.exit_code == 0 and not pod.theirs):
             continue
         if pod.exit_reason == "OOMKilled" and (pod.restarts >= restarts or pod.phase == "Failed"):
             return Trouble(
@@ -110,12 +110,13 @@ def crash(pods: Sequence[PodView], restarts: int = 1) -> Trouble | None:
                 "spec.serving.resources.limits.memory",
                 pod.exit_code,
             )
-        if pod.exit_code == EXIT_INPUT:
+        if pod.exit_code == EXIT_INPUT and not pod.theirs:
             return Trouble("ServerRefused", f"pod {pod.name} refuses to serve: {tail(pod.exit_message)}", pod.exit_code)
-        if pod.restarts > restarts and pod.exit_code != EXIT_OUTSIDE:
+        if pod.restarts > restarts and (pod.theirs or pod.exit_code != EXIT_OUTSIDE):
+            what = "spec.serving.image in pod" if pod.theirs else "pod"
             return Trouble(
                 "ServerCrashed",
-                f"pod {pod.name} ended {pod.restarts + 1} times, last with code {pod.exit_code}: "
+                f"{what} {pod.name} ended {pod.restarts + 1} times, last with code {pod.exit_code}: "
                 f"{tail(pod.exit_message)}",
                 pod.exit_code,
             )

@@ -21,6 +21,7 @@ class Defaults:
 
 TRAINER = Defaults("500m", "1Gi", "2", "4Gi")
 SERVER = Defaults("100m", "256Mi", "1", "1Gi")
+PROXY = Defaults("50m", "192Mi", "1", "512Mi")  # our server where another one computes
 MONITOR = Defaults("100m", "256Mi", "1", "1Gi")
 
 

@@ -32,6 +32,7 @@ from truekeep.domain.plan import DeploymentIntent, Settings
 from truekeep.resources.amounts import SERVER, container_resources
 from truekeep.resources.metadata import child_metadata
 from truekeep.resources.pods import Scratch, pod_template
+from truekeep.resources.serving_image import backend_of, with_backend
 
 COMPONENT = "server"
 SPOOL_SPARE = 64  # MiB
@@ -105,8 +106,9 @@ def serving_template(
         key=spec.data.key,
         capture=capture,
         connection_max_age_seconds=spec.serving.connection_max_age_seconds,
+        backend=backend_of(spec.serving.image),
     )
-    return pod_template(
+    template = pod_template(
         component=COMPONENT,
         image=settings.server_image,
         request=request,
@@ -116,7 +118,10 @@ def serving_template(
         hash_key=capture.hash_key_secret_ref.name if capture and capture.hash_key_secret_ref else None,
         labels={**MANAGED_BY, **labels},
         tmp_size=TMP_SIZE,
-        scratch=[ARTIFACT_COPY, *([spool(capture)] if capture and capture.spool_mebibytes else [])],
+        scratch=[
+            *([ARTIFACT_COPY] if spec.serving.image is None else []),
+            *([spool(capture)] if capture and capture.spool_mebibytes else []),
+        ],
         container={
             "ports": [
                 {"name": "http", "containerPort": SERVER_PORT, "protocol": "TCP"},
@@ -141,6 +146,9 @@ def serving_template(
             ],
         },
     )
+    if spec.serving.image is None:
+        return template
+    return with_backend(template, model.meta.name, spec.serving.image, spec.serving.resources, store)
 
 
 def spool(capture: Capture) -> Scratch:

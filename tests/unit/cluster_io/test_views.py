@@ -11,15 +11,18 @@ from tests.unit.resources.samples import FULL, INTENT, SETTINGS, model
 from truekeep.api.model import ModelStatus
 from truekeep.cluster.views import (
     SpecInvalidError,
+    autoscaler_view,
     deployment_view,
     frozen_template,
     job_view,
     lenient_status,
     model_view,
+    node_is_emptied,
     owned_by,
     parsed_time,
     pod_view,
     policy_view,
+    route_view,
     run_view,
     service_view,
 )
@@ -304,3 +307,140 @@ def test_a_frozen_template_survives_json() -> None:
     frozen = frozen_template(item)
     assert frozen is not None
     assert json.loads(item["metadata"]["annotations"]["truekeep.dev/template"]) == frozen
+
+
+PARENT = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "infra", "name": "public"}
+
+
+def answer(generation: int = 3, parent: Json | None = None, **conditions: tuple[str, str]) -> Json:
+    """What a Gateway's controller writes about a route."""
+    said = [
+        {"type": kind, "status": status, "reason": reason, "message": f"about {kind}", "observedGeneration": generation}
+        for kind, (status, reason) in conditions.items()
+    ]
+    return {"parentRef": {**PARENT, **(parent or {})}, "controllerName": "x/y", "conditions": said}
+
+
+GOOD = {"Accepted": ("True", "Accepted"), "ResolvedRefs": ("True", "ResolvedRefs")}
+NOT_ALLOWED = {**GOOD, "Accepted": ("False", "NotAllowedByListeners")}
+NO_BACKEND = {**GOOD, "ResolvedRefs": ("False", "BackendNotFound")}
+
+
+@pytest.mark.parametrize(
+    ("parents", "verdict"),
+    [
+        ([], "Unanswered"),
+        ([answer(**GOOD)], "Accepted"),
+        ([answer(2, **GOOD)], "Stale"),
+        ([answer(Accepted=("True", "Accepted"))], "Accepted"),
+        ([answer(**NOT_ALLOWED)], "Refused"),
+        ([answer(2, **NO_BACKEND)], "Refused"),
+        ([answer(parent={"name": "other"}, **GOOD)], "Unanswered"),
+        ([answer(parent={"sectionName": "https"}, **GOOD)], "Accepted"),
+        ([answer(**NOT_ALLOWED), answer(**GOOD)], "Accepted"),
+        ([{"parentRef": PARENT}], "Unanswered"),
+    ],
+)
+def test_what_a_gateway_says_of_a_route(parents: list[Json], verdict: str) -> None:
+    services = [{"name": "live", "weight": 67}, {"name": "candidate", "weight": 33}, {"name": "gone", "weight": 0}]
+    copy_to = {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "shadow"}}}
+    route = {
+        "metadata": {
+            **META,
+            "managedFields": [
+                {"manager": "truekeep", "time": "2026-11-23T07:00:00Z"},
+                {"manager": "gateway", "time": "2026-11-23T07:10:00Z"},
+            ],
+        },
+        "spec": {"rules": [{"filters": [copy_to], "backendRefs": services}]},
+        "status": {"parents": parents},
+    }
+    seen = route_view(route, PARENT, None)
+    assert seen.verdict == verdict
+    assert dict(seen.weights) == {"live": 67, "candidate": 33}
+    assert seen.mirror == "shadow"
+    assert seen.changed == datetime(2026, 11, 23, 7, 0, tzinfo=UTC)
+    if verdict == "Refused":
+        assert "False" in seen.message
+
+
+def test_a_broken_route_breaks_nothing() -> None:
+    for spec in ({}, {"rules": None}, {"rules": [{}]}, {"rules": [{"backendRefs": [{}]}]}):
+        assert route_view({"metadata": META, "spec": spec, "status": {"parents": [{}]}}, PARENT, None).mirror is None
+
+
+def test_an_autoscaler_says_what_it_scales_and_what_it_misses() -> None:
+    blind = [{"type": "ScalingActive", "status": "False", "reason": "FailedGetResourceMetric", "message": "no metrics"}]
+    spec = {"scaleTargetRef": {"name": "live"}, "minReplicas": 2}
+    seen = autoscaler_view({"metadata": META, "spec": spec, "status": {"conditions": blind}}, {})
+    assert (seen.deployment, seen.least, seen.problem, seen.working) == ("live", 2, "no metrics", False)
+
+
+@pytest.mark.parametrize(
+    ("spec", "emptied"),
+    [
+        ({}, False),
+        ({"unschedulable": True}, True),
+        ({"taints": [{"key": "dedicated", "effect": "NoSchedule"}]}, False),
+        ({"taints": [{"key": "karpenter.sh/disrupted", "effect": "NoSchedule"}]}, True),
+    ],
+)
+def test_a_node_that_is_to_go(spec: Json, emptied: bool) -> None:
+    assert node_is_emptied({"metadata": META, "spec": spec}) is emptied
+
+
+# A pod with a team's own image: our server's container, the one that fetches, and theirs.
+def of_image(server: Json, backend: Json, **more: Any) -> Json:
+    fetch = {**container(terminated={"exitCode": 0, "reason": "Completed"}), "name": "fetch"}
+    return pod(
+        phase="Running",
+        initContainerStatuses=[fetch, {**backend, "name": "backend"}],
+        containerStatuses=[{**server, "name": "server"}],
+        **more,
+    )
+
+
+CRASHED = {"lastState": {"terminated": {"exitCode": 3, "reason": "Error", "message": "no model"}}, "restartCount": 4}
+GOES = container(running={"startedAt": "2026-11-23T06:50:20Z"})
+
+
+def test_of_several_containers_the_one_in_trouble_is_told_of() -> None:
+    waits = {**container(waiting={"reason": "CrashLoopBackOff", "message": "back-off"}), **CRASHED}
+    view = pod_view(of_image(GOES, waits))
+    assert (view.theirs, view.exit_code, view.restarts, view.exit_message) == (True, 3, 4, "no model")
+    assert view.waiting_reason == "CrashLoopBackOff"
+    ours = {**container(waiting={"reason": "CrashLoopBackOff"}), **CRASHED, "restartCount": 1}
+    assert (pod_view(of_image(ours, GOES)).theirs, pod_view(of_image(ours, GOES)).restarts) == (False, 1)
+    both = pod_view(of_image(ours, waits))
+    assert (both.theirs, both.restarts) == (False, 1)
+    between = pod_view(of_image(GOES, {**GOES, **CRASHED}))
+    assert (between.theirs, between.exit_code) == (True, 3)
+    old = {**GOES, **CRASHED, "restartCount": 1}
+    assert pod_view(of_image(old, waits)).theirs
+
+
+def test_an_image_that_can_not_be_pulled_is_seen_although_it_is_not_the_pods_own() -> None:
+    pulling = container(waiting={"reason": "ErrImagePull", "message": "no such image"})
+    view = pod_view(of_image(container(waiting={"reason": "PodInitializing"}), pulling))
+    assert (view.waiting_reason, view.waiting_message, view.theirs) == ("ErrImagePull", "no such image", True)
+
+
+def test_one_that_fetches_in_vain_speaks_for_the_pod() -> None:
+    status = {
+        "phase": "Pending",
+        "initContainerStatuses": [
+            {
+                **container(terminated={"exitCode": 4, "reason": "Error", "message": "the store is away"}),
+                "name": "fetch",
+            },
+            {**container(waiting={"reason": "PodInitializing"}), "name": "backend"},
+        ],
+        "containerStatuses": [{**container(waiting={"reason": "PodInitializing"}), "name": "server"}],
+    }
+    view = pod_view(pod(**status))
+    assert (view.exit_code, view.exit_message, view.theirs) == (4, "the store is away", False)
+
+
+def test_where_all_is_well_the_pods_own_container_is_told_of() -> None:
+    view = pod_view(of_image(GOES, GOES, conditions=[{"type": "Ready", "status": "True"}]))
+    assert (view.ready, view.theirs, view.exit_code, view.restarts) == (True, False, None, 0)

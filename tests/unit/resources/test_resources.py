@@ -66,11 +66,13 @@ def test_every_pod_passes_pod_security_restricted(name: str) -> None:
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     for volume in pod["volumes"]:
         assert volume.keys() - {"name"} <= {"emptyDir", "secret", "configMap"}
-    (container,) = pod["containers"]
-    security = container["securityContext"]
-    assert security["allowPrivilegeEscalation"] is False
-    assert security["capabilities"] == {"drop": ["ALL"]}
-    assert security["readOnlyRootFilesystem"] is True
+    (own,) = pod["containers"]
+    for container in [own, *pod.get("initContainers", [])]:
+        security = container["securityContext"]
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert security["readOnlyRootFilesystem"] is True
+        assert container["resources"]["limits"].keys() == {"cpu", "memory"}
 
 
 @pytest.mark.parametrize("name", sorted(PODS))
