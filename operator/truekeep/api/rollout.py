@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from truekeep.api.common import ATOMIC, Fraction, RunName, Schema
+from truekeep.api.common import ATOMIC, Fraction, ItemName, Number, RunName, Schema, keyed
 
 
 class Step(Schema):
@@ -21,6 +21,28 @@ class Step(Schema):
     )
 
 
+class Query(Schema):
+    """A query to the operator's Prometheus that a revision is judged by."""
+
+    CEL = (
+        ("has(self.minimum) || has(self.maximum)", "a query needs minimum, maximum or both, else it judges nothing"),
+        (
+            "!self.query.replace('{{namespace}}', '').replace('{{model}}', '').replace('{{candidate}}', '')"
+            ".replace('{{live}}', '').contains('{{')",
+            "a query may name {{namespace}}, {{model}}, {{candidate}} and {{live}}, and nothing else in double braces",
+        ),
+    )
+
+    name: ItemName = Field(description="Name of the check. Example: refunds.")
+    query: Annotated[str, StringConstraints(min_length=1, max_length=1000)] = Field(
+        description="PromQL that gives one number. {{namespace}}, {{model}}, {{candidate}} (the Deployment that is "
+        "judged) and {{live}} (the one that it would replace, or has replaced) stand for their names. Example: "
+        'sum(rate(refunds_total{deployment="{{candidate}}"}[1m])).'
+    )
+    minimum: Number | None = Field(default=None, description="Smallest good value. Default: none.")
+    maximum: Number | None = Field(default=None, description="Largest good value. Default: none. Example: 0.5.")
+
+
 class Rollout(Schema):
     """How a new revision takes over."""
 
@@ -31,10 +53,14 @@ class Rollout(Schema):
         ),
     )
 
-    strategy: Literal["Canary", "BlueGreen"] = Field(
+    strategy: Literal["Canary", "BlueGreen", "Shadow"] = Field(
         default="Canary",
-        description="Canary: by steps of growing weight. BlueGreen: at once, when the new pods are ready. "
+        description="Canary: by steps of growing weight. BlueGreen: at once, when the new pods are ready. Shadow: at "
+        "once, after the Gateway sent it a copy of the traffic for shadowSeconds, whose answers nobody sees. "
         "Default: Canary.",
+    )
+    shadow_seconds: Annotated[int, Field(ge=1, le=86400)] = Field(
+        default=60, description="Seconds for which a Shadow gets a copy of the traffic. Default: 60."
     )
     steps: list[Step] = Field(
         default=[Step(weight_percent=33, duration_seconds=30)],
@@ -67,6 +93,14 @@ class Rollout(Schema):
         description="Largest Kolmogorov-Smirnov distance, 0 to 1, between the candidate's predictions and the live "
         "revision's on the same rows. Default: the shift is reported and not judged. Example: 0.3.",
     )
+    queries: list[Query] = Field(
+        default=[],
+        max_length=5,
+        description="Queries to the Prometheus that the operator is configured with (TRUEKEEP_PROMETHEUS_URL); what "
+        "they give must lie within bounds at each step and within the rollback window. No answer is inconclusive. "
+        "Default: none.",
+        json_schema_extra=keyed("name"),
+    )
     on_inconclusive: Literal["Promote", "Rollback"] = Field(
         default="Rollback",
         description="What follows when a step saw traffic, but less than minRequests, for three times its duration. "
@@ -86,14 +120,16 @@ class Check(Schema):
     """One thing that was judged in live traffic."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]*$", max_length=63)] = Field(
-        description="ErrorRate, P99Latency or PredictionShift."
+        description="ErrorRate, P99Latency, PredictionShift, or the name of a query."
     )
     verdict: Literal["Passed", "Failed", "Inconclusive", "NotJudged"] = Field(
         description="Failed: surely beyond the limit. Inconclusive: too little is known, or it may be chance. "
         "NotJudged: reported only, because the spec sets no limit."
     )
     value: Numeral | None = Field(default=None, description="What was seen, as decimal text.")
-    threshold: Numeral | None = Field(default=None, description="What it may be at most, as decimal text.")
+    threshold: Numeral | None = Field(
+        default=None, description="What it may be at most, as decimal text; for a query, its bounds."
+    )
     message: Annotated[str, StringConstraints(max_length=512)] = Field(default="", description="The same in words.")
 
 

@@ -36,9 +36,13 @@ SERVICE = Kind("", "v1", "Service", "services")
 POD = Kind("", "v1", "Pod", "pods")
 DISRUPTION_BUDGET = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
 AUTOSCALER = Kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+HTTP_ROUTE = Kind("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")
 NODE = Kind("", "v1", "Node", "nodes", namespaced=False)
 LEASE = Kind("coordination.k8s.io", "v1", "Lease", "leases")
 EVENT = Kind("events.k8s.io", "v1", "Event", "events")
 
-ALL = (*OWN, MODEL_APPROVAL, JOB, CRON_JOB, DEPLOYMENT, SERVICE, POD, DISRUPTION_BUDGET, AUTOSCALER, NODE, LEASE, EVENT)
+ALL = (
+    *OWN, MODEL_APPROVAL, JOB, CRON_JOB, DEPLOYMENT, SERVICE, POD, DISRUPTION_BUDGET, AUTOSCALER, HTTP_ROUTE, NODE,
+    LEASE, EVENT,
+)  # fmt: skip
 BY_NAME = {kind.kind: kind for kind in ALL}

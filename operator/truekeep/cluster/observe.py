@@ -23,8 +23,10 @@ from truekeep.api.names import (
 )
 from truekeep.cluster import kinds
 from truekeep.cluster.api import Api
+from truekeep.cluster.errors import NotFound
 from truekeep.cluster.kinds import Kind
 from truekeep.cluster.metrics import PodMetrics
+from truekeep.cluster.prometheus import Prometheus
 from truekeep.cluster.views import (
     SpecInvalidError,
     approval_view,
@@ -41,10 +43,11 @@ from truekeep.cluster.views import (
     owned_by,
     pod_view,
     policy_view,
+    route_view,
     run_view,
     service_view,
 )
-from truekeep.domain.analysis import interest
+from truekeep.domain.analysis import interest, questions
 from truekeep.domain.conditions import find
 from truekeep.domain.model import NO_AUTOSCALING
 from truekeep.domain.observed import (
@@ -57,15 +60,18 @@ from truekeep.domain.observed import (
     PodView,
     PolicyObserved,
     PolicyView,
+    RouteView,
     RunObserved,
     RunView,
     ServiceView,
     Traffic,
 )
-from truekeep.domain.plan import AutoscalerIntent, DeploymentIntent, ServiceIntent, Settings
+from truekeep.domain.plan import AutoscalerIntent, DeploymentIntent, RouteIntent, ServiceIntent, Settings
 from truekeep.domain.run import finished
+from truekeep.domain.traffic import NO_GATEWAY
 from truekeep.resources.autoscaler import autoscaler
 from truekeep.resources.compare import holds
+from truekeep.resources.httproute import httproute, parent_reference
 from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
 from truekeep.resources.services import deployment_service, stable_service
 from truekeep.resources.serving_deployment import serving_deployment
@@ -94,8 +100,16 @@ def now() -> datetime:
 class Observer:
     """Reads what reconcilers decide on."""
 
-    def __init__(self, api: Api, metrics: PodMetrics, settings: Settings, clock: Callable[[], datetime] = now) -> None:
+    def __init__(
+        self,
+        api: Api,
+        metrics: PodMetrics,
+        settings: Settings,
+        clock: Callable[[], datetime] = now,
+        prometheus: Prometheus | None = None,
+    ) -> None:
         self._api = api
+        self._prometheus = prometheus or Prometheus()
         self._metrics = metrics
         self._settings = settings
         self._clock = clock
@@ -120,6 +134,7 @@ class Observer:
             for each in owned_by(deployments, model.meta.uid)
         )
         views = await self._drained(model, views)
+        gateway_api, route = await self._route(model)
         candidate = model.status.candidate
         canary = candidate is not None and candidate.step >= 0
         observed = ModelObserved(
@@ -130,7 +145,10 @@ class Observer:
             deployments=views,
             services=tuple(_service(model, each) for each in owned_by(services, model.meta.uid)),
             autoscaler=await self._autoscaler(model),
+            gateway_api=gateway_api,
+            route=route,
             traffic=await self._traffic(model, views),
+            answers=await self._prometheus.ask(questions(model)),
             rehearsal=await self._rehearsal(model) if candidate and not canary else None,
             problem=problem,
         )
@@ -155,6 +173,24 @@ class Observer:
         seen = autoscaler_view(item, {})
         wanted = autoscaler(model, AutoscalerIntent(seen.deployment, seen.least))
         return autoscaler_view(item, wanted or {})
+
+    async def _route(self, model: ModelView) -> tuple[bool, RouteView | None]:
+        """Whether the cluster has routes, and ours. Nobody asks where no Gateway is or was named."""
+        had = find(model.status.conditions, "Routed")
+        if model.spec.serving.gateway is None and (had is None or had.reason == NO_GATEWAY):
+            return True, None
+        about = model.meta
+        try:
+            # A list, because a route that is missing and a kind that is missing are both "not found" to a get.
+            items = await self._api.list(kinds.HTTP_ROUTE, about.namespace, serving_selector(about.name))
+        except NotFound:
+            return False, None
+        mine = [item for item in items if meta(item).name == about.name and controller_uid(item) == about.uid]
+        if not mine:
+            return True, None
+        seen = route_view(mine[0], {}, None)
+        wanted = httproute(model, RouteIntent(tuple(seen.weights.items()), seen.mirror))
+        return True, route_view(mine[0], parent_reference(model), wanted)
 
     async def _drained(self, model: ModelView, deployments: tuple[DeploymentView, ...]) -> tuple[DeploymentView, ...]:
         """The Deployments, the live one's pods with what becomes of their nodes where that matters: where there is

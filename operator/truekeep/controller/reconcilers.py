@@ -31,6 +31,7 @@ from truekeep.domain.observed import Meta, ModelObserved, ModelView, PolicyObser
 from truekeep.domain.plan import ModelPlan, Note, PolicyPlan, RunPlan, Settings
 from truekeep.resources.autoscaler import autoscaler
 from truekeep.resources.disruption_budget import disruption_budget
+from truekeep.resources.httproute import httproute
 from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
 from truekeep.resources.rehearsal_job import rehearsal_job
 from truekeep.resources.retention_cronjob import retention_cronjob
@@ -163,6 +164,7 @@ class ModelReconciler:
         for intent in plan.deployments:
             await writer.deployment(model, intent)
         await self._own_services(observed, plan)
+        await self._route(model, plan)
         await self._disruption_budget(model, plan)
         await self._retention(model, plan)
         if plan.run:
@@ -189,6 +191,14 @@ class ModelReconciler:
                 await self._tools.writer.ensure(kinds.SERVICE, manifest)
         for name in sorted(set(there) - wanted):
             await self._tools.writer.delete_owned(kinds.SERVICE, model.meta, name)
+
+    async def _route(self, model: ModelView, plan: ModelPlan) -> None:
+        """After the Services that it names."""
+        wanted = httproute(model, plan.route) if plan.route else None
+        if wanted:
+            await self._tools.writer.ensure(kinds.HTTP_ROUTE, wanted)
+        elif plan.delete_route:
+            await self._tools.writer.delete_owned(kinds.HTTP_ROUTE, model.meta, model.meta.name)
 
     async def _autoscaler(self, model: ModelView, plan: ModelPlan) -> None:
         """Before the Deployments, so that it never argues with us about replicas."""

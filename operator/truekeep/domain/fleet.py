@@ -9,9 +9,11 @@ from truekeep.domain.fingerprints import serving_key
 from truekeep.domain.observed import DeploymentView
 from truekeep.domain.plan import AutoscalerIntent, BudgetIntent, DeploymentIntent
 from truekeep.domain.pods import obstacle
-from truekeep.domain.traffic import last_resort
+from truekeep.domain.traffic import last_resort, shadowed, still_routed
 from truekeep.domain.wish import Target
 from truekeep.domain.work import Work
+
+ROUTE_SECONDS = 2.0  # between two looks at what the Gateway says
 
 
 def canary_replicas(live: int, weight_percent: int) -> int:
@@ -35,7 +37,11 @@ def steps_of(work: Work) -> list[Step]:
         return []
     live = work.there.get(work.active.deployment) if work.active else None
     # With no live pod there is nothing to compare with, and nobody to protect.
-    return list(rollout.steps) if live is not None and live.ready > 0 else []
+    if live is None or live.ready == 0:
+        return []
+    if shadowed(work):
+        return [Step.model_construct(weight_percent=0, duration_seconds=rollout.shadow_seconds)]
+    return list(rollout.steps)
 
 
 def stand_in(work: Work) -> int:
@@ -113,6 +119,8 @@ def budget_intent(work: Work) -> BudgetIntent | None:
 def candidate_replicas(work: Work, steps: list[Step], step: int) -> int:
     """Pods of the candidate at this step; past the last one, as many as the live revision ought to have."""
     live = stand_in(work)
+    if shadowed(work):  # a copy of all that the live one answers
+        return live
     if not steps or step >= len(steps):
         return live
     return min(live, canary_replicas(live, steps[max(step, 0)].weight_percent)) if live else 0
@@ -132,6 +140,10 @@ def wanted_replicas(work: Work) -> dict[str, int]:
         wanted[work.candidate.deployment] = candidate_replicas(work, steps, min(work.candidate.step, len(steps)))
     if (name := last_resort(work)) is not None:
         wanted.setdefault(name, work.there[name].replicas)
+    for name, view in work.there.items():
+        if name not in wanted and view.replicas and not view.meta.deleting and still_routed(work, name):
+            wanted[name] = view.replicas
+            work.soon(ROUTE_SECONDS)
     return wanted
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from truekeep.api.model import Awaiting, Failure, ModelStatus
+from truekeep.api.model import Awaiting, Candidate, Failure, ModelStatus
 from truekeep.api.names import serving_selector
 from truekeep.domain.approval import AUTOMATIC
 from truekeep.domain.conditions import Finding, find, holds, settle, whole_seconds
@@ -48,6 +48,8 @@ def decide(observed: ModelObserved, settings: Settings, now: datetime) -> ModelP
     return ModelPlan(
         status=status,
         service=rollout.service,
+        route=rollout.route,
+        delete_route=rollout.delete_route,
         autoscaler=rollout.autoscaler,
         delete_autoscaler=rollout.delete_autoscaler,
         budget=rollout.budget,
@@ -118,7 +120,7 @@ def _findings(
 ) -> list[Finding]:
     serving = _serving(status, rollout)
     rolled_out = _rolled_out(observed, status, work, wanted, rollout)
-    ready = _ready(_Facts(observed, status, work, wanted, serving, rolled_out))
+    ready = _ready(_Facts(observed, status, work, wanted, serving, rolled_out, rollout.routed))
     busy = ready.status == "False" and (_under_way(work, status, rollout) or status.awaiting is not None)
     stalled = ready.status == "False" and not busy
     return [
@@ -130,6 +132,7 @@ def _findings(
         _approved(observed, status, wanted),
         rolled_out,
         _scaled(observed),
+        *([rollout.routed] if rollout.routed else []),
         _drift(observed),
     ]
 
@@ -180,6 +183,17 @@ def _serving(status: ModelStatus, rollout: Rollout) -> Finding:
     return Finding("Serving", "False", "NoReadyPod", f"{revision} has no ready pod")
 
 
+def _progress(observed: ModelObserved, candidate: Candidate, rollout: Rollout) -> str:
+    if candidate.step < 0:
+        return "its pods are starting and testing themselves"
+    if observed.model.spec.serving.rollout.strategy == "Shadow":
+        began = "gets a copy of the traffic" if candidate.step_since else "waits for a copy of the traffic"
+        return f"{began}, and nobody sees its answers"
+    gateway = rollout.routed is not None and rollout.routed.reason == "Accepted"
+    how = "by the Gateway's weights" if gateway else "by its share of the pods"
+    return f"{candidate.reached_percent} % of the traffic, {how} (wanted {candidate.weight_percent} %)"
+
+
 def _scaled(observed: ModelObserved) -> Finding:
     """Who decides about the number of pods, and whether that works."""
     scaling, seen = observed.model.spec.serving.autoscaling, observed.autoscaler
@@ -207,11 +221,7 @@ def _rolled_out(
     if candidate is not None:
         if rollout.hold is not None:
             return say("False", rollout.hold.reason, f"revision {candidate.revision} waits: {rollout.hold.message}")
-        where = (
-            f"{candidate.reached_percent} % of the traffic (wanted {candidate.weight_percent} %)"
-            if candidate.step >= 0
-            else "its pods are starting and testing themselves"
-        )
+        where = _progress(observed, candidate, rollout)
         return say("False", "Progressing", f"revision {candidate.revision}: {where}")
     obstacle = wanted.problem or (wanted.withheld.consent if wanted.withheld else None)
     if obstacle is not None:
@@ -245,6 +255,7 @@ class _Facts:
     wanted: Wish
     serving: Finding
     rolled_out: Finding
+    routed: Finding | None
 
 
 def _no(reason: str, message: str) -> Finding:
@@ -289,8 +300,14 @@ def _not_serving(facts: _Facts) -> Finding | None:
     return _no(facts.serving.reason, facts.serving.message)
 
 
+def _not_routed(facts: _Facts) -> Finding | None:
+    """The Gateway that the spec names does not send anybody here."""
+    routed = facts.routed
+    return _no(routed.reason, routed.message) if routed is not None and routed.status == "False" else None
+
+
 # In this order: the first that has something to say is why the Model is not ready.
-READY_CHECKS = (_unreadable, _not_trained, _bad_pin, _not_met, _not_serving)
+READY_CHECKS = (_unreadable, _not_trained, _bad_pin, _not_met, _not_serving, _not_routed)
 
 
 def _ready(facts: _Facts) -> Finding:

@@ -177,6 +177,14 @@ class Traffic:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What Prometheus says to a query: one finite number, or why there is none."""
+
+    value: float | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class ModelObserved:
     """All that decides about a Model."""
 
@@ -190,6 +198,7 @@ class ModelObserved:
     gateway_api: bool = True  # whether the cluster has HTTPRoutes; asked only where a Gateway is or was named
     route: RouteView | None = None
     traffic: Mapping[str, Traffic] = field(default_factory=dict)  # by Deployment, over the seconds of analysis.Interest
+    answers: Mapping[str, Answer] = field(default_factory=dict)  # by the name of the query
     rehearsal: JobView | None = None  # the candidate's
     problem: str | None = None  # a stored status or annotation that could not be read, in words
 

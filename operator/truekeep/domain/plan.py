@@ -65,6 +65,14 @@ class ServiceIntent:
 
 
 @dataclass(frozen=True)
+class RouteIntent:
+    """The HTTPRoute: so much of the traffic for each Deployment, and a copy of it for one more."""
+
+    weights: tuple[tuple[str, int], ...]
+    mirror: str | None = None
+
+
+@dataclass(frozen=True)
 class AutoscalerIntent:
     """The HorizontalPodAutoscaler: it decides about the replicas of one Deployment, and never below `least`."""
 
@@ -86,6 +94,8 @@ class ModelPlan:
 
     status: ModelStatus
     service: ServiceIntent | None = None
+    route: RouteIntent | None = None
+    delete_route: bool = False
     autoscaler: AutoscalerIntent | None = None
     delete_autoscaler: bool = False
     budget: BudgetIntent | None = None  # always what ought to be there; None: there ought to be none

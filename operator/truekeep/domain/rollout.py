@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from truekeep.api.model import Candidate, Failure, ModelStatus, Rejection, ServedRevision
 from truekeep.api.rollout import LastRollout, Reference, Step
 from truekeep.domain.analysis import Evidence, doubts, failed, judge, p99_milliseconds, same_verdicts
-from truekeep.domain.conditions import whole_seconds
+from truekeep.domain.conditions import Finding, whole_seconds
 from truekeep.domain.fleet import (
     autoscaler_intent,
     autoscaler_surplus,
@@ -31,7 +31,18 @@ from truekeep.domain.regression import return_from_a_regression
 from truekeep.domain.rehearsal import failed_rehearsal, handed_over, rehearsal_trouble, wants_rehearsal
 from truekeep.domain.rejection import reject
 from truekeep.domain.run import mounts
-from truekeep.domain.traffic import reached_percent, service_intent, strangers_gone
+from truekeep.domain.traffic import (
+    by_route,
+    gateway_finding,
+    reached_percent,
+    route_intent,
+    route_surplus,
+    service_intent,
+    shadow_trouble,
+    shadowed,
+    stands,
+    strangers_gone,
+)
 from truekeep.domain.wish import Target
 from truekeep.domain.work import Work
 
@@ -54,6 +65,9 @@ class Rollout:
     failure: Failure | None = None  # a new one
     hold: Trouble | None = None  # what keeps the candidate (or the first revision) from getting ready, for now
     service: ServiceIntent | None = None
+    route: RouteIntent | None = None
+    delete_route: bool = False
+    routed: Finding | None = None  # how the Gateway takes the route
     autoscaler: AutoscalerIntent | None = None
     delete_autoscaler: bool = False
     budget: BudgetIntent | None = None
@@ -98,6 +112,9 @@ def advance(observed: ModelObserved, target: Target | None, settings: Settings, 
         failure=work.failure,
         hold=work.hold,
         service=service_intent(work),
+        route=route_intent(work),
+        delete_route=route_surplus(work),
+        routed=gateway_finding(observed, now, work.active),
         autoscaler=autoscaler_intent(work),
         delete_autoscaler=autoscaler_surplus(work),
         budget=budget_intent(work),
@@ -221,17 +238,20 @@ def _judge_rehearsal(work: Work, target: Target) -> None:
 def _enter_step(work: Work, candidate: Candidate, steps: list[Step], step: int) -> None:
     weight = steps[step].weight_percent if step < len(steps) else candidate.weight_percent
     work.widened = True
+    # Where a Gateway makes the share, the step begins when it took the weights.
+    waits = step < len(steps) and (by_route(work) or shadowed(work))
     work.candidate = candidate.model_copy(
         update={
             "step": step,
-            "step_since": whole_seconds(work.now),
+            "step_since": None if waits else whole_seconds(work.now),
             "weight_percent": weight,
             "reached_percent": reached_percent(work),
             "analysis": list(work.analysis),
         }
     )
     if step < len(steps):
-        message = f"revision {candidate.revision} gets {weight} % of the traffic for {steps[step].duration_seconds} s"
+        share = "a copy" if shadowed(work) else f"{weight} %"
+        message = f"revision {candidate.revision} gets {share} of the traffic for {steps[step].duration_seconds} s"
         work.notes.append(Note("Normal", "CanaryStep", message))
     work.soon(POLL_SECONDS)
 
@@ -240,7 +260,12 @@ def _analyse(work: Work, target: Target, candidate: Candidate) -> bool:
     """Judges the candidate's live traffic, beside the live revision's. Whether it goes on: what fails is rejected.
     Past the last step, what that step had shown stays in the status."""
     traffic = work.observed.traffic
-    evidence = Evidence(traffic.get(candidate.deployment), traffic.get(work.active.deployment) if work.active else None)
+    evidence = Evidence(
+        traffic.get(candidate.deployment),
+        traffic.get(work.active.deployment) if work.active else None,
+        answers=work.observed.answers,
+        age=work.now - (candidate.step_since or work.now),
+    )
     work.analysis = judge(work.spec.serving.rollout, evidence)
     trouble = failed(work.analysis)
     if trouble is not None:
@@ -259,6 +284,9 @@ def _analyse(work: Work, target: Target, candidate: Candidate) -> bool:
 def _judge_step(work: Work, target: Target, candidate: Candidate, steps: list[Step], step: int) -> None:
     """Judges a step: what surely fails rejects at once; time and enough requests lead on."""
     work.widened = True
+    if not _step_stands(work, candidate):
+        return
+    candidate = work.candidate or candidate
     rollout = work.spec.serving.rollout
     if not _analyse(work, target, candidate) or work.candidate is None:
         return
@@ -272,6 +300,23 @@ def _judge_step(work: Work, target: Target, candidate: Candidate, steps: list[St
         _enter_step(work, work.candidate, steps, step + 1)
     elif elapsed >= PATIENCE * duration:
         reject(work, target, Trouble("Inconclusive", f"after {elapsed:.0f} s: {doubt}"))
+
+
+def _step_stands(work: Work, candidate: Candidate) -> bool:
+    """Whether the traffic goes as the step asks. With a Gateway that is so from its word on, and the step begins then;
+    a copy that stopped begins anew."""
+    if stands(work):
+        if candidate.step_since is None:
+            work.candidate = candidate.model_copy(
+                update={"step_since": whole_seconds(work.now), "reached_percent": reached_percent(work)}
+            )
+        return True
+    work.soon(POLL_SECONDS)
+    work.hold = shadow_trouble(work)
+    if shadowed(work):
+        work.candidate = candidate.model_copy(update={"step_since": None})
+        return False
+    return candidate.step_since is not None
 
 
 def _promote(work: Work, candidate: Candidate) -> None:

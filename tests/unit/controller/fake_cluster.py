@@ -51,6 +51,7 @@ class FakeApi:
     writes: list[str] = field(default_factory=list)
     kill_at: int | None = None  # number of the write
     kill_after: bool = False  # it was done before the operator died
+    missing: set[str] = field(default_factory=set)  # kinds that the cluster does not have
     refuse: Callable[[str, Kind, Json], str | None] = lambda verb, kind, manifest: None
     _version: int = 0
 
@@ -62,6 +63,8 @@ class FakeApi:
     async def list(
         self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None, fields: str | None = None
     ) -> list[Json]:
+        if kind.kind in self.missing:
+            raise NotFound("the server could not find the requested resource")
         found = [
             item
             for (name, where, _), item in sorted(self.objects.items())
@@ -80,7 +83,7 @@ class FakeApi:
 
         return self._write("create", kind, manifest, do)
 
-    async def apply(self, kind: Kind, manifest: Json) -> Json:
+    async def apply(self, kind: Kind, manifest: Json, manager: str = "truekeep") -> Json:
         def do() -> Json:
             live = self.objects.get(self._key(kind, manifest))
             return self._store(kind, _merged(live, manifest) if live else copied(manifest))

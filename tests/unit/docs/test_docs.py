@@ -24,9 +24,10 @@ OTHER_WORDS = {
     "Act", "Alert", "Approve", "Awaited", "BlueGreen", "Canary", "Complete", "ConfigMap", "CreateContainerConfigError",
     "CreateContainerError", "Data", "DataDrift", "Declined", "Drift", "DriftPolicy", "ErrImageNeverPull",
     "ErrImagePull", "Error", "Evicted", "Failed", "False", "Gates", "Given", "ImagePullBackOff", "InvalidImageName",
-    "Manual", "Model", "MustNotApprove", "Never", "NodeLost", "Normal", "Now", "Pending", "Performance", "PredictionDrift", "Preempting",
-    "Promote", "Ready", "Reconciling", "Refused", "Reject", "Retrain", "Rollback", "Rollout", "RunContainerError", "Running",
-    "Secret", "Shutdown", "Spec", "Stalled", "Stuck", "Succeeded", "Target", "Training", "True", "Unknown",
+    "Manual", "Model", "MustNotApprove", "Never", "NodeLost", "Normal", "Now", "Pending", "Performance", "PredictionDrift",
+    "Preempting",
+    "Promote", "Ready", "Refused", "Unanswered", "Reconciling", "Refused", "Reject", "Retrain", "Rollback", "Rollout", "RunContainerError", "Running",
+    "Routed", "Scaled", "Secret", "Shadow", "Shutdown", "Spec", "Stale", "Stalled", "Stuck", "Succeeded", "Target", "Training", "True", "Unknown",
     "Waiting", "Warning", "Wish", "Working",
 }  # fmt: skip
 

@@ -7,10 +7,15 @@ from dataclasses import replace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.domain.world import World, spec
+from tests.unit.domain.world import SETTINGS, World, spec
+from truekeep.api.driftpolicy import PerformanceVerdict
+from truekeep.api.model import ModelStatus
 from truekeep.api.names import ANNOTATION_RETRAIN
+from truekeep.domain.fingerprints import serving_key
+from truekeep.domain.histogram import Histogram
 from truekeep.domain.observed import Traffic
 from truekeep.domain.run import finished
+from truekeep.domain.wish import Target, is_rejected
 
 SPECS = (
     spec(),
@@ -25,12 +30,17 @@ SPECS = (
             }
         }
     ),
+    spec(serving={"rollout": {"strategy": "BlueGreen", "maxP99Milliseconds": 50, "maxPredictionShift": "0.3"}}),
+    spec(seed=3, serving={"rollout": {"onInconclusive": "Promote", "maxP99Milliseconds": 50}, "keptRevisions": 2}),
     spec(serving={"pinnedRevision": 1}),
     spec(seed=4, approval={"mode": "Manual"}),
     spec(approval={"mode": "Manual"}, serving={"pinnedRevision": 2}),
     spec(serving={"pinnedRevision": 4}),
     spec(seed=1, serving={"replicas": 0}),
     spec(serving={"autoscaling": {"minReplicas": 1, "maxReplicas": 4}}),
+    spec(seed=4, serving={"gateway": {"name": "g"}}),
+    spec(seed=5, serving={"gateway": {"name": "g"}, "rollout": {"strategy": "Shadow", "shadowSeconds": 10}}),
+    spec(seed=6, serving={"gateway": {"name": "g"}, "rollout": {"strategy": "BlueGreen"}, "rollbackWindowSeconds": 0}),
     spec(seed=3, serving={"autoscaling": {"minReplicas": 3, "maxReplicas": 3}, "rollbackWindowSeconds": 0}),
     spec(serving={"replicas": 0, "autoscaling": {"minReplicas": 2, "maxReplicas": 4}}),
 )
@@ -50,11 +60,19 @@ actions = st.one_of(
     st.tuples(st.just("windows"), st.integers(6, 20)),
     st.tuples(st.just("sick"), st.booleans()),
     st.tuples(st.just("errors"), st.booleans()),
+    st.tuples(st.just("live errors"), st.booleans()),
+    st.tuples(st.just("slow"), st.booleans()),
+    st.tuples(st.just("few requests"), st.none()),
+    st.tuples(st.just("labels"), st.sampled_from(["Decayed", "Holds"])),
     st.tuples(st.just("delete deployment"), st.none()),
     st.tuples(st.just("touch deployment"), st.none()),
     st.tuples(st.just("decide"), st.sampled_from(["Approve", "Approve", "Reject"])),
     st.tuples(st.just("load"), st.integers(1, 6)),
     st.tuples(st.just("delete autoscaler"), st.none()),
+    st.tuples(st.just("gateway"), st.sampled_from(["Accepted", "Accepted", "Refused", "Silent", "Missing"])),
+    st.tuples(st.just("answer route"), st.none()),
+    st.tuples(st.just("touch route"), st.none()),
+    st.tuples(st.just("delete route"), st.none()),
     st.tuples(st.just("delete job"), st.none()),
 )
 
@@ -99,26 +117,76 @@ def act(world: World, kind: str, value: object) -> None:
         case "load":
             world.load = value
             world.scale()
+        case "gateway":
+            world.gateway = value
+            if value == "Missing":
+                world.route, world.gateway_sends = None, frozenset()
+        case "answer route":
+            world.answer_route()
+        case "touch route" if world.route is not None:
+            world.route = replace(world.route, intact=False)
+        case "delete route":
+            world.route, world.gateway_sends = None, frozenset()
         case "delete autoscaler":
             world.autoscaler = None
+        case "live errors" if world.status.active is not None:
+            others = dict.fromkeys(world.deployments, Traffic(100, 0))
+            world.traffic = {**others, world.status.active.deployment: Traffic(100, 50)} if value else None
+        case "slow" if newest is not None:
+            times = Histogram((0.01, 1.0), (0, 100, 0) if value else (100, 0, 0))
+            world.traffic = dict.fromkeys(world.deployments, Traffic(100, 0, times))
+        case "few requests":
+            world.traffic = dict.fromkeys(world.deployments, Traffic(2, 1))
+        case "labels" if world.status.active is not None and world.policy is not None:
+            judged = PerformanceVerdict(
+                start=world.now,
+                end=world.now,
+                revision=world.status.active.revision,
+                metric="roc_auc",
+                baseline="0.7",
+                verdict=value,
+                value="0.5",
+            )
+            known = world.policy.status.performance[:20]
+            status = world.policy.status.model_copy(update={"performance": [judged, *known]})
+            world.policy = replace(world.policy, status=status)
         case "delete deployment" if newest is not None:
             del world.deployments[newest.meta.name]
         case "touch deployment" if newest is not None:
             world.deployments[newest.meta.name] = replace(newest, intact=False, replicas=newest.replicas + 1)
 
 
+def never_forward_to_what_failed(world: World, before: ModelStatus) -> None:
+    """What was rejected takes over no more under the same spec, unless as the way back, or because it is pinned."""
+    active = world.status.active
+    if active is None or world.spec.serving.pinned_revision is not None:
+        return
+    known = {served.deployment for served in (before.active, before.previous, before.former) if served}
+    if active.deployment in known:
+        return
+    view = world.deployments.get(active.deployment)
+    key = view.serving_key if view else serving_key(world.spec)
+    target = Target(active.revision, active.run, active.artifact_digest, active.deployment, key)
+    assert not is_rejected(world.observed(), target, SETTINGS), "a rejected revision was promoted"
+
+
 @given(st.lists(actions, max_size=40))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_it_comes_to_rest_and_then_writes_nothing(script: list[tuple[str, object]]) -> None:
     world = World()
-    world.watch()
+    world.watch(
+        performance={"metric": "roc_auc"},
+        responses=[{"finding": "DataDrift", "action": "Retrain"}, {"finding": "Performance", "action": "Rollback"}],
+    )
     for kind, value in script:
-        before = world.status.latest_revision
+        before, status = world.status.latest_revision, world.status
         act(world, kind, value)
         assert world.status.latest_revision >= before
+        never_forward_to_what_failed(world, status)
     # From here on the world is kind: pods get ready, runs succeed.
     world.healthy.clear()
     world.traffic = None
+    world.gateway = "Accepted"
     world.calm(rounds=400, quiet_rounds=40, step=20)
     assert world.reconcile() == 0
 
