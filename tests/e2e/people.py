@@ -36,6 +36,10 @@ class Someone:
         """Server-side apply of one object."""
         return self.does("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=yaml.safe_dump(document))
 
+    def creates(self, document: Json) -> str:
+        """`kubectl create` of one object."""
+        return self.does("create", "-f", "-", stdin=yaml.safe_dump(document))
+
     def truekeep(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """The command line, with her kubeconfig."""
         return subprocess.run(

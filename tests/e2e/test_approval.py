@@ -34,7 +34,7 @@ class Office:
         """The digest that waits, once that revision does."""
 
         def look() -> bool:
-            return (self.model["status"].get("awaiting") or {}).get("revision") == revision
+            return (self.model.get("status", {}).get("awaiting") or {}).get("revision") == revision
 
         self.shop.until(f"revision {revision} to wait for a decision", 240, look)
         return str(self.model["status"]["awaiting"]["artifactDigest"])
@@ -93,15 +93,15 @@ def test_a_revision_waits_and_no_trick_lets_it_serve(office: Office) -> None:
     assert condition(office.model, "Stalled")["status"] == "False"
 
     # In another's name; without the right; with the right to make the object alone.
-    refused(lambda: ann.applies(decision(ann, digest, "forged", approver=boss.name)), boss.name, "nobody decides")
-    refused(lambda: bob.applies(decision(bob, digest, "mine")), "forbidden")
+    refused(lambda: ann.creates(decision(ann, digest, "forged", approver=boss.name)), boss.name, "nobody decides")
+    refused(lambda: bob.creates(decision(bob, digest, "mine")), "forbidden")
     office.shop.kube.kubectl(
         "create", "role", "maker", "-n", NAMESPACE, "--verb=create,get,patch", "--resource=modelapprovals.truekeep.dev"
     )
     office.shop.kube.kubectl(
         "create", "rolebinding", "bob-maker", "-n", NAMESPACE, "--role=maker", f"--serviceaccount={NAMESPACE}:bob"
     )
-    refused(lambda: bob.applies(decision(bob, digest, "mine")), "the verb approve", "truekeep-approver")
+    refused(lambda: bob.creates(decision(bob, digest, "mine")), "the verb approve", "truekeep-approver")
     # Posing as another author; hiding who changed it; turning approval off; loosening it; writing the status.
     refused(lambda: bob.applies(office.bobs_model(author=ann.name)), "truekeep.dev/author", bob.name)
     refused(lambda: boss.applies(office.bobs_model(**parameters(max_iter="13"))), "truekeep.dev/author", boss.name)
@@ -114,7 +114,7 @@ def test_a_revision_waits_and_no_trick_lets_it_serve(office: Office) -> None:
     office.shop.reason(MODEL, "PinnedRevisionNotApproved", 60)
     bob.applies(office.bobs_model())
     # An approval of something else approves nothing.
-    ann.applies(decision(ann, "sha256:" + "0" * 64, "something-else"))
+    ann.creates(decision(ann, "sha256:" + "0" * 64, "something-else"))
     office.shop.until(
         "the pin to be gone", 60, lambda: condition(office.model, "Ready")["reason"] == "AwaitingApproval"
     )

@@ -21,6 +21,7 @@ from truekeep.api.common import (
 from truekeep.api.data import Data, Store
 from truekeep.api.evaluation import Approval, Evaluation
 from truekeep.api.modelapproval import GivenApproval
+from truekeep.api.retraining import Retraining, SchedulePlan
 from truekeep.api.rollout import MOST_CHECKS, Check, LastRollout
 from truekeep.api.serving import Serving
 from truekeep.api.training import Training
@@ -53,6 +54,9 @@ class ModelSpec(Schema):
     evaluation: Evaluation = Field(default=Evaluation(), description="What a new model must show before it serves.")
     approval: Approval = Field(default=Approval(), description="Who decides that a model may serve.")
     serving: Serving = Field(default=Serving(), description="How the model answers.")
+    retraining: Retraining | None = Field(
+        default=None, description="When to train again without being asked. Default: only when a DriftPolicy asks."
+    )
     pods: Pods = Field(default=Pods(), description="Placement and image pulls of every pod of this model.")
 
 
@@ -169,6 +173,9 @@ class ModelStatus(Schema):
     last_failure: Failure | None = Field(default=None, description="What went wrong last.")
     last_rollout: LastRollout | None = Field(
         default=None, description="How the rollout of the newest revision that was tried ended."
+    )
+    schedule: SchedulePlan | None = Field(
+        default=None, description="Where spec.retraining.schedule stands, where there is one."
     )
     handled_retrain: Text | None = Field(
         default=None, description="Value of the annotation truekeep.dev/retrain that was handled last."

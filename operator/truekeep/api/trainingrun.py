@@ -48,9 +48,10 @@ class Trigger(Schema):
         ),
     )
 
-    type: Literal["Spec", "DriftPolicy", "Manual", "External"] = Field(
+    type: Literal["Spec", "DriftPolicy", "Schedule", "NewData", "Manual", "External"] = Field(
         default="External",
         description="Spec: the Model is new or its data, training or evaluation changed. DriftPolicy: a breach. "
+        "Schedule: spec.retraining.schedule. NewData: enough new rows came. "
         "Manual: the annotation truekeep.dev/retrain. External: somebody created the run. Default: External.",
     )
     message: Message = Field(default="", description="Why, in words.")

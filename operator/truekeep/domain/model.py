@@ -77,6 +77,7 @@ def _registry(observed: ModelObserved, status: ModelStatus, work: Training, sett
             "run": work.active.meta.name if work.active else (work.wanted.name if work.wanted else None),
             "metric": _metric(observed, run) if run else status.metric,
             "handled_retrain": work.handled_retrain,
+            "schedule": work.schedule,
             "replicas": live.ready if live else 0,
             "selector": selector,
             "url": f"http://{meta.name}.{meta.namespace}.svc.{settings.cluster_domain}" if status.active else None,
@@ -288,6 +289,11 @@ def _bad_pin(facts: _Facts) -> Finding | None:
     return _no(problem.reason, problem.message) if problem else None
 
 
+def _bad_schedule(facts: _Facts) -> Finding | None:
+    problem = facts.work.problem
+    return _no(problem.reason, problem.message) if problem else None
+
+
 def _not_met(facts: _Facts) -> Finding | None:
     """Another revision, or another way of serving, answers than the spec asks for."""
     met = _meets(facts.observed, facts.status)
@@ -307,7 +313,7 @@ def _not_routed(facts: _Facts) -> Finding | None:
 
 
 # In this order: the first that has something to say is why the Model is not ready.
-READY_CHECKS = (_unreadable, _not_trained, _bad_pin, _not_met, _not_serving, _not_routed)
+READY_CHECKS = (_unreadable, _not_trained, _bad_pin, _not_met, _not_serving, _bad_schedule, _not_routed)
 
 
 def _ready(facts: _Facts) -> Finding:

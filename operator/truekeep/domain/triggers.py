@@ -10,16 +10,21 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from truekeep.api.names import ANNOTATION_RETRAIN, run_name
+from truekeep.api.retraining import SchedulePlan
 from truekeep.api.trainingrun import PolicyTrigger, Trigger
 from truekeep.contract.canonical import digest_of
 from truekeep.domain.breaches import Breach, restraint, to_retrain
+from truekeep.domain.calendar import due
 from truekeep.domain.observed import ModelObserved, PolicyView, RunView
 from truekeep.domain.plan import RunIntent
+from truekeep.domain.pods import Trouble
 from truekeep.domain.run import RETRYABLE, finished, reason_of, succeeded
 
+UNASKED = frozenset({"Schedule", "NewData"})
 MAX_ATTEMPTS = 5
 FIRST_BACKOFF = timedelta(seconds=30)
 TEXT_LIMIT = 512
+WEEK = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Training:
     wanted: RunIntent | None = None
     handled_retrain: str | None = None
     wait_seconds: float | None = None
+    schedule: SchedulePlan | None = None
+    problem: Trouble | None = None  # a schedule that can't be read
 
 
 def training(observed: ModelObserved, fingerprint: str, busy: bool, now: datetime) -> Training:
@@ -51,6 +58,8 @@ def training(observed: ModelObserved, fingerprint: str, busy: bool, now: datetim
     result = Training(
         fingerprint, active, last, satisfied, settled, handled_retrain=observed.model.status.handled_retrain
     )
+    clock = due(observed, now)
+    result = replace(result, schedule=clock.plan, problem=clock.problem, wait_seconds=clock.wait_seconds)
     if not settled:
         return _train_spec(result, observed, retryable, now)
     manual = _manual(observed)
@@ -61,9 +70,11 @@ def training(observed: ModelObserved, fingerprint: str, busy: bool, now: datetim
         if active is None:
             return replace(result, wanted=manual, handled_retrain=handled)
         return result
-    if active is not None or busy:
+    retraining = observed.model.spec.retraining
+    if active is not None or busy or (retraining and retraining.suspend == "Now"):
         return result
-    return _train_drift(result, observed, now)
+    result = _train_drift(result, observed, now)
+    return result if result.wanted else _train_unasked(result, observed, clock.run, now)
 
 
 def _train_spec(result: Training, observed: ModelObserved, failed: Sequence[RunView], now: datetime) -> Training:
@@ -111,7 +122,33 @@ def _train_drift(result: Training, observed: ModelObserved, now: datetime) -> Tr
         if held is None:
             return replace(result, wanted=_drift_run(policy, found, observed))
         waits.append(held.seconds)
-    return replace(result, wait_seconds=min((wait for wait in waits if wait > 0), default=None))
+    soonest = min((wait for wait in waits if wait > 0), default=None)
+    return result if soonest is None else _sooner(result, soonest)
+
+
+def _train_unasked(result: Training, observed: ModelObserved, wanted: RunIntent | None, now: datetime) -> Training:
+    """A run that the clock asks for, within cooldown and budget."""
+    retraining = observed.model.spec.retraining
+    if wanted is None or retraining is None:
+        return result
+    mine = [run for run in observed.runs if run.spec.trigger.type in UNASKED]
+    recent = sorted(run.meta.created for run in mine if run.meta.created > now - WEEK)
+    most = retraining.max_runs_per_week
+    waits = [timedelta(0)]
+    if observed.runs:
+        last = max(run.meta.created for run in observed.runs)
+        waits.append(last + timedelta(seconds=retraining.cooldown_seconds) - now)
+    if len(recent) >= most:
+        waits.append(recent[-most] + WEEK - now if most else WEEK)
+    longest = max(waits)
+    if longest > timedelta(0):
+        return _sooner(result, longest.total_seconds())
+    return replace(result, wanted=wanted)
+
+
+def _sooner(result: Training, seconds: float) -> Training:
+    known = result.wait_seconds
+    return replace(result, wait_seconds=seconds if known is None else min(known, seconds))
 
 
 def _drift_run(policy: PolicyView, found: Breach, observed: ModelObserved) -> RunIntent:
