@@ -92,7 +92,7 @@ class Serving(Schema):
     connection_max_age_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
         default=30,
         description="Seconds after which the server closes a connection, between two requests, so that clients "
-        "follow a switch. Default: 30.",
+        "follow a switch; at most 3 for one of gRPC. Default: 30.",
     )
     pinned_revision: Annotated[int, Field(ge=1, le=1000000)] | None = Field(
         default=None,

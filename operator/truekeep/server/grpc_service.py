@@ -211,7 +211,7 @@ def build(application: Application, limits: Limits, max_age_seconds: float) -> A
     server = grpc.aio.server(
         maximum_concurrent_rpcs=limits.grpc_calls,
         options=[
-            ("grpc.so_reuseport", 1),  # for the second server, see grpc_listener
+            ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", limits.body_bytes + MESSAGE_OVERHEAD),
             ("grpc.max_metadata_size", limits.header_bytes),
             ("grpc.max_concurrent_streams", limits.grpc_calls),

@@ -32,6 +32,7 @@ class Limits:
     connections: int = 4_000
     in_flight: int = 512  # infer requests whose body has arrived
     grpc_calls: int = 100  # at once; each may hold a whole body before anything can be asked about it
+    grpc_age_seconds: float = 3  # of a connection; serving.connectionMaxAgeSeconds where that is less
     held_bytes: int = 32 << 20  # bodies that came in several parts, until they are answered, together
     queue_seconds: float = 5  # estimated work that waits for the model
     inline_seconds: float = 0.01  # longest estimated work that may hold up the event loop

@@ -18,7 +18,6 @@ from tests.unit.server.conftest import MODEL, ROWS, Published, Start, body
 from tests.unit.server.test_connections import answers, connect, everything, head
 from truekeep.contract.layout import captures, parse_capture_file
 from truekeep.server import grpc_messages as messages
-from truekeep.server.process import GRPC_PORT_ENV
 from truekeep.storage.s3 import Bucket
 
 INFER = f"/v2/models/{MODEL}/infer"
@@ -132,39 +131,71 @@ def test_whoever_keeps_a_connection_is_told_to_leave_at_once_and_newcomers_are_a
     idle, asks_rarely = connect(running), http.client.HTTPConnection("127.0.0.1", running.port, timeout=20)
     asks_rarely.request("POST", INFER, CONTENT)
     assert asks_rarely.getresponse().read()
-    states: list[grpc.ChannelConnectivity] = []
-    request = messages.ServerReadyRequest().SerializeToString()
-
-    def asks(channel: grpc.Channel) -> bool:
-        reply = channel.unary_unary(f"/{messages.SERVICE}/ServerReady")(request, timeout=20)
-        return bool(messages.ServerReadyResponse.FromString(reply).ready)
-
-    options = [("grpc.use_local_subchannel_pool", 1)]
-    with grpc.insecure_channel(running.grpc, options) as old:
-        old.subscribe(states.append)
-        assert asks(old)
-        running.until(lambda: states[-1:] == [grpc.ChannelConnectivity.READY])
-        running.terminate()
-        running.until(lambda: states[-1] != grpc.ChannelConnectivity.READY)
-        assert everything(idle) == b""
-        assert asks_rarely.sock is not None
-        assert everything(asks_rarely.sock) == b""
-        for _ in range(20):
-            with grpc.insecure_channel(running.grpc, options) as new:
-                assert asks(new) is False, "answered, and that it is not ready"
-            assert asks(old) is False
-        with running.client() as client:
-            answer = client.post(INFER, content=CONTENT)
-        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+    running.terminate()
+    assert everything(idle) == b""
+    assert asks_rarely.sock is not None
+    assert everything(asks_rarely.sock) == b""
+    with running.client() as client:
+        answer = client.post(INFER, content=CONTENT)
+    assert (answer.status_code, answer.headers["connection"]) == (200, "close")
     assert running.process.poll() is None
     assert "Traceback" not in running.log.read_text()
 
 
-def test_two_servers_do_not_share_a_port(published: Published, start: Start) -> None:
-    first = start(published.request()).listen()
-    second = start(published.request(), more={GRPC_PORT_ENV: first.grpc.rpartition(":")[2]})
-    assert second.exit_code() != 0
-    assert "Address already in use" in second.log.read_text()
+@dataclass
+class Caller(threading.Thread):
+    """Calls over gRPC, one call after the other, on a channel of its own; nothing is tried again."""
+
+    target: str
+    stop: threading.Event
+    answered: int = 0
+    connections: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    __hash__ = threading.Thread.__hash__
+
+    def __post_init__(self) -> None:
+        super().__init__(daemon=True)
+
+    def run(self) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+        request = messages.ServerReadyRequest().SerializeToString()
+        with grpc.insecure_channel(self.target, options) as channel:
+            channel.subscribe(self.count)
+            ask = channel.unary_unary(f"/{messages.SERVICE}/ServerReady")
+            while not self.stop.is_set():
+                try:
+                    messages.ServerReadyResponse.FromString(ask(request, timeout=20))
+                except grpc.RpcError as error:
+                    self.failures.append(f"{error.code()} {error.details()}")
+                self.answered += 1
+
+    def count(self, state: grpc.ChannelConnectivity) -> None:
+        self.connections += state == grpc.ChannelConnectivity.READY
+
+
+def test_whoever_calls_over_grpc_goes_on_to_a_new_connection_and_no_call_fails(
+    published: Published, start: Start
+) -> None:
+    """Also while draining: in a cluster the new connection leads to another pod."""
+    running = start(
+        published.request(connection_max_age_seconds=3600),
+        limits={"grpc_age_seconds": 0.3, "drain_linger_seconds": 600, "drain_seconds": 600},
+    ).ready()
+    stop = threading.Event()
+    callers = [Caller(running.grpc, stop) for _ in range(6)]
+    for caller in callers:
+        caller.start()
+    running.until(lambda: all(caller.connections >= 4 for caller in callers))
+    running.terminate()
+    running.until(lambda: running.logged("draining"))
+    before = [caller.connections for caller in callers]
+    running.until(lambda: all(c.connections >= n + 4 for c, n in zip(callers, before, strict=True)))
+    stop.set()
+    for caller in callers:
+        caller.join(20)
+    assert [caller.failures for caller in callers] == [[] for _ in callers]
+    assert all(caller.answered >= 100 for caller in callers)
 
 
 def test_a_server_that_nobody_asks_ends_soon_and_one_that_is_loading_at_once(
