@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.drift import errors, speed, worlds
+from tests.bench.drift import decay, errors, speed, worlds
 
 WINDOWS = 60
 POWER_WINDOWS = 30
@@ -60,3 +60,18 @@ def test_memory_does_not_grow_with_rows(tmp_path: Path) -> None:
 
 def test_all_of_the_world_is_compared() -> None:
     assert len(worlds.FEATURES) == 30
+
+
+def test_silent_decay_on_the_flights_is_found_by_labels_and_by_the_estimate() -> None:
+    accuracy, auc = decay.watch(168, {"accuracy": "0.02", "roc_auc": "0.03"})
+    print("\n" + decay.told([accuracy, auc], 168))
+    onset = accuracy.onset()
+    assert onset is not None
+    assert accuracy.found(accuracy.by_labels) == onset
+    late = accuracy.found(accuracy.by_estimate)
+    assert late is not None
+    assert 0 < late - onset <= 4
+    assert accuracy.false(accuracy.by_labels) == auc.false(auc.by_labels) == 0
+    # What the inputs mean changed, not what they are: no estimate can see that, and ours does not claim to.
+    assert auc.found(auc.by_labels) == auc.onset()
+    assert not any(auc.by_estimate)
