@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from truekeep.api.common import S3Location
-from truekeep.cli import approve, backtest, drift, erase, profile, status
+from truekeep.cli import approve, backtest, drift, erase, import_, profile, serve, status
 from truekeep.cli.examples import flights, fraud, world
 from truekeep.cli.examples.upload import make_bucket, upload
 from truekeep.cli.examples.world import EXAMPLES, FRAUD, FUTURE, LAKE
@@ -28,6 +28,8 @@ app.add_typer(example_app, name="example")
 app.command("profile")(profile.profile)
 app.command("drift")(drift.drift)
 app.command("backtest")(backtest.backtest)
+app.command("import")(import_.import_)
+app.command("serve")(serve.serve)
 app.command("status")(status.status)
 app.command("erase")(erase.erase)
 app.command("approve")(approve.approve)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
+from truekeep.api.estimators import ONNX_ONLY
 from truekeep.contract.artifact import Signature
 from truekeep.contract.layout import MODEL_FILE, ONNX_FILE
 from truekeep.features import compiled, imported
@@ -32,8 +33,10 @@ class DifferentAnswerError(ArtifactFaultError):
 
 
 def model_files(signature: Signature) -> set[str]:
-    """The files that can answer; of a model that was imported from ONNX there is no other than that."""
-    return {ONNX_FILE} if signature.imported and signature.imported.format == "onnx" else {MODEL_FILE, ONNX_FILE}
+    """The files that can answer; of a model that was imported from ONNX, or is published as ONNX alone, there is no
+    other than that."""
+    alone = signature.imported.format == "onnx" if signature.imported else signature.estimator in ONNX_ONLY
+    return {ONNX_FILE} if alone else {MODEL_FILE, ONNX_FILE}
 
 
 def predictor(files: Mapping[str, bytes], signature: Signature) -> tuple[Predict, str]:

@@ -77,6 +77,7 @@ class Process:
         self._limits = limits
         self._started = started
         self._exit_code = 0
+        self.port = 0
         self._metrics = Metrics()
         self._keeper = Keeper(limits, request.connection_max_age_seconds)
         self._rpc: GrpcListener | None = None
@@ -93,6 +94,7 @@ class Process:
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         listener = free_listener(int(os.environ.get(PORT_ENV, SERVER_PORT)))
+        self.port = listener.getsockname()[1]
         config = uvicorn.Config(
             self._app,
             http=functools.partial(Connection, keeper=self._keeper, application=self._app),  # type: ignore[arg-type]
@@ -114,7 +116,7 @@ class Process:
             asyncio.create_task(self._metrics.recent.keep_for_ever()),
         ]
         self._rpc = await self._listen_for_grpc()
-        log.info("listening", extra=fields(port=listener.getsockname()[1], grpc_port=self._rpc.port))
+        log.info("listening", extra=fields(port=self.port, grpc_port=self._rpc.port))
         await server.serve(sockets=[listener])
         await self._rpc.stop(0.5)
         for task in tasks:

@@ -55,6 +55,7 @@ class Options:
     trained_until: datetime | None = None
     trust_pickle: bool = False
     pipeline: Path | None = None  # what an ONNX file was made of, to compare with
+    tolerance: float = ONNX_TOLERANCE  # largest difference of an ONNX file from it
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def package(file: Path, sample: Path, options: Options) -> Package:
     scores = _scores(predict, matrix, file)
     features, refused = probed(draft.features, matrix, predict)
     draft = draft.model_copy(update={"features": features})
-    agreement = _agreement(scores, expected, by, draft)
+    tolerance = options.tolerance if source.graph else TOLERANCE
+    agreement = _agreement(scores, expected, by, draft.cut_off, tolerance)
     inputs = bundle.examples(draft.features, given.columns)
     rows = Encoder(draft.features).encode({name: [row[name] for row in inputs] for name in inputs[0]}, len(inputs))
     answers = predict(rows)
@@ -270,9 +272,9 @@ def _scores(predict: Callable[[Floats], Floats], matrix: Floats, file: Path) -> 
     return scores
 
 
-def _agreement(scores: Floats, expected: Floats | None, by: str, draft: Signature) -> dict[str, Any]:
+def _agreement(scores: Floats, expected: Floats | None, by: str, cut_off: float, tolerance: float) -> dict[str, Any]:
     """The packaged model against the model itself. `reason` is empty where they agree, or nobody could compare."""
-    found: dict[str, Any] = {"with": by, "rows": 0, "reason": "", "tolerance": draft.tolerance}
+    found: dict[str, Any] = {"with": by, "rows": 0, "reason": "", "tolerance": tolerance}
     if expected is None:
         return found
     difference = np.abs(scores - expected)
@@ -280,12 +282,13 @@ def _agreement(scores: Floats, expected: Floats | None, by: str, draft: Signatur
     found |= {
         "rows": len(scores),
         "largestDifference": float(difference[worst]),
-        "crossed": int(((scores >= draft.cut_off) != (expected >= draft.cut_off)).sum()),
+        "differing": int((~(difference <= tolerance)).sum()),
+        "crossed": int(((scores >= cut_off) != (expected >= cut_off)).sum()),
     }
-    if not difference[worst] <= draft.tolerance:
+    if not difference[worst] <= tolerance:
         found["reason"] = (
-            f"row {worst} of the sample: the model itself says {expected[worst]:.9g}, packaged it says "
-            f"{scores[worst]:.9g}"
+            f"{found['differing']:,} rows differ by more than {tolerance:g}, most of all row {worst} of the sample: "
+            f"the model itself says {expected[worst]:.9g}, packaged it says {scores[worst]:.9g}"
         )
     return found
 
