@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from truekeep.cluster import kinds
@@ -22,6 +23,7 @@ from truekeep.cluster.errors import ClusterError
 from truekeep.cluster.lease import Elector
 from truekeep.cluster.metrics import PodMetrics
 from truekeep.cluster.observe import Observer, now
+from truekeep.cluster.prometheus import TOKEN_FILE_ENV, URL_ENV, Prometheus, checked_url
 from truekeep.cluster.write import Writer
 from truekeep.controller.health import SILENT_SECONDS, STUCK_SECONDS, Health, Metrics, MissedEvents
 from truekeep.controller.keys import key_of
@@ -48,6 +50,8 @@ class Config:
     port: int = 8080
     resync_seconds: float = 60.0
     log_level: str = "INFO"
+    prometheus_url: str | None = None
+    prometheus_token_file: Path | None = None
 
 
 def configuration(environment: Mapping[str, str]) -> Config:
@@ -61,6 +65,7 @@ def configuration(environment: Mapping[str, str]) -> Config:
         job_retention_seconds=_whole(environment, "TRUEKEEP_JOB_RETENTION_SECONDS", defaults.job_retention_seconds, 0),
     )
     names = environment.get("TRUEKEEP_WATCH_NAMESPACES", "")
+    prometheus, token_file = environment.get(URL_ENV), environment.get(TOKEN_FILE_ENV)
     return Config(
         settings=settings,
         namespaces=tuple(sorted({name.strip() for name in names.split(",") if name.strip()})),
@@ -70,6 +75,8 @@ def configuration(environment: Mapping[str, str]) -> Config:
         port=_whole(environment, "TRUEKEEP_PORT", 8080, 1),
         resync_seconds=_whole(environment, "TRUEKEEP_RESYNC_SECONDS", 60, 1),
         log_level=environment.get("TRUEKEEP_LOG_LEVEL", "INFO").upper(),
+        prometheus_url=checked_url(prometheus) if prometheus else None,
+        prometheus_token_file=Path(token_file) if token_file else None,
     )
 
 
@@ -122,11 +129,12 @@ class Operator:
         self._elector = elector
         self._metrics = metrics
         self._pods = PodMetrics()
+        self._prometheus = Prometheus(config.prometheus_url, config.prometheus_token_file)
         self._clock = time.monotonic
         self._asyncio = asyncio.get_running_loop()
         self.queue = WorkQueue(self._clock)
         tools = Tools(
-            observer=Observer(api, self._pods, config.settings),
+            observer=Observer(api, self._pods, config.settings, now, self._prometheus),
             writer=Writer(api, config.settings, config.pod_name),
             settings=config.settings,
             clock=now,
@@ -237,6 +245,7 @@ class Operator:
         await asyncio.gather(*tasks, *workers, *rest, return_exceptions=True)
         await self._elector.release()
         await self._pods.close()
+        await self._prometheus.close()
 
 
 async def run(config: Config, stop: asyncio.Event) -> None:

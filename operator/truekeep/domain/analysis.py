@@ -7,23 +7,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from truekeep.api.model import ModelSpec, ModelStatus
-from truekeep.api.rollout import Check, Rollout
+from truekeep.api.rollout import Check, Query, Rollout
 from truekeep.domain.histogram import distance, distance_noise, interval, surely_more
-from truekeep.domain.observed import ModelView, Traffic
+from truekeep.domain.observed import Answer, ModelView, Traffic
 from truekeep.domain.pods import Trouble
 
 REASONS: Mapping[str, str] = {
     "ErrorRate": "ErrorRate",
     "P99Latency": "TooSlow",
     "PredictionShift": "PredictionShift",
-}
+}  # of all others: a query
 NOBODY = "nobody calls this model"
 LONGEST_SECONDS = 86_400
 RECENT_SECONDS = 120
+QUERY_GRACE = timedelta(seconds=30)
 SLOW = 0.01  # the fraction of requests that may be slower than the limit on the 99th percentile
 
 
@@ -50,6 +51,29 @@ def interest(model: ModelView, now: datetime) -> Interest | None:
         return None
     age = now - active.since if active.since else timedelta(seconds=RECENT_SECONDS)
     return Interest(frozenset({active.deployment}), min(_seconds(age), RECENT_SECONDS))
+
+
+def questions(model: ModelView) -> dict[str, str]:
+    """The queries to ask Prometheus now, by name."""
+    status, queries = model.status, model.spec.serving.rollout.queries
+    active, candidate = status.active, status.candidate
+    if active is None or not queries:
+        return {}
+    if candidate is not None and candidate.step >= 0:
+        judged, beside = candidate.deployment, active.deployment
+    elif watches(status, model.spec) and status.previous is not None:
+        judged, beside = active.deployment, status.previous.deployment
+    else:
+        return {}
+    names = {"namespace": model.meta.namespace, "model": model.meta.name, "candidate": judged, "live": beside}
+    return {query.name: _filled(query.query, names) for query in queries}
+
+
+def _filled(text: str, names: Mapping[str, str]) -> str:
+    """Names of Kubernetes objects have only letters, digits and dashes, so that nothing can be smuggled in."""
+    for placeholder, name in names.items():
+        text = text.replace("{{" + placeholder + "}}", name)
+    return text
 
 
 def watches(status: ModelStatus, spec: ModelSpec) -> bool:
@@ -79,6 +103,8 @@ class Evidence:
     judged: Traffic | None
     beside: Traffic | None  # of the live revision, or of the one that was live before
     side: str = "the live revision"
+    answers: Mapping[str, Answer] = field(default_factory=dict)
+    age: timedelta = timedelta(0)  # since the judged one got its traffic
     late: str | None = None  # the other one's p99 in milliseconds, where it is known in no other way
 
 
@@ -88,13 +114,14 @@ def judge(rollout: Rollout, evidence: Evidence, *, shift: bool = True) -> tuple[
     rows = [_errors(rollout, evidence), _latency(rollout, evidence)]
     if shift:
         rows.append(_shift(rollout, evidence))
+    rows += [_asked(query, evidence) for query in rollout.queries]
     return tuple(rows)
 
 
 def failed(rows: Sequence[Check]) -> Trouble | None:
     """Why the revision is taken back, None where nothing speaks against it for sure."""
     row = next((row for row in rows if row.verdict == "Failed"), None)
-    return Trouble(REASONS[row.name], row.message) if row else None
+    return Trouble(REASONS.get(row.name, "QueryFailed"), row.message) if row else None
 
 
 def doubts(rows: Sequence[Check]) -> str:
@@ -180,6 +207,24 @@ def _latency(rollout: Rollout, evidence: Evidence) -> Check:
         return Check.model_validate({**row, "verdict": "Failed", "message": words})
     words += "; that may be chance, so more requests are awaited"
     return Check.model_validate({**row, "verdict": "Inconclusive", "message": words})
+
+
+def _asked(query: Query, evidence: Evidence) -> Check:
+    """What Prometheus gives to a query. It looks back over some time, so that it counts only when that has passed."""
+    answer = evidence.answers.get(query.name, Answer(None, "it was not asked yet"))
+    low, high = query.minimum, query.maximum
+    bounds = " and ".join([f">= {low}"] * (low is not None) + [f"<= {high}"] * (high is not None))
+    row = {"name": query.name, "threshold": bounds[:32]}
+    about = f"spec.serving.rollout.queries[{query.name}]"
+    if answer.value is None:
+        return Check.model_validate({**row, "verdict": "Inconclusive", "message": f"{about}: {answer.problem}"[:512]})
+    row |= {"value": f"{answer.value:.6g}", "message": f"{about} gives {answer.value:.6g}; it must be {bounds}"}
+    if (low is None or answer.value >= float(low)) and (high is None or answer.value <= float(high)):
+        return Check.model_validate({**row, "verdict": "Passed"})
+    if evidence.age < QUERY_GRACE:
+        row["message"] += f", from {QUERY_GRACE.seconds} s on"
+        return Check.model_validate({**row, "verdict": "Inconclusive"})
+    return Check.model_validate({**row, "verdict": "Failed"})
 
 
 def p99_milliseconds(seen: Traffic | None) -> str | None:

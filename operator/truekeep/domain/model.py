@@ -16,7 +16,7 @@ from truekeep.domain.plan import ModelPlan, Note, Settings
 from truekeep.domain.rollout import Rollout, advance, apply_to
 from truekeep.domain.run import message_of, reason_of, succeeded
 from truekeep.domain.triggers import Training, training
-from truekeep.domain.wish import Wish, wish
+from truekeep.domain.wish import OF_THE_ARTIFACT, Wish, wish
 
 RESYNC_SECONDS = 30.0
 NO_AUTOSCALING = "NoAutoscaling"
@@ -243,6 +243,8 @@ def _rolled_back(observed: ModelObserved, status: ModelStatus, wanted: Wish) -> 
     elif wanted.refused is not None:
         rejection = next((r for r in status.rejected if r.revision == wanted.refused.revision), None)
         why = f": revision {wanted.refused.revision} was rejected, {rejection.reason if rejection else 'earlier'}"
+    if failure is not None and failure.reason in OF_THE_ARTIFACT:
+        return f"{stays}{why}; train anew, it is not tried again"
     return f"{stays}{why}; mend the spec, it is tried again when it changes"
 
 

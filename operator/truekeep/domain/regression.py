@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from truekeep.api.model import ServedRevision
 from truekeep.domain.analysis import Evidence, failed, judge, same_verdicts, watches
+from truekeep.domain.breaches import answer, decayed, shown
 from truekeep.domain.conditions import whole_seconds
 from truekeep.domain.fleet import stand_in
 from truekeep.domain.observed import Traffic
@@ -26,7 +27,7 @@ def return_from_a_regression(work: Work) -> None:
     active, way = work.active, work.previous or work.former
     if active is None or way is None or condemned(work.observed.model.status):
         return
-    trouble = _dead(work) or _worse(work)
+    trouble = _dead(work) or _worse(work) or _decayed(work, active, way)
     if trouble is None:
         return
     condemn(work, active, trouble)
@@ -72,6 +73,8 @@ def _worse(work: Work) -> Trouble | None:
         work.observed.traffic.get(work.active.deployment),
         Traffic(reference.requests, reference.errors),
         side="the revision before",
+        answers=work.observed.answers,
+        age=work.now - (work.active.since or work.now),
         late=reference.p99_milliseconds,
     )
     rows = judge(work.spec.serving.rollout, evidence, shift=False)
@@ -83,4 +86,22 @@ def _worse(work: Work) -> Trouble | None:
     if stale or not same_verdicts(last.watch, rows):
         update = {"watch": list(rows), "watched_at": whole_seconds(work.now)}
         work.last_rollout = last.model_copy(update=update)
+    return None
+
+
+def _decayed(work: Work, active: ServedRevision, way: ServedRevision) -> Trouble | None:
+    """Labels say that the live revision is worse than its gates had shown, and a policy wants to go back then, whether
+    the one before is warm or not. Not where that is the same model, or one that labels show no better."""
+    if work.spec.serving.pinned_revision is not None or way.artifact_digest == active.artifact_digest:
+        return None
+    for policy in sorted(work.observed.policies, key=lambda policy: policy.meta.name):
+        verdict = decayed(policy, active.revision)
+        if verdict is None or policy.meta.deleting or answer(policy.spec, "Performance") != "Rollback":
+            continue
+        known = (one for one in policy.status.performance if one.revision == way.revision and one.value is not None)
+        before = next(known, None)
+        if before is None or before.verdict != "Decayed":
+            window = f"{verdict.start:%Y-%m-%d %H:%M} to {verdict.end:%Y-%m-%d %H:%M}"
+            words = f"DriftPolicy {policy.meta.name}, {window}: {shown(verdict)}"
+            return Trouble("PerformanceRegressed", words)
     return None

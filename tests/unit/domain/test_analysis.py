@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from truekeep.api.rollout import Check, Rollout
 from truekeep.domain.analysis import Evidence, doubts, failed, judge
 from truekeep.domain.histogram import Histogram
-from truekeep.domain.observed import Traffic
+from truekeep.domain.observed import Answer, Traffic
 from truekeep.server.metrics import PROBABILITIES, SECONDS, Buckets
 
 RANDOM = np.random.default_rng(11)
@@ -132,3 +133,49 @@ def test_messages_stay_within_the_status() -> None:
     for one in (traffic(10**6, errors=10**5), None):
         for row in rows(one, traffic(10**6)).values():
             assert len(row.message) <= 512
+
+
+QUERIES = {
+    "queries": [
+        {"name": "refunds", "query": 'sum(refunds{d="{{candidate}}"})', "maximum": "0.5"},
+        {"name": "margin", "query": "a{n='{{namespace}}',m='{{model}}',l='{{live}}'}", "minimum": "1", "maximum": "2"},
+    ]
+}
+
+
+def asked(refunds: Answer, margin: Answer, seconds: float = 60) -> dict[str, Check]:
+    answers = {"refunds": refunds, "margin": margin}
+    evidence = Evidence(traffic(300), traffic(300), answers=answers, age=timedelta(seconds=seconds))
+    return {row.name: row for row in judge(rollout(**QUERIES), evidence)}
+
+
+def test_queries_are_judged_by_their_bounds() -> None:
+    found = asked(Answer(0.5), Answer(1.25))
+    assert (found["refunds"].verdict, found["refunds"].value, found["refunds"].threshold) == ("Passed", "0.5", "<= 0.5")
+    assert (found["margin"].verdict, found["margin"].threshold) == ("Passed", ">= 1 and <= 2")
+    found = asked(Answer(0.51), Answer(0.99))
+    assert [found[name].verdict for name in ("refunds", "margin")] == ["Failed", "Failed"]
+    trouble = failed(list(found.values()))
+    assert trouble is not None
+    assert (trouble.reason, trouble.message) == (
+        "QueryFailed",
+        "spec.serving.rollout.queries[refunds] gives 0.51; it must be <= 0.5",
+    )
+
+
+def test_no_answer_is_inconclusive_and_says_why() -> None:
+    found = asked(Answer(None, "the query gives NaN"), Answer(1.5))
+    assert found["refunds"].verdict == "Inconclusive"
+    assert "gives NaN" in doubts(list(found.values()))
+    nothing = judge(rollout(**QUERIES), Evidence(traffic(300), traffic(300)))
+    assert [row.verdict for row in nothing[-2:]] == ["Inconclusive"] * 2
+
+
+def test_a_query_looks_back_so_it_fails_nobody_at_once() -> None:
+    assert asked(Answer(9), Answer(1.5), seconds=29)["refunds"].verdict == "Inconclusive"
+    assert asked(Answer(9), Answer(1.5), seconds=30)["refunds"].verdict == "Failed"
+
+
+def test_a_model_that_nobody_calls_is_still_asked_about() -> None:
+    rows = judge(rollout(**QUERIES), Evidence(Traffic(), Traffic()))
+    assert [row.verdict for row in rows] == ["Passed"] * 3 + ["Inconclusive"] * 2

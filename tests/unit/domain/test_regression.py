@@ -10,10 +10,11 @@ import pytest
 from tests.unit.domain.test_loop import live, served, to_canary
 from tests.unit.domain.test_rollback import pin, two
 from tests.unit.domain.world import World, spec
+from truekeep.api.driftpolicy import DriftPolicyStatus
 from truekeep.api.names import serving_selector
-from truekeep.domain.analysis import RECENT_SECONDS, interest
+from truekeep.domain.analysis import RECENT_SECONDS, interest, questions
 from truekeep.domain.histogram import Histogram
-from truekeep.domain.observed import Traffic
+from truekeep.domain.observed import Answer, Traffic
 
 FAST, SLOW = Histogram((0.01, 1.0), (400, 0, 0)), Histogram((0.01, 1.0), (0, 400, 0))
 
@@ -172,6 +173,71 @@ def test_a_candidate_on_trial_is_put_off_by_a_regression_of_the_live_one() -> No
     assert world.deployments[candidate].replicas == 0 or world.status.candidate.deployment == candidate
 
 
+def labels(world: World, *verdicts: tuple[int, str], action: str = "Rollback") -> None:
+    """A policy that has judged windows by labels: (revision, verdict), the newest first."""
+    world.watch(
+        performance={"metric": "roc_auc"},
+        responses=[{"finding": "Performance", "action": action}],
+        consecutiveWindows=1,
+    )
+    windows = [
+        {
+            "start": f"2026-01-{20 - day:02}T00:00:00Z",
+            "end": f"2026-01-{21 - day:02}T00:00:00Z",
+            "revision": revision,
+            "metric": "roc_auc",
+            "baseline": "0.71",
+            "verdict": verdict,
+            "value": "0.58" if verdict == "Decayed" else "0.70",
+            "labelled": 900,
+        }
+        for day, (revision, verdict) in enumerate(verdicts)
+    ]
+    status = DriftPolicyStatus.model_validate({"watchedRevision": 2, "performance": windows})
+    world.policy = replace(world.policy, status=status)
+
+
+def test_labels_that_speak_against_the_live_revision_lead_back_long_after_the_window() -> None:
+    world = two()
+    world.calm()
+    good, bad = world.status.former.deployment, world.status.active.deployment
+    assert world.deployments[good].replicas == 0
+    labels(world, (2, "Decayed"))
+    world.reconcile()
+    world.reconcile()
+    assert dict(world.service.selector) == serving_selector("m", bad), "the one before is started first"
+    assert world.deployments[good].replicas == 2
+    looked(world, 2)
+    assert served(world) == 1
+    assert world.status.last_failure.reason == "PerformanceRegressed"
+    assert "2026-01-20" in world.status.last_failure.message
+    world.change(spec(seed=2, serving={"rollout": {"strategy": "BlueGreen"}, "connectionMaxAgeSeconds": 7}))
+    world.calm()
+    assert served(world) == 1, "no other way of serving mends a model"
+    world.change(spec(seed=2, serving={"pinnedRevision": 2}))
+    world.calm()
+    assert served(world) == 2, "but a person may insist"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "action"),
+    [
+        ([(2, "Holds"), (2, "Decayed")], "Rollback"),
+        ([(1, "Decayed")], "Rollback"),
+        ([(2, "Decayed"), (1, "Decayed")], "Rollback"),
+        ([(2, "Decayed")], "Alert"),
+    ],
+)
+def test_labels_lead_back_only_from_the_live_revision_to_a_better_one(
+    verdicts: list[tuple[int, str]], action: str
+) -> None:
+    world = two()
+    labels(world, *verdicts, action=action)
+    looked(world, 4)
+    assert served(world) == 2
+    assert world.status.rejected == []
+
+
 def test_an_operator_that_starts_anew_in_the_middle_ends_it() -> None:
     """Nothing that decides is kept in memory: each look starts from what is there."""
     for writes in range(1, 6):
@@ -216,6 +282,43 @@ def test_a_candidate_whose_pods_come_and_go_is_judged_by_those_that_answer() -> 
     world.reconcile()
     assert world.status.candidate is None
     assert world.status.last_failure.reason == "ErrorRate"
+
+
+QUERY = {"name": "refunds", "query": "sum(refunds{n='{{namespace}}',d='{{candidate}}'}) / on() {{live}}"}
+
+
+def test_queries_name_who_is_judged_and_who_is_beside() -> None:
+    world = two()
+    new, old = world.status.active.deployment, world.status.previous.deployment
+    assert questions(world.model) == {}
+    rollout = {"strategy": "BlueGreen", "queries": [{**QUERY, "maximum": "0.5"}]}
+    world.change(spec(seed=2, serving={"rollout": rollout}))
+    assert questions(world.model) == {"refunds": f"sum(refunds{{n='ns',d='{new}'}}) / on() {old}"}
+    world.answers = {"refunds": Answer(0.7)}
+    looked(world)
+    assert served(world) == 2, "a query looks back over some time"
+    world.pass_time(30)
+    looked(world)
+    assert served(world) == 1
+    assert world.status.last_failure.reason == "QueryFailed"
+    assert questions(world.model) == {}
+
+
+def test_a_query_without_an_answer_holds_a_step_and_then_the_spec_decides() -> None:
+    world = live()
+    rollout = {"steps": [{"weightPercent": 33, "durationSeconds": 10}], "queries": [{**QUERY, "minimum": "1"}]}
+    world.change(spec(serving={"rollout": rollout}))
+    name = to_canary(world)
+    assert questions(world.model)["refunds"].count(name) == 1
+    world.answers = {"refunds": Answer(None, "Prometheus did not answer")}
+    world.pass_time(12)
+    looked(world)
+    assert world.status.candidate.step == 0, "held"
+    world.pass_time(20)
+    looked(world)
+    assert world.status.candidate is None
+    assert world.status.last_failure.reason == "Inconclusive"
+    assert "did not answer" in world.status.last_failure.message
 
 
 def test_whose_traffic_is_asked_for() -> None:

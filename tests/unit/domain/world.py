@@ -17,6 +17,7 @@ from truekeep.domain import policy as policy_domain
 from truekeep.domain import run as run_domain
 from truekeep.domain.fingerprints import training_fingerprint
 from truekeep.domain.observed import (
+    Answer,
     ApprovalView,
     AutoscalerView,
     DeploymentView,
@@ -117,6 +118,7 @@ class World:
     load: int = 1  # pods that the callers keep busy
     traffic: dict[str, Traffic] | None = None  # None: nobody calls; a Deployment that is left out: unreadable
     approvals: list[ApprovalView] = field(default_factory=list)
+    answers: dict[str, Answer] = field(default_factory=dict)  # what Prometheus says
     rehearsals: dict[str, JobView] = field(default_factory=dict)  # by Deployment
     rehearsal: dict[str, object] = field(default_factory=dict)  # what they answer, besides the defaults
     healthy: dict[str, bool] = field(default_factory=dict)  # by Deployment: do its pods get ready? Default: yes
@@ -145,6 +147,7 @@ class World:
             gateway_api=self.gateway != "Missing",
             route=self.route,
             rehearsal=self.rehearsals.get(self.status.candidate.deployment) if self.status.candidate else None,
+            answers=self.answers,
             traffic=dict.fromkeys(self.deployments, Traffic()) if self.traffic is None else self.traffic,
         )
 
