@@ -156,12 +156,12 @@ def told(watched: list[Watched], hours: int) -> str:
         line = f"{one.metric:<18} {one.baseline:>7.4f} {one.max_drop:>7} "
         line += f"{one.starts[onset] if onset is not None else '–':<11} "
         for flags, wait in ((one.by_labels, DELAY), (one.by_estimate, timedelta(0))):
-            line += f"{late(one, flags, wait, hours):<25} "
+            line += f"{lateness(one, flags, wait, hours):<25} "
         lines.append(f"{line}{one.false(one.by_labels)} / {one.false(one.by_estimate)}")
     return "\n".join(lines)
 
 
-def late(one: Watched, flags: list[bool], wait: timedelta, hours: int) -> str:
+def lateness(one: Watched, flags: list[bool], wait: timedelta, hours: int) -> str:
     """When it was found, and how late that was."""
     onset, found = one.onset(), one.found(flags)
     if onset is None:

@@ -26,7 +26,7 @@ OTHER_WORDS = {
     "ErrImagePull", "Error", "Evicted", "Failed", "False", "Gates", "Given", "ImagePullBackOff", "InvalidImageName",
     "Manual", "Model", "MustNotApprove", "Never", "NodeLost", "Normal", "Now", "Pending", "Performance", "PredictionDrift",
     "Preempting",
-    "Promote", "Ready", "Refused", "Unanswered", "Reconciling", "Refused", "Reject", "Retrain", "Rollback", "Rollout", "RunContainerError", "Running",
+    "Promote", "Ready", "Refused", "Unanswered", "Reconciling", "Refused", "Reject", "Retrain", "Rollback", "Rollout", "RunContainerError", "Running", "Schedule",
     "Routed", "Scaled", "Secret", "Shadow", "Shutdown", "Spec", "Stale", "Stalled", "Stuck", "Succeeded", "Target", "Training", "True", "Unknown",
     "Waiting", "Warning", "Wish", "Working",
 }  # fmt: skip
