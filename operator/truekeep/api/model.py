@@ -21,7 +21,7 @@ from truekeep.api.common import (
 from truekeep.api.data import Data, Store
 from truekeep.api.evaluation import Approval, Evaluation
 from truekeep.api.modelapproval import GivenApproval
-from truekeep.api.retraining import Retraining, SchedulePlan
+from truekeep.api.retraining import NewDataCount, Retraining, SchedulePlan
 from truekeep.api.rollout import MOST_CHECKS, Check, LastRollout
 from truekeep.api.serving import Serving
 from truekeep.api.training import Training
@@ -45,6 +45,22 @@ class ModelSpec(Schema):
             "!has(self.serving) || !has(self.serving.capture) || !has(self.serving.capture.hash) || "
             "self.serving.capture.hash.all(h, h == self.data.key || self.data.features.exists(f, f.name == h))",
             "capture.hash may name only data.features and data.key",
+        ),
+        (
+            "!has(self.training.__import__) || !has(self.evaluation) || !has(self.evaluation.decision)",
+            "an imported model brings its own cut-off; remove evaluation.decision, and choose it with truekeep import "
+            "--cut-off",
+        ),
+        (
+            "!has(self.training.__import__) || !has(self.evaluation) || !has(self.evaluation.refit) || "
+            "self.evaluation.refit == 'Never'",
+            "an imported model is never fitted; remove evaluation.refit",
+        ),
+        (
+            "!has(self.training.__import__) || !has(self.retraining) || "
+            "(!has(self.retraining.schedule) && !has(self.retraining.newData))",
+            "an imported model can't be trained again; remove retraining.schedule and retraining.newData, or train it "
+            "here with training.recipe",
         ),
     )
 
@@ -176,6 +192,9 @@ class ModelStatus(Schema):
     )
     schedule: SchedulePlan | None = Field(
         default=None, description="Where spec.retraining.schedule stands, where there is one."
+    )
+    new_data: NewDataCount | None = Field(
+        default=None, description="What came since the last run, where spec.retraining.newData asks for it."
     )
     handled_retrain: Text | None = Field(
         default=None, description="Value of the annotation truekeep.dev/retrain that was handled last."

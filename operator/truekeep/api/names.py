@@ -56,6 +56,11 @@ def autoscaler_name(model: str) -> str:
     return model
 
 
+def newdata_name(model: str) -> str:
+    """Name of the CronJob that counts new rows."""
+    return f"{model}-newdata"
+
+
 def rehearsal_name(deployment: str) -> str:
     """Name of the Job in which a candidate answers captured requests."""
     return f"{deployment}-rehearsal"

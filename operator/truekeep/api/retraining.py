@@ -56,6 +56,15 @@ class Retraining(Schema):
     )
 
 
+class NewDataCount(Schema):
+    """What came since the last run, as spec.retraining.newData counts it."""
+
+    since: datetime = Field(description="The newest event that the last run used; newer rows count.")
+    rows: int = Field(default=0, ge=0, description="Rows since then whose label is known and final.")
+    newest: datetime | None = Field(default=None, description="The newest event in the data.")
+    message: Text = Field(default="", description="Why nothing could be counted, if so.")
+
+
 class SchedulePlan(Schema):
     """Where spec.retraining.schedule stands."""
 

@@ -13,11 +13,13 @@ from typing import Any, Generic, TypeVar
 from truekeep.api.names import (
     LABEL_COMPONENT,
     LABEL_DEPLOYMENT,
+    LABEL_MODEL,
     LABEL_POLICY,
     LABEL_REVISION,
     LABEL_RUN,
     autoscaler_name,
     monitor_name,
+    newdata_name,
     rehearsal_name,
     serving_selector,
 )
@@ -142,6 +144,7 @@ class Observer:
             runs=_of_model(runs, name, run_view),
             policies=_of_model(policies, name, policy_view),
             approvals=await self._approvals(model),
+            counts=await self._counts(model),
             deployments=views,
             services=tuple(_service(model, each) for each in owned_by(services, model.meta.uid)),
             autoscaler=await self._autoscaler(model),
@@ -153,6 +156,22 @@ class Observer:
             problem=problem,
         )
         return Seen(observed, item.get("status") or {})
+
+    async def _counts(self, model: ModelView) -> tuple[JobView, ...]:
+        """The Jobs that counted new rows, where somebody wants to know."""
+        if model.spec.retraining is None or model.spec.retraining.new_data is None:
+            return ()
+        namespace = model.meta.namespace
+        labels = {LABEL_MODEL: model.meta.name, LABEL_COMPONENT: "newdata"}
+        cronjob, jobs, pods = await asyncio.gather(
+            self._api.get(kinds.CRON_JOB, namespace, newdata_name(model.meta.name)),
+            self._api.list(kinds.JOB, namespace, labels),
+            self._api.list(kinds.POD, namespace, labels),
+        )
+        if cronjob is None or controller_uid(cronjob) != model.meta.uid:
+            return ()
+        mine = [job for job in jobs if controller_uid(job) == meta(cronjob).uid]
+        return tuple(await asyncio.gather(*(self._job(job, pods) for job in mine)))
 
     async def _approvals(self, model: ModelView) -> tuple[ApprovalView, ...]:
         """What people decided, where it is theirs to decide."""

@@ -162,6 +162,16 @@ class SweepRequest(Schema):
     retention_days: int = Field(ge=1)
 
 
+class CountRequest(Schema):
+    """Rows that came since the last run, to be counted."""
+
+    namespace: str
+    model: str
+    model_uid: str
+    data: Data
+    since: datetime
+
+
 class RehearseRequest(Schema):
     """Requests that the live revision answered, for a candidate to answer."""
 

@@ -84,6 +84,18 @@ class MonitorResult(Schema):
         return text.decode()
 
 
+class CountResult(Schema):
+    """How many rows came since the last run."""
+
+    model_uid: str
+    since: datetime
+    reason: Literal["Counted", "DataInvalid", "StoreUnreachable"]
+    message: str = Field(default="", max_length=1024)
+    rows: int = Field(default=0, ge=0)
+    newest: datetime | None = None
+    listing: str = ""
+
+
 class RehearseResult(Schema):
     """How a candidate answered what the live revision had answered before."""
 

@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol
 
 from truekeep.api.driftpolicy import DriftPolicyStatus
 from truekeep.api.model import ModelStatus
-from truekeep.api.names import autoscaler_name, monitor_name, retention_name
+from truekeep.api.names import autoscaler_name, monitor_name, newdata_name, retention_name
 from truekeep.api.trainingrun import TrainingRunStatus
 from truekeep.cluster import kinds
 from truekeep.cluster.errors import NameTaken, Refused
@@ -33,6 +33,7 @@ from truekeep.resources.autoscaler import autoscaler
 from truekeep.resources.disruption_budget import disruption_budget
 from truekeep.resources.httproute import httproute
 from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
+from truekeep.resources.newdata_cronjob import newdata_cronjob
 from truekeep.resources.rehearsal_job import rehearsal_job
 from truekeep.resources.retention_cronjob import retention_cronjob
 from truekeep.resources.services import deployment_service, stable_service
@@ -167,6 +168,7 @@ class ModelReconciler:
         await self._route(model, plan)
         await self._disruption_budget(model, plan)
         await self._retention(model, plan)
+        await self._newdata(model, plan)
         if plan.run:
             await writer.create(kinds.TRAINING_RUN, training_run(model, plan.run))
         job = rehearsal_job(model, plan.rehearse, self._tools.settings) if plan.rehearse else None
@@ -214,6 +216,13 @@ class ModelReconciler:
             await self._tools.writer.ensure(kinds.CRON_JOB, cronjob)
         else:
             await self._tools.writer.delete_owned(kinds.CRON_JOB, model.meta, retention_name(model.meta.name))
+
+    async def _newdata(self, model: ModelView, plan: ModelPlan) -> None:
+        cronjob = newdata_cronjob(model, plan.count_since, self._tools.settings) if plan.count_since else None
+        if cronjob:
+            await self._tools.writer.ensure(kinds.CRON_JOB, cronjob)
+        elif plan.delete_count:
+            await self._tools.writer.delete_owned(kinds.CRON_JOB, model.meta, newdata_name(model.meta.name))
 
     async def _disruption_budget(self, model: ModelView, plan: ModelPlan) -> None:
         if plan.budget:

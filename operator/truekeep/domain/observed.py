@@ -200,6 +200,7 @@ class ModelObserved:
     traffic: Mapping[str, Traffic] = field(default_factory=dict)  # by Deployment, over the seconds of analysis.Interest
     answers: Mapping[str, Answer] = field(default_factory=dict)  # by the name of the query
     rehearsal: JobView | None = None  # the candidate's
+    counts: tuple[JobView, ...] = ()  # Jobs that counted new rows
     problem: str | None = None  # a stored status or annotation that could not be read, in words
 
 

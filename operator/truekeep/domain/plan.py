@@ -4,6 +4,7 @@ Jobs and runs, deletions, then the status, then Events; whatever it did not get 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from truekeep.api.driftpolicy import DriftPolicyStatus
@@ -100,6 +101,8 @@ class ModelPlan:
     delete_autoscaler: bool = False
     budget: BudgetIntent | None = None  # always what ought to be there; None: there ought to be none
     retention: bool = False  # whether there ought to be a CronJob that deletes old captures
+    count_since: datetime | None = None  # the CronJob that counts rows since then ought to be there
+    delete_count: bool = False
     deployments: tuple[DeploymentIntent, ...] = ()
     delete_deployments: tuple[str, ...] = ()
     rehearse: Candidate | None = None  # make the Job in which this candidate answers captured requests

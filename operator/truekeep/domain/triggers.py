@@ -6,15 +6,16 @@ answered is never answered again, whatever was lost in between."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from truekeep.api.names import ANNOTATION_RETRAIN, run_name
 from truekeep.api.retraining import SchedulePlan
 from truekeep.api.trainingrun import PolicyTrigger, Trigger
 from truekeep.contract.canonical import digest_of
-from truekeep.domain.breaches import Breach, restraint, to_retrain
+from truekeep.domain.breaches import Breach, nothing_to_retrain, restraint, to_retrain
 from truekeep.domain.calendar import due
+from truekeep.domain.newdata import News, news
 from truekeep.domain.observed import ModelObserved, PolicyView, RunView
 from truekeep.domain.plan import RunIntent
 from truekeep.domain.pods import Trouble
@@ -40,6 +41,7 @@ class Training:
     handled_retrain: str | None = None
     wait_seconds: float | None = None
     schedule: SchedulePlan | None = None
+    news: News = field(default_factory=News)
     problem: Trouble | None = None  # a schedule that can't be read
 
 
@@ -59,7 +61,8 @@ def training(observed: ModelObserved, fingerprint: str, busy: bool, now: datetim
         fingerprint, active, last, satisfied, settled, handled_retrain=observed.model.status.handled_retrain
     )
     clock = due(observed, now)
-    result = replace(result, schedule=clock.plan, problem=clock.problem, wait_seconds=clock.wait_seconds)
+    came = news(observed)
+    result = replace(result, schedule=clock.plan, problem=clock.problem, wait_seconds=clock.wait_seconds, news=came)
     if not settled:
         return _train_spec(result, observed, retryable, now)
     manual = _manual(observed)
@@ -74,7 +77,7 @@ def training(observed: ModelObserved, fingerprint: str, busy: bool, now: datetim
     if active is not None or busy or (retraining and retraining.suspend == "Now"):
         return result
     result = _train_drift(result, observed, now)
-    return result if result.wanted else _train_unasked(result, observed, clock.run, now)
+    return result if result.wanted else _train_unasked(result, observed, came.run or clock.run, now)
 
 
 def _train_spec(result: Training, observed: ModelObserved, failed: Sequence[RunView], now: datetime) -> Training:
@@ -88,7 +91,7 @@ def _train_spec(result: Training, observed: ModelObserved, failed: Sequence[RunV
         if now < due:
             return replace(result, wait_seconds=(due - now).total_seconds())
     first = observed.model.status.latest_revision == 0 and not observed.runs
-    why = "the Model is new" if first else "spec.data, spec.training.recipe or spec.evaluation changed"
+    why = "the Model is new" if first else "spec.data, spec.training or spec.evaluation changed"
     message = f"{why}; try {len(failed) + 1}" if failed else why
     # A run of this name can only be a deleted one's successor or a try that was never started: the count makes it new.
     name = run_name(meta.name, meta.uid, "spec", result.fingerprint, str(len(failed)))
@@ -118,7 +121,7 @@ def _train_drift(result: Training, observed: ModelObserved, now: datetime) -> Tr
         found = to_retrain(policy, active.revision) if active and not policy.meta.deleting else None
         if found is None:
             continue
-        held = restraint(policy, found, observed.runs, now)
+        held = nothing_to_retrain(observed.model) or restraint(policy, found, observed.runs, now)
         if held is None:
             return replace(result, wanted=_drift_run(policy, found, observed))
         waits.append(held.seconds)
@@ -127,7 +130,7 @@ def _train_drift(result: Training, observed: ModelObserved, now: datetime) -> Tr
 
 
 def _train_unasked(result: Training, observed: ModelObserved, wanted: RunIntent | None, now: datetime) -> Training:
-    """A run that the clock asks for, within cooldown and budget."""
+    """A run that new data or the clock asks for, within cooldown and budget."""
     retraining = observed.model.spec.retraining
     if wanted is None or retraining is None:
         return result

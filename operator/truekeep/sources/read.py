@@ -134,7 +134,7 @@ class _Raw:
 def read_table(objects: Objects, name: str, wants: Sequence[Want], selection: Selection) -> Table:
     """Every data file of the source, in the order of the keys. StoreError where the store is at fault; what is wrong
     with the files is in `problems`."""
-    infos = [info for info in objects.list() if _is_data(info.key)]
+    infos = [info for info in objects.list() if is_data(info.key)]
     parts: list[_Part] = []
     pins: list[Pin] = []
     for info, fetched, digest in _fetched(objects, reversed(infos)):
@@ -170,7 +170,7 @@ def _joined(name: str, wants: Sequence[Want], parts: list[_Part], pins: list[Pin
     return table
 
 
-def _is_data(key: str) -> bool:
+def is_data(key: str) -> bool:
     """Data by suffix; names that begin with a dot or an underscore are marks of other tools."""
     return key.endswith(SUFFIXES) and not key.rsplit("/", 1)[-1].startswith((".", "_"))
 

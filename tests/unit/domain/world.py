@@ -119,6 +119,7 @@ class World:
     traffic: dict[str, Traffic] | None = None  # None: nobody calls; a Deployment that is left out: unreadable
     approvals: list[ApprovalView] = field(default_factory=list)
     answers: dict[str, Answer] = field(default_factory=dict)  # what Prometheus says
+    counts: tuple[JobView, ...] = ()  # Jobs that counted new rows
     rehearsals: dict[str, JobView] = field(default_factory=dict)  # by Deployment
     rehearsal: dict[str, object] = field(default_factory=dict)  # what they answer, besides the defaults
     healthy: dict[str, bool] = field(default_factory=dict)  # by Deployment: do its pods get ready? Default: yes
@@ -141,6 +142,7 @@ class World:
             runs=tuple(self.runs.values()),
             policies=(self.policy,) if self.policy else (),
             approvals=tuple(self.approvals) if self.spec.approval.mode == "Manual" else (),
+            counts=self.counts if self.spec.retraining and self.spec.retraining.new_data else (),
             deployments=tuple(self.deployments.values()),
             services=(self.service,) if self.service else (),
             autoscaler=self.autoscaler,

@@ -1,0 +1,70 @@
+"""The CronJob that counts the rows that came since the last run. Its pods hold no Kubernetes token."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from truekeep.api.common import ResourceAmounts, Resources
+from truekeep.api.names import LABEL_COMPONENT, LABEL_MODEL, MANAGED_BY, newdata_name
+from truekeep.contract.requests import CountRequest, complete_data
+from truekeep.domain.observed import ModelView
+from truekeep.domain.plan import Settings
+from truekeep.resources.amounts import MONITOR, container_resources
+from truekeep.resources.metadata import child_metadata
+from truekeep.resources.pods import pod_template
+from truekeep.resources.training_job import failure_rules
+
+COMPONENT = "newdata"
+RETRIES = 1
+DEADLINE_SECONDS = 1800
+LATE_SECONDS = 120
+TMP_SIZE = "64Mi"
+
+
+def newdata_cronjob(model: ModelView, since: datetime, settings: Settings) -> dict[str, Any] | None:
+    """The CronJob; None where new data is to start nothing."""
+    retraining = model.spec.retraining
+    if retraining is None or retraining.new_data is None:
+        return None
+    data = complete_data(model.spec.data, model.spec.store.s3)
+    request = CountRequest(
+        namespace=model.meta.namespace, model=model.meta.name, model_uid=model.meta.uid, data=data, since=since
+    )
+    labels = {LABEL_MODEL: model.meta.name, LABEL_COMPONENT: COMPONENT}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": child_metadata(newdata_name(model.meta.name), "Model", model.meta, labels),
+        "spec": {
+            "schedule": retraining.new_data.cron,
+            "timeZone": "Etc/UTC",
+            "suspend": retraining.suspend == "Now",
+            "concurrencyPolicy": "Forbid",
+            "startingDeadlineSeconds": LATE_SECONDS,
+            "successfulJobsHistoryLimit": 2,
+            "failedJobsHistoryLimit": 2,
+            "jobTemplate": {
+                "metadata": {"labels": {**MANAGED_BY, **labels}},
+                "spec": {
+                    "backoffLimit": RETRIES,
+                    "activeDeadlineSeconds": DEADLINE_SECONDS,
+                    "podFailurePolicy": {"rules": failure_rules(COMPONENT)},
+                    "template": pod_template(
+                        component=COMPONENT,
+                        image=settings.monitor_image,
+                        request=request,
+                        resources=container_resources(
+                            Resources(requests=ResourceAmounts(cpu="20m", memory="128Mi")), MONITOR
+                        ),
+                        pods=model.spec.pods,
+                        locations=[data.source.s3, *([data.label.source.s3] if data.label.source else [])],
+                        labels={**MANAGED_BY, **labels},
+                        tmp_size=TMP_SIZE,
+                        spec={"restartPolicy": "Never"},
+                        container={"command": ["python3", "-m", "truekeep.monitor.newdata"]},
+                    ),
+                },
+            },
+        },
+    }
