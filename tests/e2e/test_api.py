@@ -82,7 +82,13 @@ TRIGGER_POLICY = {
     "finding": "hour moved",
 }
 LONG = "a" * 40
+SCALING: Json = {"minReplicas": 1, "maxReplicas": 3}
 CAPTURE: Json = {"s3": {"uri": "s3://lake/captures/"}}
+
+
+RECIPE: Json = {"estimator": "sklearn.linear_model.LogisticRegression"}
+IMPORT: Json = {"s3": {"uri": "s3://imports/"}, "digest": f"sha256:{'0' * 64}"}
+IMPORTED: Change = ("spec.training", {"import": IMPORT})
 
 
 def features(**changes: Any) -> list[Json]:
@@ -100,6 +106,30 @@ CASES = [
         (("spec.evaluation", {"slices": [{"name": "s", "column": "dest", "metric": "f1", "minimum": "0.5"}]}),),
     ),
     Case(
+        "Model.spec.training",
+        "exactly one of recipe and import",
+        (IMPORTED,),
+        (("spec.training", {"recipe": RECIPE, "import": IMPORT}),),
+    ),
+    Case(
+        "Model.spec",
+        "brings its own cut-off",
+        (IMPORTED, ("spec.evaluation", {"gates": [{"name": "a", "metric": "roc_auc", "minimum": "0.6"}]})),
+        (IMPORTED, ("spec.evaluation", {"decision": {"rule": "Fixed", "value": "0.3"}})),
+    ),
+    Case(
+        "Model.spec",
+        "is never fitted",
+        (IMPORTED, ("spec.evaluation", {"refit": "Never"})),
+        (IMPORTED, ("spec.evaluation", {"refit": "OnAllRows"})),
+    ),
+    Case(
+        "Model.spec",
+        "an imported model can't be trained again",
+        (IMPORTED, ("spec.retraining", {"suspend": "Now"})),
+        (IMPORTED, ("spec.retraining", {"schedule": {"cron": "0 3 * * 1"}})),
+    ),
+    Case(
         "Model.spec",
         "capture.drop",
         (("spec.serving", {"capture": {"s3": {"uri": "s3://lake/captures/"}, "drop": ["carrier"]}}),),
@@ -110,6 +140,25 @@ CASES = [
         "capture.hash may name only",
         (("spec.serving", {"capture": {**CAPTURE, "hash": ["carrier", "id"], "hashKeySecretRef": {"name": "h"}}}),),
         (("spec.serving", {"capture": {**CAPTURE, "hash": ["age"], "hashKeySecretRef": {"name": "h"}}}),),
+    ),
+    Case(
+        "Model.spec.serving.autoscaling",
+        "must not be above",
+        (("spec.serving", {"autoscaling": {"minReplicas": 2, "maxReplicas": 2}}),),
+        (("spec.serving", {"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}),),
+    ),
+    Case(
+        "Model.spec.serving",
+        "a change of serving.replicas would do nothing",
+        (("spec.serving", {"autoscaling": SCALING, "replicas": 0}),),
+        (("spec.serving", {"autoscaling": SCALING, "replicas": 5}),),
+        update=True,
+    ),
+    Case(
+        "Model.spec.serving",
+        "Shadow needs serving.gateway",
+        (("spec.serving", {"rollout": {"strategy": "Shadow"}, "gateway": {"name": "public"}}),),
+        (("spec.serving", {"rollout": {"strategy": "Shadow"}}),),
     ),
     Case(
         "Model.spec.serving.image",
@@ -322,7 +371,7 @@ def namespace(kube: Kube) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def stored(kube: Kube, namespace: str) -> None:
     """One of each kind, for rules that compare with what is stored. No operator needs to run for it."""
-    kube.apply(namespace, [MODEL, RUN, POLICY])
+    kube.apply(namespace, [changed(MODEL, (("spec.serving", {"autoscaling": SCALING}),)), RUN, POLICY])
 
 
 def attempt(kube: Kube, namespace: str, document: Json) -> None:

@@ -1,4 +1,4 @@
-"""How a revision is trained."""
+"""How a revision is trained, or where it comes from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from truekeep.api.common import Resources, Schema, keyed
+from truekeep.api.common import Digest, Resources, S3Location, Schema, keyed
 from truekeep.api.estimators import ESTIMATORS
 
 
@@ -39,10 +39,35 @@ class Recipe(Schema):
     )
 
 
-class Training(Schema):
-    """How a revision is trained."""
+class Import(Schema):
+    """A model that was trained elsewhere and packaged by `truekeep import`, or an artifact of another Truekeep."""
 
-    recipe: Recipe = Field(description="The built-in pipeline to fit.")
+    s3: S3Location = Field(
+        description="Prefix that truekeep import --push wrote to, or the store of another Truekeep. Example: "
+        "s3://imports/."
+    )
+    digest: Digest = Field(
+        description="sha256 of the artifact's manifest, as truekeep import says it; nothing else is taken from there."
+    )
+
+
+class Training(Schema):
+    """How a revision is trained, or where it comes from."""
+
+    CEL = (
+        (  # CEL keeps the word import for itself: Kubernetes puts underscores around it
+            "has(self.recipe) != has(self.__import__)",
+            "training has exactly one of recipe and import; remove one of them, or add one",
+        ),
+    )
+
+    recipe: Recipe | None = Field(default=None, description="The built-in pipeline to fit. Default: import is given.")
+    import_: Import | None = Field(
+        default=None,
+        alias="import",
+        description="A model that was trained elsewhere: it is checked, judged on the data and served, never fitted. "
+        "Default: recipe is given.",
+    )
     timeout_seconds: Annotated[int, Field(ge=30, le=604800)] = Field(
         default=3600,
         description="Seconds that a run may take, waiting for a node and an image included. Default: 3600.",

@@ -71,6 +71,14 @@ def complete_data(data: Data, store: S3Location) -> Data:
     )
 
 
+def complete_training(training: Training, store: S3Location) -> Training:
+    """The training section with the import's location completed, where there is one."""
+    given = training.import_
+    if given is None:
+        return training
+    return training.model_copy(update={"import_": given.model_copy(update={"s3": complete(given.s3, store)})})
+
+
 class Champion(Schema):
     """The revision that serves, for the comparison."""
 

@@ -22,7 +22,7 @@ EXIT_INPUT = 3
 EXIT_OUTSIDE = 4
 
 TrainReason = Literal[
-    "Succeeded", "DataInvalid", "ParametersInvalid", "GatesFailed", "ChampionKept", "StoreUnreachable"
+    "Succeeded", "DataInvalid", "ParametersInvalid", "ImportInvalid", "GatesFailed", "ChampionKept", "StoreUnreachable"
 ]
 
 

@@ -20,7 +20,7 @@ from truekeep.api.driftpolicy import (
     PerformanceVerdict,
     WindowVerdict,
 )
-from truekeep.domain.observed import PolicyView, RunView
+from truekeep.domain.observed import ModelView, PolicyView, RunView
 from truekeep.domain.run import RETRYABLE, finished, message_of, reason_of, succeeded
 
 WEEK = timedelta(days=7)
@@ -181,6 +181,18 @@ def rejected(policy: PolicyView, revision: int, runs: Sequence[RunView]) -> list
             break
         found.append(run)
     return found
+
+
+def nothing_to_retrain(model: ModelView) -> Restraint | None:
+    """What holds every breach of an imported model back; None for one that is trained here."""
+    given = model.spec.training.import_
+    if given is None:
+        return None
+    words = (
+        f"Model {model.meta.name} was trained elsewhere, so that nothing can be trained again here; train it there, "
+        "package it with truekeep import, and set spec.training.import.digest to the new artifact's"
+    )
+    return Restraint("NothingToRetrain", words, 0.0)
 
 
 def restraint(policy: PolicyView, breach: Breach, runs: Sequence[RunView], now: datetime) -> Restraint | None:

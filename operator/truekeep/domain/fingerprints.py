@@ -12,11 +12,13 @@ from truekeep.contract.requests import complete
 
 
 def training_fingerprint(spec: ModelSpec) -> str:
-    """sha256 of what decides about a trained model: data, recipe, evaluation. How and where the pod runs does not."""
+    """sha256 of what decides about a model: data, recipe or import, evaluation. How and where the pod runs does not."""
+    recipe, given = spec.training.recipe, spec.training.import_
     return digest_of(
         {
             "data": spec.data.dump(),
-            "recipe": spec.training.recipe.dump(),
+            **({"recipe": recipe.dump()} if recipe else {}),
+            **({"import": given.dump()} if given else {}),
             "evaluation": spec.evaluation.dump(),
         }
     )

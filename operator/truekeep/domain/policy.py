@@ -235,7 +235,8 @@ def _held(policy: PolicyView, status: DriftPolicyStatus, observed: PolicyObserve
     found = breaches.to_retrain(view, revision) if revision is not None else None
     if found is None:
         return Finding("RetrainHeld", "False", "NothingToAnswer", "no breach asks for a run")
-    held = breaches.restraint(view, found, observed.runs, now)
+    held = breaches.nothing_to_retrain(observed.model) if observed.model else None
+    held = held or breaches.restraint(view, found, observed.runs, now)
     if held is None:
         return Finding("RetrainHeld", "False", "Started", f"a run answers {found.kind}")
     return Finding("RetrainHeld", "False" if held.reason == "Answered" else "True", held.reason, held.message)

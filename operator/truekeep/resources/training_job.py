@@ -13,7 +13,7 @@ from truekeep.api.names import (
     LABEL_RUN,
     MANAGED_BY,
 )
-from truekeep.contract.requests import Champion, TrainRequest, complete_data
+from truekeep.contract.requests import Champion, TrainRequest, complete_data, complete_training
 from truekeep.contract.results import EXIT_INPUT
 from truekeep.domain.fingerprints import training_fingerprint
 from truekeep.domain.observed import ModelView, RunView
@@ -33,6 +33,7 @@ def training_job(model: ModelView, run: RunView, settings: Settings, champion: C
     spec = model.spec
     store = spec.store.s3
     data = complete_data(spec.data, store)
+    training = complete_training(spec.training, store)
     fingerprint = training_fingerprint(spec)
     labels = {LABEL_MODEL: model.meta.name, LABEL_RUN: run.meta.name, LABEL_COMPONENT: COMPONENT}
     request = TrainRequest(
@@ -48,13 +49,15 @@ def training_job(model: ModelView, run: RunView, settings: Settings, champion: C
         operator_version=settings.operator_version,
         store=store,
         data=data,
-        training=spec.training,
+        training=training,
         evaluation=spec.evaluation,
         champion=champion,
     )
     locations = [store, data.source.s3, *(join.source.s3 for join in data.joins)]
     if data.label.source:
         locations.append(data.label.source.s3)
+    if training.import_:
+        locations.append(training.import_.s3)
     annotations = {ANNOTATION_FINGERPRINT: fingerprint, ANNOTATION_GENERATION: str(model.meta.generation)}
     author = model.meta.annotations.get(ANNOTATION_AUTHOR)
     if author:

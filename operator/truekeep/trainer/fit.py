@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,13 +14,13 @@ from truekeep.contract import layout
 from truekeep.contract.artifact import Signature, SignatureFeature
 from truekeep.contract.canonical import canonical_json
 from truekeep.contract.requests import TrainRequest
-from truekeep.features import encode
-from truekeep.features.trust import UntrustedModelError, load_pipeline
+from truekeep.features import encode, models
 from truekeep.scores.metrics import Scored
 from truekeep.scores.results import results
 from truekeep.sources.columns import Want
 from truekeep.trainer import bundle, compare, evaluate, onnx_model, pipeline
 from truekeep.trainer.dataset import Dataset
+from truekeep.trainer.faults import ParametersInvalid
 from truekeep.trainer.text import EPOCH, MICROSECONDS, counted, decimal, iso
 
 Say = Callable[[str], None]
@@ -31,7 +31,7 @@ class LoadedChampion:
     """The live revision's artifact as far as it could be read; `fault` says why not."""
 
     signature: Signature | None = None
-    model: bytes = b""
+    files: Mapping[str, bytes] = field(default_factory=dict)  # those that can answer
     fault: str = ""
 
     def wants(self) -> list[Want]:
@@ -48,7 +48,7 @@ class Verdict:
     champion: ChampionResult | None
     cut_off: float
     fit_seconds: float
-    trained_until: int  # microseconds since 1970
+    trained_until: int | None  # microseconds since 1970; None: nobody knows
     rows: int  # that the published model was fitted on
     facts: dict[str, Any]  # for the record: where the holdout begins, rows, what scikit-learn warned of
     files: dict[str, bytes] = field(default_factory=dict)
@@ -62,6 +62,8 @@ class Verdict:
 def train(request: TrainRequest, dataset: Dataset, champion: LoadedChampion | None, threads: int, say: Say) -> Verdict:
     """The whole recipe on labelled rows in time's order. InputFault where data or parameters make it impossible."""
     recipe, evaluation = request.training.recipe, request.evaluation
+    if recipe is None:
+        raise ParametersInvalid("spec.training has no recipe; give it one, or an import")
     wants = [Want(feature.name, feature.type) for feature in request.data.features]
     at = evaluate.split(dataset.times, dataset.labels, evaluation.holdout.latest_fraction).at
     old, new = slice(None, at), slice(at, None)
@@ -72,14 +74,7 @@ def train(request: TrainRequest, dataset: Dataset, champion: LoadedChampion | No
     scores = fitted.probabilities(_matrix(dataset, wants, features, new))
     cut_off = evaluate.choose_cut_off(evaluation.decision, dataset.labels[new], scores)
     scored = Scored(dataset.labels[new], scores, cut_off)
-    metrics = evaluate.metrics(scored)
-    gates = evaluate.judge(evaluation, scored, dataset.named(wants, new))
-    say(f"judged on {counted(len(scores), 'row')} since {iso(dataset.times[at])}: " + _listed(metrics))
-    for gate in gates:
-        say(f"  {gate.result}: {evaluate.sentence(gate)}")
-    against = _against(request, dataset, new, scored, champion)
-    if against is not None:
-        say(f"  {against.result}: {compared(against)}")
+    metrics, gates, against = judged(request, dataset, new, scored, champion, say)
     facts: dict[str, Any] = {
         "holdout": {"since": iso(dataset.times[at]), "rows": len(scores), "positives": int(scored.labels.sum())},
         "train": {"rows": at, "positives": int(dataset.labels[old].sum()), "until": iso(dataset.times[at - 1])},
@@ -109,6 +104,23 @@ def train(request: TrainRequest, dataset: Dataset, champion: LoadedChampion | No
         say(onnx_model.sentence(compiled))
         facts["onnx"] = compiled.dump()
     return replace(verdict, fit_seconds=seconds, trained_until=until, rows=len(dataset.times[rows]), files=files)
+
+
+def judged(
+    request: TrainRequest, dataset: Dataset, rows: slice, scored: Scored, champion: LoadedChampion | None, say: Say
+) -> tuple[list[MetricValue], list[GateResult], ChampionResult | None]:
+    """Metrics, gates and the comparison with the live revision, on these rows, which the model never saw."""
+    wants = [Want(feature.name, feature.type) for feature in request.data.features]
+    metrics = evaluate.metrics(scored)
+    gates = evaluate.judge(request.evaluation, scored, dataset.named(wants, rows))
+    since = iso(dataset.times[rows][0])
+    say(f"judged on {counted(len(scored.labels), 'row')} since {since}: " + _listed(metrics))
+    for gate in gates:
+        say(f"  {gate.result}: {evaluate.sentence(gate)}")
+    against = _against(request, dataset, rows, scored, champion)
+    if against is not None:
+        say(f"  {against.result}: {compared(against)}")
+    return metrics, gates, against
 
 
 def compared(result: ChampionResult) -> str:
@@ -144,14 +156,15 @@ def _against(
     if not mask.any():
         return compare.not_judged(rule, revision, f"no row of the holdout is newer than its training ({until})")
     try:
-        model = load_pipeline(champion.model, champion.signature.estimator)
+        predict, _ = models.predictor(champion.files, champion.signature)
         columns = dataset.named(champion.wants(), holdout)
-        scores = pipeline.probabilities(model, encode.matrix(columns, champion.signature.features))
-    except (UntrustedModelError, encode.FeatureError) as error:
+        scores = predict(encode.matrix(columns, champion.signature.features))
+    except (models.ArtifactFaultError, encode.FeatureError) as error:
         return compare.not_judged(rule, revision, f"it can't be scored on this data: {error}")
     mine = Scored(scored.labels[mask], scored.probabilities[mask], scored.cut_off)
     other = Scored(scored.labels[mask], scores[mask], champion.signature.cut_off)
-    return compare.judge(rule, revision, mine, other, request.training.recipe.seed)
+    seed = request.training.recipe.seed if request.training.recipe else 0
+    return compare.judge(rule, revision, mine, other, seed)
 
 
 def _listed(metrics: Sequence[MetricValue]) -> str:

@@ -64,7 +64,7 @@ def build(
         },
         "training": {
             "declared": request.training.dump(),
-            "seed": request.training.recipe.seed,
+            "seed": request.training.recipe.seed if request.training.recipe else None,
             "threads": {"trees": threads, "linearAlgebra": 1},
             "fitSeconds": result.fit_seconds,
             "trainedUntil": _time(result.trained_until),

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -21,12 +21,13 @@ from truekeep.contract.artifact import Signature
 from truekeep.contract.canonical import canonical_json, sha256
 from truekeep.contract.requests import TrainRequest
 from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUTSIDE, TrainResult
+from truekeep.features import models
 from truekeep.storage import ArtifactInvalid, ObjectMissing, StoreError, artifacts
 from truekeep.storage.s3 import Bucket
-from truekeep.trainer import evaluate
+from truekeep.trainer import evaluate, taken
 from truekeep.trainer import record as records
 from truekeep.trainer.dataset import DataFault, Dataset, load
-from truekeep.trainer.faults import InputFault
+from truekeep.trainer.faults import FaultReason, InputFault
 from truekeep.trainer.fit import LoadedChampion, Verdict, compared, train
 from truekeep.trainer.text import EPOCH, MICROSECONDS, counted, decimal, iso, moment
 
@@ -55,7 +56,7 @@ def run(request: TrainRequest, world: World) -> TrainResult:
 
 def exit_code(result: TrainResult) -> int:
     """0: judged; 3: the input is at fault; 4: something outside was missing."""
-    codes = {"DataInvalid": EXIT_INPUT, "ParametersInvalid": EXIT_INPUT, "StoreUnreachable": EXIT_OUTSIDE}
+    codes = {**dict.fromkeys(get_args(FaultReason), EXIT_INPUT), "StoreUnreachable": EXIT_OUTSIDE}
     return codes.get(result.reason, EXIT_JUDGED)
 
 
@@ -97,12 +98,16 @@ class _Run:
         champion = self._champion()
         dataset: Dataset | None = None
         try:
+            given = taken.fetch(self.request, self.world.opened, self.world.say)
             now = round((self.started - EPOCH).total_seconds() * MICROSECONDS)
             wants = champion.wants() if champion else []
             dataset = load(self.request.data, wants, self.world.opened, now, self.world.say)
             self._say_rows(dataset)
             warm.join()
-            verdict = train(self.request, dataset, champion, self.world.threads, self.world.say)
+            if given is not None:
+                verdict = taken.judge(self.request, given, dataset, champion, self.world.say)
+            else:
+                verdict = train(self.request, dataset, champion, self.world.threads, self.world.say)
         except DataFault as fault:
             return self._refused(fault, fault)
         except InputFault as fault:
@@ -116,11 +121,14 @@ class _Run:
         if champion is None or self.request.evaluation.champion is None:
             return None
         try:
-            files = artifacts.read(self.store, champion.artifact_digest, {layout.MODEL_FILE, layout.SIGNATURE})
+            digest = champion.artifact_digest
+            files = artifacts.read(self.store, digest, {layout.SIGNATURE})
             signature = Signature.model_validate_json(files[layout.SIGNATURE])
+            # scikit-learn's own answer where it is published, else ONNX's.
+            (answers,) = sorted(models.model_files(signature) - {layout.ONNX_FILE}) or [layout.ONNX_FILE]
+            return LoadedChampion(signature, artifacts.read(self.store, digest, {answers}))
         except (ArtifactInvalid, ValidationError) as error:
             return LoadedChampion(fault=str(error))
-        return LoadedChampion(signature, files[layout.MODEL_FILE])
 
     def _say_rows(self, dataset: Dataset) -> None:
         read = dataset.read
@@ -153,7 +161,7 @@ class _Run:
             cut_off=decimal(verdict.cut_off, 6),
             fit_seconds=decimal(verdict.fit_seconds, 3),
             artifact=artifact,
-            trained_until=moment(verdict.trained_until) if artifact else None,
+            trained_until=moment(verdict.trained_until) if artifact and verdict.trained_until is not None else None,
         )
         return self._write(result, dataset, gates=verdict.gates, evaluation=verdict.facts)
 
@@ -170,7 +178,7 @@ class _Run:
         main = gates[0].metric if gates else "roc_auc"
         message = f"{main} {values[main]} on {verdict.facts['holdout']['rows']:,} rows of the holdout; "
         message += f"{counted(len(verdict.gates), 'gate')} passed; " if verdict.gates else "no gate is declared; "
-        message += f"trained on {counted(verdict.rows, 'row')}"
+        message += verdict.facts.get("import", {}).get("words") or f"trained on {counted(verdict.rows, 'row')}"
         if verdict.champion is not None:
             message += f"; {compared(verdict.champion)}"
         return "Succeeded", message
