@@ -5,6 +5,7 @@ artifacts/sha256/HEX/…                              immutable, content-address
 records/sha256/HEX.json                             record.json of a run, named by its own digest
 NAMESPACE/MODEL/runs/RUN-UID/result.json            a run's result; the first that is written wins
 NAMESPACE/MODEL/monitor/POLICY-UID/rN/START.json    what a monitor found in one window
+NAMESPACE/MODEL/monitor/POLICY-UID/rN/START.html    the same as a page, with the windows before it
 NAMESPACE/MODEL/monitor/POLICY-UID/rN/START.performance.json    how good the model was in it, by labels
 NAMESPACE/MODEL/monitor/POLICY-UID/rN/START.estimate.json       as it was estimated before; rewritten until labels came
 ```

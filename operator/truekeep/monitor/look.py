@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
-from truekeep.api.driftpolicy import Finding, WindowVerdict
+from truekeep.api.driftpolicy import Finding, PerformanceVerdict, WindowVerdict
 from truekeep.contract import layout
 from truekeep.contract.canonical import canonical_json
 from truekeep.contract.requests import MonitorRequest
@@ -21,6 +21,7 @@ from truekeep.contract.results import MonitorResult
 from truekeep.monitor import captures, decay, windows
 from truekeep.monitor.captures import CaptureFile, Skipped
 from truekeep.monitor.judge import Settings, judge
+from truekeep.monitor.publish import publish, subject_of
 from truekeep.monitor.report import StoredReport
 from truekeep.profiling.schema import Profile
 from truekeep.storage import ArtifactInvalid, ObjectMissing, artifacts
@@ -67,18 +68,23 @@ def look(request: MonitorRequest, now: datetime, say: Callable[[str], None]) -> 
     due = _due(lake, found, _done(request, judged, recent.values()), skipped)
     say(_opening(request, found, len(judged), len(due)))
     fresh: dict[datetime, StoredReport] = {}
+    subject, last = Subject(request, lake, reference, found), None
     for index in due[:WINDOWS_AT_ONCE]:
-        report = _judge_one(Subject(request, lake, reference, found), index, now)
+        report, counted = _judge_one(subject, index, now)
         start = report.window.start
         key = _key(request, start)
         if not store.put(key, canonical_json(report.dump()), only_if_absent=True):
             report = _read(store, key) or report  # somebody was quicker; the first report holds
         fresh[start] = report
+        last = report, counted
+        _publish(store, subject, last, [*recent.values(), *fresh.values()])
         for line in describe(report):
             say(line)
     listed |= {_key(request, start) for start in fresh}
     scene = decay.Scene(request, store, lake, found.files, found.clock, now, listed)
-    performance = _performance(Subject(request, lake, reference, found), scene, recent | fresh, judged, say)
+    performance = _performance(subject, scene, recent | fresh, judged, say)
+    if last and performance.verdicts:  # now the newest page can tell how good the model was
+        _publish(store, subject, last, [*recent.values(), *fresh.values()], performance.verdicts)
     newest = sorted(recent.keys() | fresh.keys(), reverse=True)[:KEPT_WINDOWS]
     reports = [kept for start in newest if (kept := fresh.get(start) or recent[start]) is not None]
     skipped.reasons += [reason for report in fresh.values() for reason in report.skipped]
@@ -241,26 +247,55 @@ def _due(lake: Bucket, found: Captures, done: Done, skipped: Skipped) -> list[in
     return sorted(index for index in due if index not in done and clock.closes(cut.end(index)))
 
 
-def _judge_one(subject: Subject, index: int, now: datetime) -> StoredReport:
+def _publish(
+    store: Bucket,
+    subject: Subject,
+    judged: tuple[StoredReport, Profile],
+    known: Iterable[StoredReport | None],
+    performance: Iterable[PerformanceVerdict] = (),
+) -> None:
+    """The page on a window. `known`: other windows, of which it shows those before it."""
+    report, window = judged
+    watched = subject.request.performance
+    publish(
+        store,
+        _key(subject.request, report.window.start),
+        subject_of(
+            report,
+            subject.reference,
+            window,
+            _settings(subject.request),
+            sorted((one for one in known if one), key=lambda one: one.window.start)[-KEPT_WINDOWS:],
+            performance,
+            float(watched.max_drop) if watched else None,
+        ),
+    )
+
+
+def _settings(request: MonitorRequest) -> Settings:
+    return Settings(
+        min_rows=request.window.min_rows,
+        false_alarms_per_thousand_windows=request.drift.false_alarms_per_thousand_windows,
+        minimum_effect=float(request.drift.minimum_effect),
+        ignore=frozenset(request.drift.ignore),
+        dropped=frozenset(request.dropped) | frozenset(request.hashed),
+    )
+
+
+def _judge_one(subject: Subject, index: int, now: datetime) -> tuple[StoredReport, Profile]:
+    """The report on a window, and its profile."""
     request, found = subject.request, subject.found
     cut = windows.Cut(request.window.hours)
     start, end = cut.start(index), cut.end(index)
     files = [file for file in found.files if file.name.first < end and file.name.last >= start]
     skipped = Skipped()
-    without = frozenset(request.dropped) | frozenset(request.hashed)
-    counted = captures.count(
-        subject.lake, files, subject.reference, start=start, end=end, skipped=skipped, without=without
-    )
-    settings = Settings(
-        min_rows=request.window.min_rows,
-        false_alarms_per_thousand_windows=request.drift.false_alarms_per_thousand_windows,
-        minimum_effect=float(request.drift.minimum_effect),
-        ignore=frozenset(request.drift.ignore),
-        dropped=without,
-    )
-    report = judge(subject.reference, counted.profile(), settings)
+    settings = _settings(request)
+    window = captures.count(
+        subject.lake, files, subject.reference, start=start, end=end, skipped=skipped, without=settings.dropped
+    ).profile()
+    report = judge(subject.reference, window, settings)
     begins = windows.moment(start)
-    return StoredReport(
+    stored = StoredReport(
         namespace=request.namespace,
         model=request.model,
         policy=request.policy,
@@ -285,6 +320,7 @@ def _judge_one(subject: Subject, index: int, now: datetime) -> StoredReport:
         skipped_files=len(skipped.keys),
         report=report,
     )
+    return stored, window
 
 
 def _read(store: Bucket, key: str) -> StoredReport | None:

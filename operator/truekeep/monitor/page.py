@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from truekeep.monitor import words
+from truekeep.api.driftpolicy import PerformanceVerdict
+from truekeep.monitor import timeline, words
 from truekeep.monitor.judge import Settings
 from truekeep.monitor.report import ColumnReport, Facts, WindowReport
+from truekeep.monitor.timeline import Past
 from truekeep.profiling.schema import CategoryProfile, NumberProfile, Profile
 from truekeep.profiling.values import Floats
 
@@ -21,7 +23,9 @@ BARS = 8  # categories shown by name
 CARDS = 300  # columns shown; the strongest first
 WIDTH, HEIGHT = 320, 96
 
-_STYLE = """
+_STYLE = (
+    timeline.STYLE
+    + """
 :root{color-scheme:light dark;--ink:#1c2330;--soft:#5b6675;--line:#d9dee6;--page:#f6f7f9;--card:#fff;--then:#9aa5b4;
 --now:#1565c0;--bad:#b3261e;--warn:#8a5a00;--good:#1b6e3c}
 @media (prefers-color-scheme:dark){:root{--ink:#e6e9ef;--soft:#9aa5b4;--line:#323a47;--page:#12161d;--card:#1a202a;
@@ -39,7 +43,7 @@ article{background:var(--card);border:1px solid var(--line);border-radius:.5rem;
 article.moved{border-color:var(--bad)}
 svg{display:block;width:100%;height:auto;margin:.4rem 0 0}
 .then{fill:var(--then)}.now{fill:none;stroke:var(--now);stroke-width:2}.nowbar{fill:var(--now)}
-.axis{stroke:var(--line)}.limit{stroke:var(--bad);stroke-width:2}.track{fill:var(--line)}
+.limit{stroke:var(--bad);stroke-width:2}.track{fill:var(--line)}
 .ends{display:flex;justify-content:space-between;font-size:.8rem;color:var(--soft)}
 table{width:100%;border-collapse:collapse;font-size:.85rem;margin-top:.4rem}
 td,th{text-align:right;padding:.1rem .2rem;font-weight:400;white-space:nowrap}
@@ -48,6 +52,7 @@ th{color:var(--soft)}td.bar{width:34%}td.bar svg{margin:0}
 .key b{display:inline-block;width:.8rem;height:.8rem;border-radius:.15rem;vertical-align:-.1rem;margin:0 .25rem 0 .6rem}
 .key .a{background:var(--then)}.key .b{background:var(--now)}
 """
+)
 
 
 class Subject(NamedTuple):
@@ -58,6 +63,9 @@ class Subject(NamedTuple):
     window: Profile
     report: WindowReport
     settings: Settings
+    windows: tuple[Past, ...] = ()  # up to this one
+    performance: tuple[PerformanceVerdict, ...] = ()
+    max_drop: float | None = None  # of the metric, from where it is decay
 
 
 def page(subject: Subject) -> str:
@@ -71,6 +79,7 @@ def page(subject: Subject) -> str:
             '<meta name="viewport" content="width=device-width,initial-scale=1">',
             f"<title>{_text(subject.title)}</title><style>{_STYLE}</style></head><body>",
             *_head(subject),
+            *timeline.drawings(subject.windows, subject.performance, subject.settings.minimum_effect, subject.max_drop),
             *_found(subject.report),
             *_cards(subject),
             "</body></html>\n",

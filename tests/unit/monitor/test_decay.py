@@ -95,7 +95,7 @@ class Place(Scene):
         Bucket.open(self.labels).put(name or f"{number}-{share}.parquet", sink.getvalue().to_pybytes())
 
     def stored(self, suffix: str) -> list[str]:
-        return [key for key in self.reports() if key.endswith(suffix)]
+        return [key for key in self.everything() if key.endswith(suffix)]
 
     def of(self, key: str) -> StoredPerformance:
         return StoredPerformance.model_validate_json(Bucket.open(self.store).get(key))
@@ -151,6 +151,19 @@ def test_decay_is_found_by_labels_and_the_estimate_is_blind_to_it(place: Place) 
     assert stored.measured is not None
     assert stored.measured.p_value < 0.002
     assert [window.verdict for window in result.windows] == ["NoDrift", "NoDrift"]  # silent: the inputs did not move
+
+
+def test_the_newest_page_shows_performance(place: Place) -> None:
+    for number in range(3):
+        place.served(number, skill=0.3 if number == 1 else 1.0)
+    place.served(3, rows=20)
+    place.landed(0)
+    place.landed(1)
+    look(place.request(matures=0), NOW, quiet)
+    newest = Bucket.open(place.store).get(place.stored(".html")[-1]).decode()
+    assert "<h2>Performance: roc_auc</h2>" in newest
+    assert (newest.count('<circle class="dot Holds"'), newest.count('<circle class="dot Decayed"')) == (1, 1)
+    assert newest.count('<circle class="guess') == 3
 
 
 def test_labels_that_are_late_are_waited_for_and_what_they_say_is_final(place: Place) -> None:

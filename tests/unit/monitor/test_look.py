@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -95,8 +96,11 @@ class Scene:
         start = MONDAY + number * WEEK
         return self.capture(start, start + WEEK, rows, seed=number, **changed)
 
-    def reports(self) -> list[str]:
+    def everything(self) -> list[str]:
         return [info.key for info in Bucket.open(self.store).list("ns/")]
+
+    def reports(self) -> list[str]:
+        return [key for key in self.everything() if re.search(r"T\d\d\.json$", key)]
 
 
 @pytest.fixture
@@ -161,6 +165,20 @@ def test_a_file_says_itself_which_columns_are_hashes(scene: Scene) -> None:
     assert window.verdict == "DataQuality"
     findings = json.loads(Bucket.open(scene.store).get(scene.reports()[0]))["report"]["findings"]
     assert [(finding["column"], finding["statistic"]) for finding in findings] == [("few", "MissingColumn")]
+
+
+def test_each_window_has_a_page_that_shows_those_before_it(scene: Scene) -> None:
+    for number in range(4):
+        scene.week(number, **({"normal": lambda x: x + 1} if number == 2 else {}))
+    look(scene.request(), NOW, quiet)
+    pages = [key for key in scene.everything() if key.endswith(".html")]
+    assert [key.replace(".html", ".json") for key in pages] == scene.reports()
+    first, _, third = (Bucket.open(scene.store).get(key).decode() for key in pages)
+    assert "windows</h2>" not in first
+    assert "The last 3 windows</h2>" in third
+    assert third.count('<rect class="bNoDrift"') == 2
+    assert third.count('<rect class="bDrift"') == 1
+    assert "ns/flight-delay, revision 1, policy watch: 2013-03-18 00:00 to 2013-03-25 00:00 UTC" in third
 
 
 def test_a_second_look_judges_nothing_again_and_repeats_the_windows(scene: Scene) -> None:
@@ -338,7 +356,7 @@ def test_a_report_that_somebody_else_wrote_first_holds(scene: Scene, monkeypatch
     original = Bucket.put
 
     def quicker(self: Bucket, key: str, data: bytes, only_if_absent: bool = False) -> bool:
-        if "/monitor/" in key:
+        if "/monitor/" in key and key.endswith(".json"):
             theirs = json.loads(data)
             theirs["window"]["rows"] = 4711
             assert original(self, key, json.dumps(theirs).encode(), only_if_absent=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from typing import Any
 
@@ -12,9 +14,11 @@ import numpy as np
 import pytest
 
 from tests.unit.monitor import made
+from truekeep.api.driftpolicy import PerformanceVerdict, WindowVerdict
 from truekeep.contract.artifact import SignatureFeature
 from truekeep.monitor.judge import Settings, judge
 from truekeep.monitor.page import Subject, page
+from truekeep.monitor.timeline import Past, drawings
 from truekeep.profiling.build import profile
 from truekeep.profiling.schema import PREDICTION, Profile
 
@@ -42,6 +46,64 @@ class Tags(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+
+
+MONDAY = datetime(2013, 3, 4, tzinfo=UTC)
+WEEK = timedelta(days=7)
+
+
+def weeks(verdicts: Sequence[str]) -> tuple[Past, ...]:
+    return tuple(
+        Past(
+            WindowVerdict.model_validate(
+                {
+                    "start": MONDAY + n * WEEK,
+                    "end": MONDAY + (n + 1) * WEEK,
+                    "revision": 1,
+                    "rows": 9,
+                    "verdict": verdict,
+                }
+            ),
+            0.1 * n,
+        )
+        for n, verdict in enumerate(verdicts)
+    )
+
+
+def shown(week: int, **values: str) -> PerformanceVerdict:
+    body = {
+        "start": MONDAY + week * WEEK, "end": MONDAY + (week + 1) * WEEK, "revision": 1, "metric": "roc_auc",
+        "baseline": "0.70", "verdict": "Holds",
+    }  # fmt: skip
+    return PerformanceVerdict.model_validate(body | values)
+
+
+def test_the_timeline_has_every_window_and_what_is_known_of_it() -> None:
+    measured = shown(1, value="0.60", low="0.58", high="0.62", verdict="Decayed")
+    text = "".join(
+        drawings(
+            weeks(["NoDrift", "Drift", "DataQuality", "InsufficientData"]),
+            [measured, shown(2, estimate="0.69", estimated="Holds"), shown(9, value="0.1")],
+            0.15,
+            0.03,
+        )
+    )
+    tags = Tags(text)
+    assert tags.open == []
+    heights = [float(attrs["height"] or 0) for tag, attrs in tags.tags if tag == "rect"]
+    assert heights == sorted(heights)
+    assert text.count('class="dot Decayed"') == 1
+    assert text.count('class="guess Holds"') == 1
+    assert "from where it is decay" in text
+    assert "0.60 (0.58 … 0.62)" in text
+    assert text.count("<tr>") == 5
+    (dot,) = [attrs for tag, attrs in tags.tags if tag == "circle" and str(attrs["class"]).startswith("dot")]
+    (limit,) = [attrs for tag, attrs in tags.tags if tag == "line" and attrs["class"] == "limit"][1:]
+    assert float(dot["cy"] or 0) > float(limit["y1"] or 0), "below the limit is below the line"
+
+
+def test_one_window_is_no_timeline() -> None:
+    assert "".join(drawings(weeks(["Drift"]), [], 0.1, None)) == ""
 
 
 def made_page(columns: dict[str, Any], there: Profile) -> str:
