@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.unit.server.backend import Backend, Behave, http
 from truekeep.server.proxy_http import HEADER_BYTES, Client, NoAnswerError, SilentError
@@ -128,3 +132,35 @@ async def test_a_question_that_nobody_waits_for_any_more_leaves_no_connection(ba
     assert (await client.ask("GET", "/", None, 20)).body == b"again"
     assert backend.opened == 2
     client.close()
+
+
+@given(
+    pieces=st.lists(
+        st.sampled_from(
+            [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"content-length: 3\r\n", b"\r\n", b"abc",
+             b"transfer-encoding: chunked\r\n", b"3\r\nabc\r\n", b"0\r\n\r\n", b"connection: close\r\n", b"\x00\xff"]
+        )
+        | st.binary(max_size=20),
+        max_size=8,
+    )
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_whatever_bytes_come_there_is_an_answer_or_a_reason(pieces: list[bytes]) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for piece in pieces:
+            writer.write(piece)
+            await asyncio.sleep(0)
+        writer.close()
+
+    async def ask() -> None:
+        async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+            client = Client(server.sockets[0].getsockname()[1], LIMIT)
+            for _ in range(2):
+                with contextlib.suppress(NoAnswerError):
+                    answer = await client.ask("GET", "/", None, 20)
+                    assert len(answer.body) <= LIMIT
+                    assert not 100 <= answer.status < 200
+            client.close()
+
+    asyncio.run(ask())

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.pipeline import Pipeline
 
 from tests.unit.server.backend import Asked, Backend, Model, Reply, http, predicted
@@ -16,8 +19,8 @@ from tests.unit.server.conftest import FEATURES, ROWS
 from truekeep.features.encode import Encoder
 from truekeep.server.limits import Limits
 from truekeep.server.protocol import InferRequest
-from truekeep.server.proxy_http import Client
-from truekeep.server.proxy_scoring import BackendError, Remote
+from truekeep.server.proxy_http import Answer, Client
+from truekeep.server.proxy_scoring import BackendError, Remote, probabilities
 from truekeep.server.scoring import Cost, Matrix, ScoringError
 
 ENCODER = Encoder(FEATURES)
@@ -245,3 +248,36 @@ async def test_the_backlog_grows_with_what_waits_and_with_how_long(backend: Back
     assert {answer.status for answer in await told(asking, Question(row(0))) if isinstance(answer, BackendError)} == {
         504
     }
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=12,
+)
+OUTPUT = st.fixed_dictionaries(
+    {"name": st.just("probability") | JSON_VALUES},
+    optional={"datatype": st.sampled_from(["FP64", "FP32"]) | JSON_VALUES,
+              "shape": st.sampled_from([[5], [5, 1]]) | JSON_VALUES,
+              "data": st.lists(st.floats(0, 1), min_size=5, max_size=5) | JSON_VALUES},
+)  # fmt: skip
+ANSWERS = st.fixed_dictionaries({}, optional={"outputs": st.lists(OUTPUT, max_size=3) | JSON_VALUES}) | JSON_VALUES
+
+
+@given(status=st.sampled_from([200, 200, 200, 400, 422, 500, 503, 999]), document=ANSWERS | st.binary(max_size=40))
+def test_whatever_it_answers_is_five_probabilities_or_an_error_of_one_line(status: int, document: Any) -> None:
+    content = document if isinstance(document, bytes) else json.dumps(document).encode()
+    refusal: BackendError | None = None
+    try:
+        found = probabilities(Answer(status, content), 5)
+    except BackendError as error:
+        refusal = error
+    if refusal is not None:
+        assert 400 <= refusal.status < 600
+        assert len(refusal.public) < 500
+        assert "\n" not in refusal.public
+        return
+    assert status == 200
+    assert found.shape == (5,)
+    assert found.dtype == np.float64
+    assert ((found >= 0) & (found <= 1)).all()
