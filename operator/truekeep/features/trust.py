@@ -60,7 +60,7 @@ _LOSS = (
 )
 _BINNED = "sklearn.ensemble._hist_gradient_boosting"
 
-# Fixed per estimator of truekeep.api.estimators that is published as skops; a test proves that each of them is here and loads.
+# Fixed per estimator of truekeep.api.estimators that is published as skops; a test proves that each is here and loads.
 _ALLOWED: dict[str, frozenset[Pair]] = {
     "sklearn.ensemble.ExtraTreesClassifier": _TREE
     | pairs("ObjectNode", "sklearn.ensemble._forest", "ExtraTreesClassifier")
@@ -89,9 +89,9 @@ _ALLOWED: dict[str, frozenset[Pair]] = {
     "sklearn.linear_model.LogisticRegression": pairs(
         "ObjectNode", "sklearn.linear_model._logistic", "LogisticRegression"
     ),
-    "sklearn.linear_model.SGDClassifier": pairs(
-        "ObjectNode", "sklearn.linear_model._stochastic_gradient", "SGDClassifier"
-    ),
+    "sklearn.linear_model.SGDClassifier": pairs("LossNode", "sklearn._loss._loss", "CyHalfBinomialLoss")
+    | pairs("LossNode", "sklearn.linear_model._sgd_fast", "ModifiedHuber")
+    | pairs("ObjectNode", "sklearn.linear_model._stochastic_gradient", "SGDClassifier"),
 }
 ESTIMATORS = frozenset(_ALLOWED)
 EVERYTHING: frozenset[Pair] = _PREPARATION.union(*_ALLOWED.values())

@@ -18,8 +18,9 @@ from truekeep.features.trust import UntrustedModelError, load_pipeline
 from truekeep.profiling.build import profile
 from truekeep.sources.columns import codes
 from truekeep.trainer import canonical_skops
+from truekeep.trainer.boosters import Translated
 from truekeep.trainer.faults import ParametersInvalid
-from truekeep.trainer.onnx_model import compile_model
+from truekeep.trainer.onnx_model import compile_model, sentence
 from truekeep.trainer.pipeline import probabilities
 
 ROWS_SHOWN = 14  # examples that are rows of the data
@@ -58,11 +59,7 @@ def files(
     The answers of the examples come from the file that is published, loaded as a server loads it. ParametersInvalid
     where a server would not load it, because it is too large."""
     features = draft.features
-    model = canonical_skops.dumps(pipeline)
-    try:
-        loaded = load_pipeline(model, draft.estimator)
-    except UntrustedModelError as error:  # no server would load it
-        raise ParametersInvalid(f"the fitted model can't be served: {error}") from error
+    skops, loaded = _published(pipeline, draft.estimator)
     inputs = examples(features, columns)
     matrix = Encoder(features).encode({name: [row[name] for row in inputs] for name in inputs[0]}, len(inputs))
     answers = probabilities(loaded, matrix)
@@ -72,13 +69,29 @@ def files(
         )
     answered = [Example(inputs=row, probability=float(answer)) for row, answer in zip(inputs, answers, strict=True)]
     onnx, compiled = compile_model(loaded, draft.cut_off, np.concatenate([matrix, holdout]))
+    if not (skops or onnx):
+        raise ParametersInvalid(
+            f"only ONNX is published of a model of {draft.estimator}, and it can't be: {sentence(compiled)}; use other "
+            "parameters, or an estimator of scikit-learn"
+        )
     signature = draft.model_copy(update={"examples": answered, "compiled": compiled})
     return {
-        layout.MODEL_FILE: model,
+        **({layout.MODEL_FILE: skops} if skops else {}),
         **({layout.ONNX_FILE: onnx} if onnx else {}),
         layout.SIGNATURE: canonical_json(signature.model_dump(mode="json", by_alias=True)),
         layout.PROFILE: canonical_json(profile(columns, features, unseen)),
     }
+
+
+def _published(pipeline: Any, estimator: str) -> tuple[bytes, Any]:
+    """The skops file, and what is in it; of what is published as ONNX alone no bytes."""
+    if isinstance(pipeline, Translated):
+        return b"", pipeline
+    model = canonical_skops.dumps(pipeline)
+    try:
+        return model, load_pipeline(model, estimator)
+    except UntrustedModelError as error:  # no server would load it
+        raise ParametersInvalid(f"the fitted model can't be served: {error}") from error
 
 
 def examples(features: Sequence[SignatureFeature], columns: Mapping[str, Any]) -> list[Inputs]:

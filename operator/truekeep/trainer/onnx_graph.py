@@ -5,7 +5,8 @@ Written here instead of with skl2onnx 1.20, because that takes float32 inputs (r
 side), fails on HistGradientBoosting, and knows nothing of its categories. The pipelines are our own (`pipeline.build`),
 so few parts need a translation: imputing, scaling and indicators as plain operators, all trees of a model as one
 `TreeEnsemble` (ai.onnx.ml 5) with double thresholds and sets of categories. scikit-learn's forests compare in float32;
-so does the translation.
+so does the translation. `onnx_nodes` holds the graph in the making, `onnx_trees` any library's trees, `onnx_boosters`
+what LightGBM and XGBoost say of theirs.
 
 Input `X`: float64, shape (rows, features), as `features.encode` makes it. Output `probability`: float64, shape (rows,).
 """
@@ -13,31 +14,28 @@ Input `X`: float64, shape (rows, features), as `features.encode` makes it. Outpu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from truekeep.features.compiled import INPUT, ML_DOMAIN, OUTPUT
+from truekeep.features.compiled import INPUT, OUTPUT
+from truekeep.trainer.onnx_boosters import lightgbm, xgboost
+from truekeep.trainer.onnx_nodes import Graph, NotConvertibleError
+from truekeep.trainer.onnx_trees import Tree, ensemble, plain_tree, single_precision
 
-OPSET, ML_OPSET, IR_VERSION = 21, 5, 10
-_LEQ, _MEMBER = 0, 6  # modes of a tree's nodes
-_SUM, _NO_TRANSFORM = 1, 0
-
-
-class NotConvertibleError(ValueError):
-    """The pipeline has a part that has no translation here. The text names it."""
+__all__ = ["NotConvertibleError", "convert"]
 
 
 def convert(pipeline: Any, features: int) -> bytes:
     """The ONNX model of a fitted `pipeline.build` that takes so many features. NotConvertibleError where a part has no
     translation."""
-    graph = _Graph()
+    graph = Graph()
     *preparation, (_, estimator) = pipeline.steps
     kinds = [type(step).__name__ for _, step in pipeline.steps]
-    if kinds == ["ColumnTransformer", "LogisticRegression"] and _folds(preparation[0][1]):
-        graph.node("Sigmoid", [_folded(graph, preparation[0][1], estimator)], output=OUTPUT)
+    if len(kinds) == 2 and kinds[0] == "ColumnTransformer" and kinds[1] in _LINEAR and _folds(preparation[0][1]):
+        _LINEAR[kinds[1]](graph, estimator, _folded(graph, preparation[0][1], estimator), output=OUTPUT)
         return graph.to_bytes(features)
     if kinds[-1] in _ESTIMATORS:
         name = INPUT
@@ -50,62 +48,13 @@ def convert(pipeline: Any, features: int) -> bytes:
     return graph.to_bytes(features)
 
 
-@dataclass
-class _Graph:
-    """Nodes and constants, named by their number."""
-
-    nodes: list[Any] = field(default_factory=list)
-    constants: list[Any] = field(default_factory=list)
-
-    def constant(self, values: npt.NDArray[Any]) -> str:
-        from onnx import numpy_helper
-
-        name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
-        return name
-
-    def node(self, kind: str, inputs: Sequence[str], *, output: str = "", domain: str = "", **attributes: Any) -> str:
-        from onnx import helper
-
-        output = output or f"n{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, list(inputs), [output], domain=domain, **attributes))
-        return output
-
-    def columns(self, name: str, positions: Sequence[int]) -> str:
-        return self.node("Gather", [name, self.constant(np.array(positions, dtype=np.int64))], axis=1)
-
-    def rows(self, name: str, positions: Sequence[int]) -> str:
-        return self.node("Gather", [name, self.constant(np.array(positions, dtype=np.int64))], axis=0)
-
-    def double(self, name: str) -> str:
-        from onnx import TensorProto
-
-        return self.node("Cast", [name], to=TensorProto.DOUBLE)
-
-    def joined(self, names: Sequence[str]) -> str:
-        return names[0] if len(names) == 1 else self.node("Concat", names, axis=1)
-
-    def to_bytes(self, features: int) -> bytes:
-        from onnx import TensorProto, helper
-
-        graph = helper.make_graph(
-            self.nodes,
-            "truekeep",
-            [helper.make_tensor_value_info(INPUT, TensorProto.DOUBLE, ["rows", features])],
-            [helper.make_tensor_value_info(OUTPUT, TensorProto.DOUBLE, ["rows"])],
-            self.constants,
-        )
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(ML_DOMAIN, ML_OPSET)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="truekeep")
-        content: bytes = model.SerializeToString(deterministic=True)
-        return content
-
-
 # --- preparation ------------------------------------------------------------------------------------------------------
 
 
-def _transform(graph: _Graph, step: Any, name: str) -> str:
+def _transform(graph: Graph, step: Any, name: str) -> str:
     kind = type(step).__name__
+    if step == "passthrough" or (kind == "FunctionTransformer" and step.func is None):
+        return name
     if kind == "Pipeline":
         for _, inner in step.steps:
             name = _transform(graph, inner, name)
@@ -116,7 +65,7 @@ def _transform(graph: _Graph, step: Any, name: str) -> str:
     return translate(graph, step, name)
 
 
-def _column_transformer(graph: _Graph, step: Any, name: str) -> str:
+def _column_transformer(graph: Graph, step: Any, name: str) -> str:
     parts = [
         _transform(graph, part, graph.columns(name, [int(column) for column in columns]))
         for label, part, columns in step.transformers_
@@ -125,7 +74,7 @@ def _column_transformer(graph: _Graph, step: Any, name: str) -> str:
     return graph.joined(parts)
 
 
-def _imputer(graph: _Graph, step: Any, name: str) -> str:
+def _imputer(graph: Graph, step: Any, name: str) -> str:
     statistics = np.asarray(step.statistics_, dtype=np.float64)
     if np.isnan(statistics).any():
         raise NotConvertibleError("SimpleImputer drops a column that has no value")
@@ -137,7 +86,7 @@ def _imputer(graph: _Graph, step: Any, name: str) -> str:
     return graph.joined([imputed, graph.double(shown)])
 
 
-def _scaler(graph: _Graph, step: Any, name: str) -> str:
+def _scaler(graph: Graph, step: Any, name: str) -> str:
     if step.mean_ is not None and step.with_mean:
         name = graph.node("Sub", [name, graph.constant(np.asarray(step.mean_, dtype=np.float64))])
     if step.scale_ is not None:
@@ -145,7 +94,7 @@ def _scaler(graph: _Graph, step: Any, name: str) -> str:
     return name
 
 
-def _one_hot(graph: _Graph, step: Any, name: str) -> str:
+def _one_hot(graph: Graph, step: Any, name: str) -> str:
     """Every column repeated for each of its categories, compared with all of them at once."""
     _check_indicators(step)
     positions = [column for column, known in enumerate(step.categories_) for _ in known]
@@ -163,7 +112,7 @@ def _check_indicators(step: Any) -> None:
         raise NotConvertibleError("OneHotEncoder drops or gathers categories")
 
 
-_TRANSFORMERS: Mapping[str, Callable[[_Graph, Any, str], str]] = {
+_TRANSFORMERS: Mapping[str, Callable[[Graph, Any, str], str]] = {
     "ColumnTransformer": _column_transformer,
     "OneHotEncoder": _one_hot,
     "SimpleImputer": _imputer,
@@ -172,7 +121,7 @@ _TRANSFORMERS: Mapping[str, Callable[[_Graph, Any, str], str]] = {
 
 
 def _looked_up(
-    graph: _Graph,
+    graph: Graph,
     name: str,
     known: Sequence[npt.NDArray[np.float64]],
     values: Sequence[npt.NDArray[np.float64]],
@@ -203,126 +152,35 @@ def _looked_up(
     return graph.node("Gather", [graph.constant(table.ravel()), index], axis=0)
 
 
-# --- trees ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Tree:
-    """One tree as arrays over its nodes. `members`: for a node that asks for a set of categories, the set."""
-
-    left: npt.NDArray[np.int64]
-    right: npt.NDArray[np.int64]
-    leaf: npt.NDArray[np.bool_]
-    feature: npt.NDArray[np.int64]
-    threshold: npt.NDArray[np.float64]
-    missing_left: npt.NDArray[np.bool_]
-    value: npt.NDArray[np.float64]
-    members: Mapping[int, Sequence[int]] = field(default_factory=dict)
-
-
-def _ensemble(graph: _Graph, trees: Sequence[_Tree], name: str) -> str:
-    """The sum of all trees, shape (rows, 1)."""
-    features: list[int] = []
-    splits: list[float] = []
-    modes: list[int] = []
-    missing: list[int] = []
-    branches: dict[str, list[int]] = {"true": [], "false": []}
-    ends: dict[str, list[int]] = {"true": [], "false": []}
-    weights: list[float] = []
-    members: list[float] = []
-    roots: list[int] = []
-    for tree in trees:
-        inner = np.flatnonzero(~tree.leaf)
-        start = len(features)
-        roots.append(start)
-        if not len(inner):  # a leaf alone: both ways lead to it
-            features.append(0)
-            splits.append(0.0)
-            modes.append(_LEQ)
-            missing.append(0)
-            for side in ("true", "false"):
-                branches[side].append(len(weights))
-                ends[side].append(1)
-            weights.append(float(tree.value[0]))
-            continue
-        number = np.cumsum(~tree.leaf) - 1 + start
-        leaf_number = np.cumsum(tree.leaf) - 1 + len(weights)
-        weights += tree.value[tree.leaf].tolist()
-        features += tree.feature[inner].tolist()
-        missing += tree.missing_left[inner].astype(np.int64).tolist()
-        for side, child in (("true", tree.left[inner]), ("false", tree.right[inner])):
-            branches[side] += np.where(tree.leaf[child], leaf_number[child], number[child]).tolist()
-            ends[side] += tree.leaf[child].astype(np.int64).tolist()
-        for node in inner.tolist():
-            wanted = tree.members.get(node)
-            modes.append(_LEQ if wanted is None else _MEMBER)
-            splits.append(float(tree.threshold[node]) if wanted is None else 0.0)
-            if wanted is not None:
-                members += [*map(float, wanted), float("nan")]
-    return graph.node(
-        "TreeEnsemble",
-        [name],
-        domain=ML_DOMAIN,
-        n_targets=1,
-        aggregate_function=_SUM,
-        post_transform=_NO_TRANSFORM,
-        tree_roots=roots,
-        nodes_featureids=features,
-        nodes_splits=_attribute("nodes_splits", np.array(splits, dtype=np.float64)),
-        nodes_modes=_attribute("nodes_modes", np.array(modes, dtype=np.uint8)),
-        nodes_missing_value_tracks_true=missing,
-        nodes_truenodeids=branches["true"],
-        nodes_trueleafs=ends["true"],
-        nodes_falsenodeids=branches["false"],
-        nodes_falseleafs=ends["false"],
-        leaf_targetids=[0] * len(weights),
-        leaf_weights=_attribute("leaf_weights", np.array(weights, dtype=np.float64)),
-        **({"membership_values": _attribute("members", np.array(members, dtype=np.float64))} if members else {}),
-    )
-
-
-def _attribute(name: str, values: npt.NDArray[Any]) -> Any:
-    from onnx import numpy_helper
-
-    return numpy_helper.from_array(values, name)
-
-
-def _single_precision(graph: _Graph, name: str) -> str:
-    """As scikit-learn's own trees see it: rounded to float32, then compared with double thresholds."""
-    from onnx import TensorProto
-
-    return graph.double(graph.node("Cast", [name], to=TensorProto.FLOAT))
-
-
-def _plain_tree(member: Any, values: npt.NDArray[Any]) -> _Tree:
-    """A `sklearn.tree._tree.Tree` with these values, shape (nodes,)."""
-    tree = member.tree_
-    missing = getattr(tree, "missing_go_to_left", np.zeros(tree.node_count))
-    return _Tree(
-        left=np.asarray(tree.children_left, dtype=np.int64),
-        right=np.asarray(tree.children_right, dtype=np.int64),
-        leaf=np.asarray(tree.children_left == -1),
-        feature=np.asarray(tree.feature, dtype=np.int64),
-        threshold=np.asarray(tree.threshold, dtype=np.float64),
-        missing_left=np.asarray(missing, dtype=np.bool_),
-        value=np.asarray(values, dtype=np.float64),
-    )
-
-
 # --- estimators -------------------------------------------------------------------------------------------------------
 
 
-def _logistic(graph: _Graph, model: Any, name: str) -> str:
-    return _linear(graph, model, name, np.ravel(model.coef_))
-
-
-def _linear(graph: _Graph, model: Any, name: str, weights: npt.NDArray[Any]) -> str:
-    score = graph.node("MatMul", [name, graph.constant(np.asarray(weights, dtype=np.float64).reshape(-1, 1))])
+def _linear(graph: Graph, model: Any, name: str) -> str:
+    weights = np.asarray(np.ravel(model.coef_), dtype=np.float64)
+    score = graph.node("MatMul", [name, graph.constant(weights.reshape(-1, 1))])
     score = graph.node("Add", [score, graph.constant(np.asarray(model.intercept_, dtype=np.float64))])
-    return graph.node("Sigmoid", [score])
+    return _LINEAR[type(model).__name__](graph, model, score)
 
 
-def _folded(graph: _Graph, encoder: Any, model: Any) -> str:
+def _logistic(graph: Graph, model: Any, score: str, output: str = "") -> str:
+    return graph.node("Sigmoid", [score], output=output)
+
+
+def _stochastic(graph: Graph, model: Any, score: str, output: str = "") -> str:
+    """What SGDClassifier makes of its score, by its loss."""
+    if model.loss == "log_loss":
+        return _logistic(graph, model, score, output)
+    if model.loss != "modified_huber":
+        raise NotConvertibleError(f"SGDClassifier with the loss {model.loss} has no probabilities")
+    bounds = [graph.constant(np.array(bound)) for bound in (-1.0, 1.0)]
+    raised = graph.node("Add", [graph.node("Clip", [score, *bounds]), graph.constant(np.array(1.0))])
+    return graph.node("Div", [raised, graph.constant(np.array(2.0))], output=output)
+
+
+_LINEAR: Mapping[str, Callable[..., str]] = {"LogisticRegression": _logistic, "SGDClassifier": _stochastic}
+
+
+def _folded(graph: Graph, encoder: Any, model: Any) -> str:
     """A linear model right behind a ColumnTransformer, shape (rows,).
 
     No indicator is made and multiplied: what a category adds to the score is looked up, and so is what a null of a
@@ -356,7 +214,7 @@ def _taken(encoder: Any) -> list[int]:
     return [int(one) for label, _, columns in encoder.transformers_ if label != "remainder" for one in columns]
 
 
-def _categories_terms(graph: _Graph, part: Any, weights: npt.NDArray[np.float64], given: str) -> str:
+def _categories_terms(graph: Graph, part: Any, weights: npt.NDArray[np.float64], given: str) -> str:
     _check_indicators(part)
     known = [np.asarray(codes, dtype=np.float64) for codes in part.categories_]
     split = np.split(weights, np.cumsum([len(codes) for codes in known])[:-1])
@@ -403,37 +261,37 @@ def _number_terms(part: Any, weights: npt.NDArray[np.float64]) -> _Numbers:
     return _Numbers(mean[:count], slope[:count], null, -float(mean[count:] @ slope[count:]))
 
 
-def _forest(graph: _Graph, model: Any, name: str) -> str:
-    trees = [_plain_tree(member, member.tree_.value[:, 0, 1]) for member in model.estimators_]
-    total = _ensemble(graph, trees, _single_precision(graph, name))
+def _forest(graph: Graph, model: Any, name: str) -> str:
+    trees = [plain_tree(member, member.tree_.value[:, 0, 1]) for member in model.estimators_]
+    total = ensemble(graph, trees, single_precision(graph, name))
     return graph.node("Div", [total, graph.constant(np.array(float(len(trees))))])
 
 
-def _gradient_boosting(graph: _Graph, model: Any, name: str) -> str:
+def _gradient_boosting(graph: Graph, model: Any, name: str) -> str:
     start = float(np.ravel(model._raw_predict_init(np.zeros((1, model.n_features_in_), dtype=np.float32)))[0])
     if type(model.init_).__name__ not in ("DummyClassifier", "str"):
         raise NotConvertibleError(f"an init of type {type(model.init_).__name__} has no translation to ONNX")
     trees = [
-        _plain_tree(member, model.learning_rate * member.tree_.value[:, 0, 0]) for member in model.estimators_[:, 0]
+        plain_tree(member, model.learning_rate * member.tree_.value[:, 0, 0]) for member in model.estimators_[:, 0]
     ]
-    total = _ensemble(graph, trees, _single_precision(graph, name))
+    total = ensemble(graph, trees, single_precision(graph, name))
     raw = graph.node("Add", [total, graph.constant(np.array(start))])
     if model.loss == "exponential":
         raw = graph.node("Mul", [raw, graph.constant(np.array(2.0))])
     return graph.node("Sigmoid", [raw])
 
 
-def _hist_gradient_boosting(graph: _Graph, model: Any, name: str) -> str:
+def _hist_gradient_boosting(graph: Graph, model: Any, name: str) -> str:
     counts: list[int] = []
     if model._preprocessor is not None:
         name, counts = _native_categories(graph, model, name)
     trees = [_binned_tree(predictor, counts) for stage in model._predictors for predictor in stage]
-    total = _ensemble(graph, trees, name)
+    total = ensemble(graph, trees, name)
     baseline = float(np.ravel(model._baseline_prediction)[0])
     return graph.node("Sigmoid", [graph.node("Add", [total, graph.constant(np.array(baseline))])])
 
 
-def _native_categories(graph: _Graph, model: Any, name: str) -> tuple[str, list[int]]:
+def _native_categories(graph: Graph, model: Any, name: str) -> tuple[str, list[int]]:
     """The matrix as the trees see it, categories first, each as its position among those that were fitted; what is
     missing or unknown is one position more. Returns its name, and how many categories each such column has."""
     encoder = model._preprocessor.named_transformers_["encoder"]
@@ -448,7 +306,7 @@ def _native_categories(graph: _Graph, model: Any, name: str) -> tuple[str, list[
     return graph.joined(parts), [len(values) for values in known]
 
 
-def _binned_tree(predictor: Any, counts: Sequence[int]) -> _Tree:
+def _binned_tree(predictor: Any, counts: Sequence[int]) -> Tree:
     """A tree of HistGradientBoosting. `counts`: how many categories the first columns have."""
     nodes = predictor.nodes
     leaf = nodes["is_leaf"].astype(np.bool_)
@@ -460,7 +318,7 @@ def _binned_tree(predictor: Any, counts: Sequence[int]) -> _Tree:
         if nodes["missing_go_to_left"][node]:
             chosen.append(count)
         members[node] = chosen
-    return _Tree(
+    return Tree(
         left=nodes["left"].astype(np.int64),
         right=nodes["right"].astype(np.int64),
         leaf=leaf,
@@ -472,10 +330,13 @@ def _binned_tree(predictor: Any, counts: Sequence[int]) -> _Tree:
     )
 
 
-_ESTIMATORS: Mapping[str, Callable[[_Graph, Any, str], str]] = {
+_ESTIMATORS: Mapping[str, Callable[[Graph, Any, str], str]] = {
     "ExtraTreesClassifier": _forest,
     "GradientBoostingClassifier": _gradient_boosting,
     "HistGradientBoostingClassifier": _hist_gradient_boosting,
-    "LogisticRegression": _logistic,
+    "LGBMClassifier": lightgbm,
+    "LogisticRegression": _linear,
     "RandomForestClassifier": _forest,
+    "SGDClassifier": _linear,
+    "XGBClassifier": xgboost,
 }

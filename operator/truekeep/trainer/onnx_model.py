@@ -11,6 +11,7 @@ import numpy.typing as npt
 from truekeep.contract.artifact import Compiled
 from truekeep.features.compiled import load
 from truekeep.features.trust import UntrustedModelError
+from truekeep.trainer.boosters import Translated
 from truekeep.trainer.onnx_graph import NotConvertibleError, convert
 from truekeep.trainer.pipeline import probabilities
 
@@ -24,9 +25,12 @@ def compile_model(
     pipeline: Any, cut_off: float, matrix: npt.NDArray[np.float64], tolerance: float = TOLERANCE
 ) -> tuple[bytes, Compiled]:
     """The model as ONNX, and how it agrees on `matrix`, shape (rows, features). The bytes are empty where it must not
-    serve; `Compiled.reason` says why."""
+    serve; `Compiled.reason` says why. Of a `Translated` the tolerance is its own, and no row crosses: its cut-off is
+    that of what serves."""
+    alone = isinstance(pipeline, Translated)
+    tolerance = pipeline.tolerance if isinstance(pipeline, Translated) else tolerance
     try:
-        content = convert(pipeline, matrix.shape[1])
+        content = pipeline.content if isinstance(pipeline, Translated) else convert(pipeline, matrix.shape[1])
         if len(content) > LARGEST_FILE:
             raise NotConvertibleError(f"as ONNX it has {len(content):,} bytes, more than {LARGEST_FILE:,}")
         predict, _ = load(content)
@@ -35,10 +39,11 @@ def compile_model(
         return b"", Compiled(reason=str(error), tolerance=tolerance)
     except Exception as error:  # a translation of ours that onnxruntime can't run must not end a good training
         return b"", Compiled(reason=f"onnxruntime: {type(error).__name__}: {error!s:.300}", tolerance=tolerance)
-    expected, got = probabilities(pipeline, matrix), np.concatenate(parts)
+    expected = probabilities(pipeline.original if isinstance(pipeline, Translated) else pipeline, matrix)
+    got = np.concatenate(parts)
     difference = np.abs(expected - got)
     largest = float(np.where(np.isnan(difference), np.inf, difference).max(initial=0.0))
-    crossed = int(((expected >= cut_off) != (got >= cut_off)).sum())
+    crossed = 0 if alone else int(((expected >= cut_off) != (got >= cut_off)).sum())
     found = Compiled(rows=len(matrix), largest_difference=_at_most(largest), crossed=crossed, tolerance=tolerance)
     if largest <= tolerance and not crossed:
         return content, found

@@ -2,14 +2,13 @@
 
 Its input is the float64 matrix of `features.encode`: a Number as it is, a Category as its code, null as NaN, an unknown
 category as -1. HistGradientBoosting takes that natively. For the others categories become indicator columns
-(an unknown one is none of them, null is one of its own), nulls of numbers become the median beside an indicator, and
-numbers are scaled where the estimator is linear.
+(an unknown one is none of them, null is one of its own), nulls of numbers become the median beside an indicator (but
+for LightGBM and XGBoost, which take them natively), and numbers are scaled where the estimator is linear.
 """
 
 from __future__ import annotations
 
 import difflib
-import importlib
 import json
 import time
 import warnings
@@ -23,9 +22,11 @@ import numpy.typing as npt
 from truekeep.api.estimators import ESTIMATORS
 from truekeep.api.training import Recipe
 from truekeep.contract.artifact import SignatureFeature
+from truekeep.trainer.boosters import BOOSTERS, imported, translated
 from truekeep.trainer.faults import DataInvalid, ParametersInvalid
 
 MAX_NATIVE_CATEGORIES = 255
+PROBABLE_LOSSES = ("log_loss", "modified_huber")  # of SGDClassifier
 RESERVED = {
     "n_jobs": "threads follow the pod's CPU limit",
     "random_state": "set recipe.seed instead",
@@ -33,12 +34,14 @@ RESERVED = {
     "warm_start": "every run starts afresh",
     "categorical_features": "they follow from the features of type Category",
 }
+_OURS = "Truekeep sets it"
 Matrix = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted pipeline, how many seconds `fit` took, and what it warned of."""
+    """A fitted pipeline (of LightGBM and XGBoost a `boosters.Translated`), how many seconds `fit` took, and what it
+    warned of."""
 
     pipeline: Any
     seconds: float
@@ -66,9 +69,12 @@ def build(recipe: Recipe, features: Sequence[SignatureFeature]) -> Any:
         columns = [position for position, feature in enumerate(features) if feature.type == "Category"]
         estimator.set_params(categorical_features=columns or None)
         return Pipeline([("estimator", estimator)])
-    return Pipeline(
-        [("features", _encoded(features, scaled="linear_model" in recipe.estimator)), ("estimator", estimator)]
+    preparation = (
+        _indicators_only(features)
+        if recipe.estimator in BOOSTERS
+        else _encoded(features, scaled="linear_model" in recipe.estimator)
     )
+    return Pipeline([("features", preparation), ("estimator", estimator)])
 
 
 def fit(recipe: Recipe, features: Sequence[SignatureFeature], matrix: Matrix, labels: Any, threads: int) -> Fitted:
@@ -90,9 +96,16 @@ def fit(recipe: Recipe, features: Sequence[SignatureFeature], matrix: Matrix, la
             pipeline.fit(matrix, np.asarray(labels, dtype=np.int64))
         except (ValueError, TypeError, OverflowError) as error:
             _refuse(estimator, error)
+        except Exception as error:
+            if type(error).__name__ != "LightGBMError":  # which is no ValueError
+                raise
+            _refuse(estimator, error)
         seconds = time.perf_counter() - started
     _forget_threads(estimator)
-    return Fitted(pipeline, seconds, tuple(dict.fromkeys(str(one.message).partition("\n")[0] for one in caught)))
+    said = tuple(dict.fromkeys(str(one.message).partition("\n")[0] for one in caught))
+    if recipe.estimator in BOOSTERS:
+        pipeline = translated(recipe.estimator, pipeline, matrix.shape[1])
+    return Fitted(pipeline, seconds, said)
 
 
 def parameters(recipe: Recipe) -> dict[str, Any]:
@@ -119,21 +132,33 @@ def _estimator(recipe: Recipe) -> Any:
         raise ParametersInvalid(
             f"estimator {recipe.estimator!r:.100} is not allowed; use one of {', '.join(ESTIMATORS)}"
         )
-    module, _, name = recipe.estimator.rpartition(".")
-    kind: Any = getattr(importlib.import_module(module), name)
+    kind = imported(recipe.estimator)
+    name = kind.__name__
     estimator = kind()
-    takes = sorted(set(estimator.get_params(deep=False)) - set(RESERVED))
+    booster = BOOSTERS.get(recipe.estimator)
+    reserved = {**RESERVED, **booster.reserved, **dict.fromkeys(booster.fixed, _OURS)} if booster else RESERVED
+    further = booster.further if booster else ()
+    takes = sorted({*estimator.get_params(deep=False), *further} - set(reserved))
     chosen = parameters(recipe)
     for parameter in chosen:
-        if parameter in RESERVED:
-            raise ParametersInvalid(f"parameter {parameter} of {name} can't be set: {RESERVED[parameter]}; remove it")
+        if parameter in reserved:
+            raise ParametersInvalid(f"parameter {parameter} of {name} can't be set: {reserved[parameter]}; remove it")
         if parameter not in takes:
             near = difflib.get_close_matches(parameter, takes, 1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise ParametersInvalid(f"{name} has no parameter {parameter}; {hint}It takes {', '.join(takes)}")
-    estimator.set_params(**chosen)
+    if name == "SGDClassifier":
+        chosen = {"loss": "log_loss", **chosen}
+        if chosen["loss"] not in PROBABLE_LOSSES:
+            raise ParametersInvalid(
+                f"parameter loss of {name} is {chosen['loss']!r:.60}, which has no probabilities; "
+                f"use one of {', '.join(PROBABLE_LOSSES)}"
+            )
+    estimator.set_params(**chosen, **(booster.fixed if booster else {}))
     if "random_state" in estimator.get_params(deep=False):
         estimator.set_params(random_state=recipe.seed)
+    if booster:
+        return estimator  # it judges its parameters itself, when it is fitted
     try:
         estimator._validate_params()
     except ValueError as error:
@@ -169,6 +194,18 @@ def _encoded(features: Sequence[SignatureFeature], scaled: bool) -> Any:
     imputer = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
     number = Pipeline([("impute", imputer), ("scale", StandardScaler())]) if scaled else imputer
     parts = [("number", number, numbers), ("category", OneHotEncoder(handle_unknown="ignore"), categories)]
+    return ColumnTransformer([part for part in parts if part[2]])
+
+
+def _indicators_only(features: Sequence[SignatureFeature]) -> Any:
+    """For estimators that take nulls of numbers natively. Dense: in a sparse matrix XGBoost takes a zero for a null."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.preprocessing import OneHotEncoder
+
+    numbers = [position for position, feature in enumerate(features) if feature.type == "Number"]
+    categories = [position for position, feature in enumerate(features) if feature.type == "Category"]
+    encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
+    parts = [("number", "passthrough", numbers), ("category", encoder, categories)]
     return ColumnTransformer([part for part in parts if part[2]])
 
 

@@ -17,6 +17,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "sklearn.ensemble.HistGradientBoostingClassifier": {"max_iter": 3, "categorical_features": [2], "random_state": 1},
     "sklearn.ensemble.RandomForestClassifier": {"n_estimators": 3, "random_state": 1},
     "sklearn.linear_model.LogisticRegression": {},
+    "sklearn.linear_model.SGDClassifier": {"loss": "log_loss", "random_state": 1},
 }
 
 
