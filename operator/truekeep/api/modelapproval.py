@@ -38,13 +38,6 @@ class ModelApprovalSpec(Schema):
 class ModelApproval(Schema):
     """One person's decision on one artifact of a Model whose spec.approval.mode is Manual."""
 
-    CEL = (
-        (
-            "size(self.metadata.name) <= 253 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
-            "metadata.name must have only lower-case letters, digits, dashes and dots",
-        ),
-    )
-
     spec: ModelApprovalSpec = Field(description="The decision.")
 
 

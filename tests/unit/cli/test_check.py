@@ -1,0 +1,113 @@
+"""`truekeep check` says what the API server says: each rule of the kinds takes and refuses the same objects."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from tests.e2e.test_api import BASE, CASES, MODEL, POLICY, Case, changed, rules
+from truekeep.cli.admission import faults
+from truekeep.cli.main import app
+
+ROOT = Path(__file__).parents[3]
+
+
+def told(document: dict[str, Any], old: dict[str, Any] | None = None) -> list[str]:
+    return [str(fault) for fault in faults(document, old)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.where}: {case.says}")
+def test_a_rule_answers_as_the_api_server_does(case: Case) -> None:
+    """tests/e2e/test_api.py puts the same cases before a real API server."""
+    base = BASE[case.kind]
+    old = copy.deepcopy(base) if case.update else None
+    if case.update and case.kind == "Model":
+        old = changed(base, (("spec.serving", {"autoscaling": {"minReplicas": 1, "maxReplicas": 3}}),))
+    assert told(changed(base, case.good), old) == []
+    (message,) = (text for path, text in rules() if path == case.where and case.says in text)
+    assert any(message in line for line in told(changed(base, case.bad), old))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("spec.serving", {"replicas": "two"}), 'spec.serving.replicas: is "two", but must be of type integer'),
+        (("spec.serving", {"replicas": 101}), "spec.serving.replicas: is 101, but the most is 100"),
+        (
+            ("spec.evaluation", {"gates": [{"name": "auc", "metric": "auc", "minimum": "0.5"}]}),
+            "must be one of roc_auc",
+        ),
+        (
+            ("spec.evaluation", {"gates": [{"name": "auc", "metric": "roc_auc", "minimum": 0.5}]}),
+            "spec.evaluation.gates[0].minimum: is 0.5, but must be of type string; write it in quotes",
+        ),
+        (("spec.data.source.s3.uri", "lake/flights"), "example: s3://lake/flights/"),
+        (("spec.data.lable", {"column": "late"}), "spec.data.lable: is an unknown field; known here: features"),
+        (("spec.training", {}), "spec.training"),
+        (
+            ("spec.data.features", [{"name": "hour", "type": "Number"}] * 2),
+            "spec.data.features[1]: is the same as name of another item",
+        ),
+        (("apiVersion", "truekeep.dev/v9"), "apiVersion: 'truekeep.dev/v9' must be truekeep.dev/v1alpha1"),
+        (("kind", "Modell"), "kind: 'Modell' is none of ours; there are DriftPolicy, Model"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_limit_and_a_remedy(change: tuple[str, Any], words: str) -> None:
+    assert any(words in line for line in told(changed(MODEL, (change,)))), told(changed(MODEL, (change,)))
+
+
+def write(folder: Path, **documents: dict[str, Any]) -> Path:
+    for name, document in documents.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(document))
+    return folder
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, ["check", *arguments])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_a_folder_that_is_in_order(tmp_path: Path) -> None:
+    code, out, err = run(
+        "-f", str(write(tmp_path, model=MODEL, policy=POLICY, other={"apiVersion": "v1", "kind": "X"}))
+    )
+    assert (code, err) == (0, "")
+    assert "Model late: in order" in out
+    assert "DriftPolicy late: in order" in out
+    assert "1 objects of other kinds" in out
+
+
+def test_a_policy_whose_model_is_elsewhere_is_told_and_with_strict_refused(tmp_path: Path) -> None:
+    folder = str(write(tmp_path, policy=POLICY))
+    code, out, _ = run("-f", folder)
+    assert code == 0
+    assert "spec.modelRef.name: Model late is in none of these files" in out
+    code, _, err = run("-f", folder, "--strict")
+    assert code == 2
+    assert "Model late is in none of these files" in err
+
+
+def test_what_is_no_yaml_or_nothing_of_ours_ends_with_two(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("a: [")
+    code, _, err = run("-f", str(bad))
+    assert code == 2
+    assert "can't be read" in err
+    code, _, err = run("-f", str(tmp_path / "missing.yaml"))
+    assert code == 2
+    empty = tmp_path / "empty.yaml"
+    empty.write_text("")
+    code, _, err = run("-f", str(empty))
+    assert code == 2
+    assert "no object of truekeep.dev" in err
+
+
+@pytest.mark.parametrize("example", ["flight-delay", "fraud"])
+def test_the_examples_are_in_order(example: str) -> None:
+    code, out, err = run("-f", str(ROOT / "manifests/examples" / example / "model.yaml"))
+    assert (code, err) == (0, ""), out
