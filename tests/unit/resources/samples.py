@@ -193,10 +193,13 @@ CHAMPION = Champion(revision=2, artifact_digest=DIGEST, trained_until=CREATED)
 def built() -> dict[str, dict[str, Any] | None]:
     """Every golden manifest, by its name."""
     plain = model(PLAIN)
+    away = {"uri": "s3://imports/", "endpoint": "http://there:7070", "credentialsSecretRef": {"name": "imports"}}
+    imported = model({**PLAIN, "training": {"import": {"s3": away, "digest": DIGEST}}})
     at_home = model({**PLAIN, "serving": {"gateway": {"name": "public"}}})
     return {
         "training-job": training_job(model(), run(), SETTINGS, CHAMPION),
         "training-job-plain": training_job(plain, run(), SETTINGS, None),
+        "training-job-import": training_job(imported, run(), SETTINGS, None),
         "serving-deployment": serving_deployment(model(), INTENT, SETTINGS),
         "serving-deployment-plain": serving_deployment(plain, INTENT, SETTINGS),
         "serving-deployment-image": serving_deployment(model(IMAGE), INTENT, SETTINGS),
