@@ -11,7 +11,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from truekeep.api.common import Resources, S3Location
+from truekeep.api.common import Resources, S3Location, quantity
 from truekeep.api.image import ServingImage
 from truekeep.contract.requests import (
     BACKEND_LIVE_PATH,
@@ -52,7 +52,7 @@ def with_backend(
     (ours,) = spec["containers"]
     ours["resources"] = container_resources(Resources(), PROXY)
     theirs = container_resources(resources, SERVER)
-    spec["initContainers"] = [_fetch(ours, store), _backend(ours, model, image, theirs)]
+    spec["initContainers"] = [_fetch(ours, store, theirs), _backend(ours, model, image, theirs)]
     ours["volumeMounts"] = [*ours["volumeMounts"], dict(_READ_ONLY)]
     spec["volumes"] = [
         *spec["volumes"],
@@ -63,20 +63,23 @@ def with_backend(
     return made
 
 
-def _fetch(ours: Mapping[str, Any], store: S3Location) -> dict[str, Any]:
-    """Puts the artifact there, checked: our image, with the store's credentials and no others."""
+def _fetch(ours: Mapping[str, Any], store: S3Location, theirs: dict[str, Any]) -> dict[str, Any]:
+    """Puts the artifact there, checked: our image, with the store's credentials and no others. It holds the largest
+    file in memory, as the team's server will."""
     kept = ("image", "imagePullPolicy", "env", "securityContext", "terminationMessagePolicy")
     folders = {"/tmp"}  # noqa: S108 - in the pod
     if store.credentials_secret_ref:
         folders.add(f"{DEFAULT_SECRETS_DIR}/{store.credentials_secret_ref.name}")
     if store.ca_bundle_ref:
         folders.add(f"{DEFAULT_CERTIFICATES_DIR}/{store.ca_bundle_ref.name}")
+    own = container_resources(Resources(), SERVER)
+    memory = max(own["limits"]["memory"], theirs["limits"]["memory"], key=quantity)
     mounts = [dict(mount) for mount in ours["volumeMounts"] if mount["mountPath"] in folders]
     return {
         "name": "fetch",
         "args": [FETCH],
         **{name: copy.deepcopy(ours[name]) for name in kept},
-        "resources": container_resources(Resources(), SERVER),
+        "resources": {**own, "limits": {**own["limits"], "memory": memory}},
         "volumeMounts": [*mounts, dict(_MODEL)],
     }
 

@@ -76,6 +76,14 @@ def test_it_starts_before_ours_ends_after_it_and_has_the_resources_of_the_spec()
     assert OURS["resources"]["limits"] == {"cpu": "1", "memory": "512Mi"}
 
 
+def test_what_fetches_has_the_memory_of_what_loads() -> None:
+    assert FETCH["resources"]["limits"]["memory"] == "1Gi"
+    serving = {**IMAGE["serving"], "resources": {"limits": {"cpu": "2", "memory": "3Gi"}}}
+    made = serving_deployment(model({**IMAGE, "serving": serving}), INTENT, SETTINGS)
+    fetch, _ = made["spec"]["template"]["spec"]["initContainers"]
+    assert fetch["resources"]["limits"] == {"cpu": "1", "memory": "3Gi"}
+
+
 def test_all_else_of_our_container_is_as_where_it_answers_itself() -> None:
     same = {"name", "image", "ports", "startupProbe", "readinessProbe", "livenessProbe", "securityContext"}
     assert {name: OURS[name] for name in same} == {name: OWN["containers"][0][name] for name in same}
