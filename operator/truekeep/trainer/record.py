@@ -21,7 +21,10 @@ from truekeep.sources.read import Pin
 
 SCHEMA = "truekeep.dev/record/v1"
 LOCK_DIGEST_ENV = "TRUEKEEP_LOCK_DIGEST"  # set by the image: sha256 of the lock file that it was installed from
-_NAMED = ("numpy", "pyarrow", "scikit-learn", "scipy", "skops", "onnx", "onnxruntime", "boto3", "threadpoolctl")
+_NAMED = (
+    "numpy", "pyarrow", "scikit-learn", "scipy", "skops", "onnx", "onnxruntime", "boto3", "threadpoolctl",
+    "lightgbm", "xgboost-cpu",
+)  # fmt: skip
 
 
 def build(

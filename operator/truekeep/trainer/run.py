@@ -23,7 +23,7 @@ from truekeep.contract.requests import TrainRequest
 from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUTSIDE, TrainResult
 from truekeep.features import models
 from truekeep.storage import ArtifactInvalid, ObjectMissing, StoreError, artifacts
-from truekeep.storage.s3 import Bucket
+from truekeep.storage.artifacts import Store
 from truekeep.trainer import evaluate, taken
 from truekeep.trainer import record as records
 from truekeep.trainer.dataset import DataFault, Dataset, load
@@ -39,7 +39,7 @@ GATES_SHOWN = evaluate.MAX_GATES
 class World:
     """What is outside of a run."""
 
-    opened: Callable[[S3Location], Bucket]
+    opened: Callable[[S3Location], Store]
     now: Callable[[], datetime]
     say: Callable[[str], None]
     threads: int
@@ -75,7 +75,7 @@ def _key(request: TrainRequest) -> str:
     return layout.run_result(request.namespace, request.model, request.run_uid)
 
 
-def _earlier(request: TrainRequest, store: Bucket, world: World) -> TrainResult | None:
+def _earlier(request: TrainRequest, store: Store, world: World) -> TrainResult | None:
     """The result that an earlier pod of this run wrote."""
     try:
         content = store.get(_key(request))
@@ -86,7 +86,7 @@ def _earlier(request: TrainRequest, store: Bucket, world: World) -> TrainResult 
 
 
 class _Run:
-    def __init__(self, request: TrainRequest, store: Bucket, world: World) -> None:
+    def __init__(self, request: TrainRequest, store: Store, world: World) -> None:
         self.request = request
         self.store = store
         self.world = world
@@ -181,6 +181,8 @@ class _Run:
         message += verdict.facts.get("import", {}).get("words") or f"trained on {counted(verdict.rows, 'row')}"
         if verdict.champion is not None:
             message += f"; {compared(verdict.champion)}"
+        if unserved := verdict.facts.get("onnx", {}).get("reason"):
+            message += f"; scikit-learn serves it, not ONNX: {unserved}"
         return "Succeeded", message
 
     def _write(

@@ -19,13 +19,13 @@ from truekeep.contract.artifact import Performance, Signature
 from truekeep.contract.canonical import canonical_json, sha256
 from truekeep.contract.requests import TrainRequest
 from truekeep.contract.results import TrainResult
-from truekeep.features import trust
+from truekeep.features import models, trust
 from truekeep.features.encode import Encoder
 from truekeep.features.trust import load_pipeline
 from truekeep.profiling.schema import Profile
 from truekeep.storage import StoreUnreachable, artifacts
 from truekeep.storage.s3 import Bucket
-from truekeep.trainer import fit, pipeline
+from truekeep.trainer import fit, onnx_model, pipeline
 from truekeep.trainer import run as runs
 from truekeep.trainer.pipeline import probabilities
 from truekeep.trainer.run import World, exit_code, run
@@ -286,6 +286,39 @@ def test_a_better_model_replaces_the_champion(place: Place) -> None:
     assert passed.champion.result == "Passed"
     assert float(passed.champion.low) > 0
     assert passed.artifact != first.artifact
+
+
+@pytest.mark.parametrize("estimator", ["lightgbm.LGBMClassifier", "xgboost.XGBClassifier"])
+def test_of_a_booster_onnx_alone_is_published_judged_and_compared(place: Place, estimator: str) -> None:
+    small = {"estimator": estimator, "parameters": {"n_estimators": "20"}}
+    first = place.run(**small, evaluation={**GATE, "decision": {"rule": "RecallAtFalsePositiveRate", "value": "0.1"}})
+    assert first.reason == "Succeeded", first.message
+    assert first.artifact is not None
+    assert first.artifact.format == "onnx"
+    files = place.files(first)
+    assert set(files) == FILES - {"model.skops"}
+    signature = Signature.model_validate_json(files["signature.json"])
+    assert models.model_files(signature) == {"model.onnx"}
+    predict, _ = models.predictor(files, signature)
+    assert models.self_test(signature, Encoder(signature.features), predict)[0] < 1e-15
+    evaluation = place.record(first)["evaluation"]
+    assert evaluation["onnx"]["rows"] > 479
+    assert evaluation["onnx"]["largestDifference"] <= evaluation["onnx"]["tolerance"] <= 1e-5
+    place.write(events(seed=2, start=LAST + timedelta(minutes=10), rows=600), "b.parquet")
+    result = second(place, first, LAST, **small)
+    assert result.champion is not None
+    assert (result.champion.result, result.champion.rows) == ("Passed", 600)
+
+
+def test_a_model_that_is_not_served_as_onnx_says_why(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> bytes:
+        raise onnx_model.NotConvertibleError("LogisticRegression has no translation to ONNX")
+
+    monkeypatch.setattr(onnx_model, "convert", refuse)
+    result = place.run()
+    assert result.message.endswith("; scikit-learn serves it, not ONNX: LogisticRegression has no translation to ONNX")
+    assert result.artifact is not None
+    assert result.artifact.format == "skops"
 
 
 def test_only_rows_that_are_new_to_both_are_compared(place: Place) -> None:
