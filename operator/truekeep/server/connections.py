@@ -26,12 +26,11 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from truekeep.server.app import Application, Asked, read_headers
-from truekeep.server.limits import Limits
+from truekeep.server.limits import SMALL_BODY, Limits
 from truekeep.server.protocol import JSON, Headers, RequestError, error_body
 
 SWEEP_SECONDS = 0.5
 HEADER_FIELDS = 100
-SMALL_BODY = 16 << 10  # bytes; larger ones are counted against the budget for bodies
 DIRECT_BODY = 256 << 10  # bytes; larger ones go the usual way, which slows their sender down
 
 # What a connection waits for.

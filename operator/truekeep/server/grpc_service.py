@@ -13,13 +13,14 @@ from typing import Any
 
 import grpc
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from truekeep import __version__
 from truekeep.contract.requests import REHEARSAL_HEADER
 from truekeep.server import grpc_messages as messages
 from truekeep.server.app import Application
-from truekeep.server.inference import Predicted, in_public, outcome_of
-from truekeep.server.limits import Limits
+from truekeep.server.inference import AGAIN, Predicted, in_public, outcome_of
+from truekeep.server.limits import SMALL_BODY, Limits
 from truekeep.server.logs import log
 from truekeep.server.protocol import (
     EXTENSIONS,
@@ -77,11 +78,25 @@ class Service:
             messages.SERVICE,
             {
                 name: grpc.unary_unary_rpc_method_handler(
-                    method, request_deserializer=asked.FromString, response_serializer=told.SerializeToString
+                    self._readable(method, name),
+                    request_deserializer=_lenient(asked),
+                    response_serializer=told.SerializeToString,
                 )
                 for name, (method, asked, told) in table.items()
             },
         )
+
+    def _readable(self, method: Method, name: str) -> Method:
+        """The method, for messages that could be read."""
+
+        async def answer(request: Any, context: Any) -> Any:
+            if request is None:
+                if name == "ModelInfer":
+                    self._application.lost()
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the message is no request of {name}")
+            return await method(request, context)
+
+        return answer
 
     async def _server_live(self, request: Any, context: Any) -> Any:
         return messages.ServerLiveResponse(live=True)
@@ -116,9 +131,14 @@ class Service:
             if not answered.done():  # the call was cancelled
                 answered.set_result(answer)
 
+        held = 0
         try:
             application.check_model(request.model_name, request.model_version)
             size = request.ByteSize()
+            if size > SMALL_BODY:
+                if not application.held.take(size):
+                    raise RequestError(429, "too many large messages at once; try again, or send less", AGAIN)
+                held = size
             application.inference.begin(lambda inputs: self._read(request, inputs), size, reply, captured=not rehearsal)
             answer = await answered
         except RequestError as error:
@@ -127,6 +147,8 @@ class Service:
         except Exception as error:
             log.exception("a ModelInfer call failed")
             answer = error
+        finally:
+            application.held.give_back(held)
         if not isinstance(answer, Predicted):
             told = in_public(answer)
             application.count(outcome_of(told), rehearsal, start)
@@ -178,6 +200,18 @@ class Service:
             else:
                 getattr(tensor.contents, messages.CONTENTS[OUTPUTS[output]]).extend(data[output].tolist())
         return response
+
+
+def _lenient(kind: Any) -> Callable[[bytes], Any]:
+    """Reads a message; None where it can't be read, which gRPC itself would log with a traceback, as our fault."""
+
+    def read(content: bytes) -> Any:
+        try:
+            return kind.FromString(content)
+        except DecodeError:
+            return None
+
+    return read
 
 
 def _contents(tensor: Any, count: int) -> Values:

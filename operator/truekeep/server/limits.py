@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 LIMITS_ENV = "TRUEKEEP_SERVER_LIMITS"
+SMALL_BODY = 16 << 10  # bytes; larger ones are counted against the budget for bodies
 
 
 @dataclass(frozen=True)
