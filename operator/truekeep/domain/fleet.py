@@ -27,7 +27,8 @@ def returns_or_first(work: Work) -> bool:
     if candidate is None or active is None:
         return True
     served = {each.deployment for each in (work.previous, work.former) if each}
-    return candidate.deployment in served or candidate.revision < active.revision
+    insisted = candidate.revision == work.spec.serving.pinned_revision and candidate.revision < active.revision
+    return candidate.deployment in served or insisted
 
 
 def steps_of(work: Work) -> list[Step]:

@@ -25,8 +25,16 @@ from truekeep.domain.fleet import (
     wanted_replicas,
 )
 from truekeep.domain.observed import DeploymentView, ModelObserved
-from truekeep.domain.plan import AutoscalerIntent, BudgetIntent, DeploymentIntent, Note, ServiceIntent, Settings
-from truekeep.domain.pods import Trouble, crash, obstacle
+from truekeep.domain.plan import (
+    AutoscalerIntent,
+    BudgetIntent,
+    DeploymentIntent,
+    Note,
+    RouteIntent,
+    ServiceIntent,
+    Settings,
+)
+from truekeep.domain.pods import Trouble, crash, obstacle, storeless
 from truekeep.domain.regression import return_from_a_regression
 from truekeep.domain.rehearsal import failed_rehearsal, handed_over, rehearsal_trouble, wants_rehearsal
 from truekeep.domain.rejection import reject
@@ -195,7 +203,10 @@ def _await_pods(work: Work, target: Target, deployment: DeploymentView | None, w
     if trouble is not None:
         reject(work, target, trouble)
         return
-    work.hold = obstacle(deployment.pods, deployment.create_error, work.now, mounts(work.spec))
+    work.hold = _in_the_way(work, deployment)
+    if work.hold is not None and _half_is_enough(work, deployment, wanted):
+        _promote(work, candidate)
+        return
     limit = work.spec.serving.rollout.progress_deadline_seconds
     since = max(candidate.step_since or candidate.started_at, candidate.started_at)
     if work.hold is None and work.now - since > timedelta(seconds=limit):
@@ -204,6 +215,19 @@ def _await_pods(work: Work, target: Target, deployment: DeploymentView | None, w
             "(spec.serving.rollout.progressDeadlineSeconds)"
         )
         reject(work, target, Trouble("NotReadyInTime", message))
+
+
+def _in_the_way(work: Work, deployment: DeploymentView) -> Trouble | None:
+    """What keeps pods from getting ready that is none of the revision's fault."""
+    pods = deployment.pods
+    return obstacle(pods, deployment.create_error, work.now, mounts(work.spec)) or storeless(pods)
+
+
+def _half_is_enough(work: Work, deployment: DeploymentView, wanted: int) -> bool:
+    """Whether the way back is taken with the pods that there are, because nothing can start the others now: a bad
+    revision is not kept for want of a node."""
+    goes_back = work.active is not None and returns_or_first(work)
+    return goes_back and deployment.replicas == wanted and 0 < wanted <= 2 * deployment.ready
 
 
 def _judge_rehearsal(work: Work, target: Target) -> None:
@@ -322,7 +346,8 @@ def _step_stands(work: Work, candidate: Candidate) -> bool:
 def _promote(work: Work, candidate: Candidate) -> None:
     """The candidate is live. What it replaces stays warm, for the way back; on the way back itself it goes at once, or
     clients that keep their connections would go on getting its answers."""
-    before, goes_back = work.active, returns_or_first(work)
+    before = work.active
+    goes_back = returns_or_first(work) or (before is not None and candidate.revision < before.revision)
     now = whole_seconds(work.now)
     work.active = ServedRevision(
         revision=candidate.revision,
@@ -377,7 +402,7 @@ def _watch_live(work: Work) -> None:
     live = work.there.get(work.active.deployment) if work.active else None
     if live is None or work.hold is not None or live.ready >= min(1, work.spec.serving.replicas):
         return
-    work.hold = crash(live.pods) or obstacle(live.pods, live.create_error, work.now, mounts(work.spec))
+    work.hold = crash(live.pods) or _in_the_way(work, live)
 
 
 def apply_to(status: ModelStatus, rollout: Rollout) -> ModelStatus:

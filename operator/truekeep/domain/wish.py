@@ -10,7 +10,7 @@ from truekeep.api.model import ModelStatus, Rejection
 from truekeep.api.modelapproval import GivenApproval
 from truekeep.api.names import deployment_name
 from truekeep.domain.approval import Consent, consent
-from truekeep.domain.fingerprints import serving_fingerprint, serving_key
+from truekeep.domain.fingerprints import serving_fingerprint, serving_key, training_fingerprint
 from truekeep.domain.observed import ModelObserved, RunView
 from truekeep.domain.plan import Settings
 from truekeep.domain.pods import Trouble
@@ -60,8 +60,9 @@ def wish(observed: ModelObserved, settled: bool, settings: Settings, now: dateti
     """Which revision ought to answer, in which way.
 
     A pin wins. Then a live revision that regressed leads back to the one before it. Else it is the newest revision that
-    was not rejected, but never one before the live one: whatever goes wrong, the live one stays. While a run for the
-    spec is under way, nothing else is rolled out: a change is one."""
+    was trained as the spec says and not rejected, but never one before the live one, where that was trained so too:
+    whatever goes wrong, the live one stays. A spec that goes back to a former one, as by a revert in Git, goes back to
+    its revision. While a run for the spec is under way, nothing else is rolled out: a change is one."""
     spec, status = observed.model.spec, observed.model.status
     known = revisions(observed.runs)
     key = serving_key(spec)
@@ -95,16 +96,18 @@ def _forward(
     settings: Settings,
     now: datetime,
 ) -> Wish:
-    """The newest revision that was not rejected, not before the live one."""
+    """The newest revision that was trained as the spec says and not rejected; not one before the live one, unless the
+    spec went back to what it was before that."""
     spec, status = observed.model.spec, observed.model.status
     key = serving_key(spec)
     if held is not None and not settled:
         return Wish(held)
     full = len(status.rejected) >= KEPT_REJECTIONS
     oldest = min(rejection.revision for rejection in status.rejected) if full else 0  # older rejections are forgotten
-    floor = status.active.revision if status.active else 0
+    asked = asked_for(observed, known)
+    floor = status.active.revision if status.active and status.active.revision in asked else 0
     refused: Target | None = None
-    for number in sorted((number for number in known if number >= floor), reverse=True):
+    for number in sorted((number for number in asked if number >= floor), reverse=True):
         if number < oldest:
             break
         if refused is not None and (number == floor or spec.approval.mode == "Manual"):
@@ -118,6 +121,13 @@ def _forward(
             return Wish(target, refused)
         refused = refused or target
     return Wish(held, refused)
+
+
+def asked_for(observed: ModelObserved, known: Mapping[int, RunView]) -> Mapping[int, RunView]:
+    """The revisions that were trained as the spec says; all of them while nothing serves, because any is better."""
+    fingerprint = training_fingerprint(observed.model.spec)
+    same = {number: run for number, run in known.items() if run.status.training_fingerprint == fingerprint}
+    return same if same or observed.model.status.active else known
 
 
 def condemned(status: ModelStatus) -> Rejection | None:

@@ -129,6 +129,67 @@ def test_a_candidate_on_trial_makes_room_for_a_return() -> None:
     assert world.deployments[bad].replicas == 0
 
 
+def test_a_spec_that_is_reverted_goes_back_to_its_revision() -> None:
+    """As a revert in Git does it: no pin, no training, and as quick as a pin."""
+    world = two()
+    good, bad = world.status.previous.deployment, world.status.active.deployment
+    world.change(spec(serving=BLUE_GREEN))
+    world.reconcile()
+    assert served(world) == 1
+    assert dict(world.service.selector) == serving_selector("m", good)
+    assert world.deployments[bad].replicas == 0
+    world.calm()
+    assert (served(world), len(world.runs)) == (1, 2)
+    assert world.condition("Ready") == ("True", "Serving")
+    world.change(spec(seed=2, serving=BLUE_GREEN))
+    world.calm()
+    assert (served(world), len(world.runs)) == (2, 2)
+
+
+def test_what_was_trained_otherwise_is_not_rolled_out() -> None:
+    """A revision that failed, when the spec is mended by going back and the limits that it failed are gone."""
+    world = live()
+    world.change(spec(seed=2))
+    for _ in range(8):
+        for name in list(world.jobs):
+            world.end_job(name, digest=name)
+        world.reconcile()
+        for name in world.deployments:
+            world.healthy[name] = name == world.status.active.deployment
+        world.settle_pods()
+    assert [rejection.revision for rejection in world.status.rejected] == [2]
+    world.healthy.clear()
+    world.change(spec(serving=BLUE_GREEN))
+    world.calm()
+    assert served(world) == 1
+    assert world.condition("Ready") == ("True", "Serving")
+
+
+def test_an_old_revision_that_never_served_is_tried_as_any_other() -> None:
+    """Its spec was changed before it was rolled out, and comes back much later."""
+    world = live()
+    world.change(spec(seed=2))
+    world.reconcile()
+    world.change(spec(seed=3))
+    for _ in range(40):
+        for name in list(world.jobs):
+            world.end_job(name, digest=name)
+        world.settle_pods()
+        world.reconcile()
+        world.pass_time(5)
+    assert served(world) == 3
+    world.change(spec(seed=2))
+    world.reconcile()
+    assert world.status.candidate.revision == 2
+    for _ in range(4):
+        world.settle_pods()
+        world.reconcile()
+    assert (served(world), world.status.candidate.step) == (3, 0), "in a canary"
+    world.calm()
+    assert served(world) == 2
+    assert world.status.previous is None, "it went back: the other one does not stay"
+
+
 def lame(world: World, name: str, ready: int, **others: object) -> None:
     """So many pods of a Deployment are ready; the others are as told."""
     view = world.deployments[name]
