@@ -49,13 +49,19 @@ def loaded(shop: Shop) -> Iterator[Loaded]:
         yield loaded
 
 
+@pytest.fixture(scope="module")
+def resources(shop: Shop) -> Json:
+    """The pods' as they are stored, defaults included: another amount is another way of serving."""
+    stored: Json = shop.model(MODEL)["spec"]["serving"]["resources"]
+    return {"limits": None, **stored}
+
+
 @pytest.fixture
-def live(shop: Shop, loaded: Loaded) -> Shop:
+def live(shop: Shop, loaded: Loaded, resources: Json) -> Shop:
     """Revision 2 answers everybody, revision 1 is warm."""
-    small = small_model(MODEL)["spec"]
-    serving = {**BLUE_GREEN["serving"], "pinnedRevision": None, "resources": small["serving"]["resources"]}
-    spec = merged({"data": {"features": small["data"]["features"]}, "serving": serving}, parameters(max_iter="13"))
-    shop.patch(MODEL, spec)
+    serving = {**BLUE_GREEN["serving"], "pinnedRevision": None, "resources": resources}
+    features = small_model(MODEL)["spec"]["data"]["features"]
+    shop.patch(MODEL, {"data": {"features": features}, "serving": serving, **parameters(max_iter="13")})
     shop.ready(MODEL, 2, seconds=120)
     status = shop.model(MODEL)["status"]
     if not status.get("previous"):  # the way back ended its warmth: there and back again
@@ -128,13 +134,23 @@ def warm(shop: Shop, revision: int) -> Json:
     return found[-1]
 
 
-def test_in_the_window(live: Shop, loaded: Loaded, record_property: Callable[[str, object], None]) -> None:
+@pytest.mark.parametrize(
+    ("how", "spec"),
+    [
+        pytest.param("by a pin", {"serving": {"pinnedRevision": 1}}, id="pin"),
+        pytest.param("by a revert", parameters(max_iter="12"), id="revert", marks=pytest.mark.full),
+    ],
+)
+def test_in_the_window(
+    live: Shop, loaded: Loaded, record_property: Callable[[str, object], None], how: str, spec: Json
+) -> None:
     began = time.time()
-    promoted = times(live, "Promoted")
-    switch(live, 1)
+    promoted, runs = times(live, "Promoted"), len(live.runs(MODEL))
+    live.patch(MODEL, spec)
+    live.ready(MODEL, 1, seconds=60)
     loaded.settled()
-    judged("in the window", loaded.figures(began, began, bad=2), record_property)
-    assert times(live, "Promoted") == promoted + 1
+    judged(f"in the window, {how}", loaded.figures(began, began, bad=2), record_property)
+    assert (times(live, "Promoted"), len(live.runs(MODEL))) == (promoted + 1, runs)
     assert warm(live, 2)["spec"]["replicas"] == 0
     assert {reply.revision for reply in loaded.replies(time.time() - 4)} == {1}
 
@@ -248,7 +264,7 @@ def test_after_the_window(live: Shop, loaded: Loaded, record_property: Callable[
 
 @pytest.mark.full
 def test_while_another_rollout_is_unstable(
-    live: Shop, loaded: Loaded, record_property: Callable[[str, object], None]
+    live: Shop, loaded: Loaded, resources: Json, record_property: Callable[[str, object], None]
 ) -> None:
     """A candidate that is killed for its memory again and again: the way back stays warm, and it is rejected once."""
     tight = {"requests": {"cpu": "20m", "memory": "40Mi"}, "limits": {"memory": "40Mi"}}
@@ -258,7 +274,6 @@ def test_while_another_rollout_is_unstable(
     live.until("its pods to end", 90, lambda: any(restarts(pod) for pod in live.pods(MODEL, "server")))
     assert warm(live, 1)["status"].get("readyReplicas") == 2
     verdict = time.time()
-    resources = {**small_model(MODEL)["spec"]["serving"]["resources"], "limits": None}
     live.patch(MODEL, {"serving": {"resources": resources, "pinnedRevision": 1}})
     live.ready(MODEL, 1, seconds=120)
     loaded.settled()
