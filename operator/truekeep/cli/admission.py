@@ -21,10 +21,10 @@ from truekeep.api.crd import render
 
 Json = dict[str, Any]
 RULES = "x-kubernetes-validations"
-CEL_WORDS = frozenset(
-    "true false null in as break const continue else for function if import let loop package namespace return var "
-    "void while".split()
-)
+CEL_WORDS = frozenset((
+    "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import",
+    "let", "loop", "package", "namespace", "return", "var", "void", "while",
+))  # fmt: skip
 SHOWN = 80  # characters of a value
 
 
@@ -98,7 +98,7 @@ def _structure(document: Json, schema: Json) -> Iterator[Fault]:
 def _words(error: jsonschema.ValidationError) -> str:
     value = json.dumps(error.instance, ensure_ascii=False, default=str)
     value = value if len(value) <= SHOWN else f"{value[:SHOWN]}…"
-    limit = error.validator_value
+    limit: Any = error.validator_value
     match error.validator:
         case "required":
             return error.message.replace("'", "").replace(" is a required property", " is missing")

@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from truekeep.api.driftpolicy import DriftPolicySpec
-from truekeep.monitor.judge import Settings
+from truekeep.monitor.judge import Settings, settings_of
 from truekeep.profiling.schema import Profile
 from truekeep.profiling.tables import ParquetTable, TableError
 
@@ -82,13 +82,7 @@ def settings(spec: DriftPolicySpec | None, dropped: frozenset[str] = frozenset()
     """What counts as a breach; the defaults where there is no policy. `dropped`: columns that are not compared."""
     if spec is None:
         return Settings(dropped=dropped)
-    return Settings(
-        min_rows=spec.window.min_rows,
-        false_alarms_per_thousand_windows=spec.data.false_alarms_per_thousand_windows,
-        minimum_effect=float(spec.data.minimum_effect),
-        ignore=frozenset(spec.data.ignore),
-        dropped=dropped,
-    )
+    return settings_of(spec.data, spec.window.min_rows, dropped)
 
 
 def write(text: str, path: Path | None) -> None:

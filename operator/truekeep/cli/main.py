@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from truekeep.api.common import S3Location
-from truekeep.cli import approve, backtest, check, drift, erase, import_, profile, serve, status
+from truekeep.cli import approve, backtest, check, drift, erase, import_, profile, serve, status, train
 from truekeep.cli.examples import flights, fraud, world
 from truekeep.cli.examples.upload import make_bucket, upload
 from truekeep.cli.examples.world import EXAMPLES, FRAUD, FUTURE, LAKE
@@ -33,6 +33,7 @@ app.command("serve")(serve.serve)
 app.command("status")(status.status)
 app.command("erase")(erase.erase)
 app.command("check")(check.check)
+app.command("train")(train.train)
 app.command("approve")(approve.approve)
 app.command("reject")(approve.reject)
 

@@ -27,7 +27,7 @@ TIME_COLUMN, KEY = "truekeep.time", "truekeep.key"
 class _Flat(Folder):
     """An artifact's files as they lie in one folder."""
 
-    def fetch(self, key: str, *, limit: int | None = None) -> Fetched:
+    def fetch(self, key: str, version_id: str | None = None, *, limit: int | None = None) -> Fetched:
         return super().fetch(key.rpartition("/")[2], limit=limit)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from pydantic import ValidationError
@@ -13,7 +13,7 @@ from truekeep.contract import layout
 from truekeep.contract.artifact import ArtifactFile, Manifest
 from truekeep.contract.canonical import sha256
 from truekeep.storage.errors import ArtifactInvalid, ObjectMissing, ObjectTooLarge
-from truekeep.storage.s3 import Bucket, Fetched
+from truekeep.storage.s3 import Fetched, ObjectInfo
 
 MANIFEST_LIMIT = 1 << 20  # bytes
 FILES_LIMIT = 100
@@ -33,7 +33,23 @@ class Readable(Protocol):
         """The bytes. ObjectMissing where there are none, ObjectTooLarge where there are more than `limit`."""
 
 
-def write(bucket: Bucket, files: Mapping[str, bytes]) -> Artifact:
+class Store(Readable, Protocol):
+    """Where artifacts and records are written, too: a bucket, or a folder."""
+
+    def list(self, prefix: str = "", start_after: str | None = None) -> Iterator[ObjectInfo]:
+        """What lies below a prefix, in the order of the keys."""
+
+    def get(self, key: str) -> bytes:
+        """The bytes. ObjectMissing where there are none."""
+
+    def fetch(self, key: str, version_id: str | None = None, *, limit: int | None = None) -> Fetched:
+        """The bytes, of one version where the store keeps some."""
+
+    def put(self, key: str, data: bytes, only_if_absent: bool = False) -> bool:
+        """Write them; False, where there are some already and they must stay."""
+
+
+def write(bucket: Store, files: Mapping[str, bytes]) -> Artifact:
     """Write the artifact that these files make, the manifest last, so that a half upload is no artifact.
     The same files make the same artifact; one that is there already and whole is not written again."""
     manifest = manifest_of(files)
@@ -51,7 +67,7 @@ def write(bucket: Bucket, files: Mapping[str, bytes]) -> Artifact:
     )
 
 
-def _is_whole(bucket: Bucket, digest: str) -> bool:
+def _is_whole(bucket: Store, digest: str) -> bool:
     try:
         read(bucket, digest)
     except ArtifactInvalid:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from truekeep.storage.errors import ObjectMissing, ObjectTooLarge, StoreUnreachable
-from truekeep.storage.s3 import Fetched
+from truekeep.storage.s3 import Fetched, ObjectInfo
 
 
 class Folder:
@@ -22,7 +24,23 @@ class Folder:
         """The key's path."""
         return str(self.path / key)
 
-    def fetch(self, key: str, *, limit: int | None = None) -> Fetched:
+    def list(self, prefix: str = "", start_after: str | None = None) -> Iterator[ObjectInfo]:
+        """Files below `prefix`, in the order of their keys. StoreUnreachable where the folder can't be read."""
+        try:
+            paths = {path.relative_to(self.path).as_posix(): path for path in self.path.rglob("*") if path.is_file()}
+            for key in sorted(paths):
+                if key.startswith(prefix) and (start_after is None or key > start_after):
+                    seen = paths[key].stat()
+                    changed = datetime.fromtimestamp(seen.st_mtime, UTC)
+                    yield ObjectInfo(key, seen.st_size, f"{seen.st_size}-{seen.st_mtime_ns}", None, changed)
+        except OSError as error:
+            raise StoreUnreachable(f"could not list {self.path}: {error.strerror or error}") from error
+
+    def get(self, key: str, version_id: str | None = None) -> bytes:
+        """The file's bytes. ObjectMissing where there is none."""
+        return self.fetch(key).data
+
+    def fetch(self, key: str, version_id: str | None = None, *, limit: int | None = None) -> Fetched:
         """The file's bytes. ObjectMissing where there is none, ObjectTooLarge where it has more than `limit` bytes,
         StoreUnreachable where it can't be read."""
         try:
@@ -36,9 +54,12 @@ class Folder:
         except OSError as error:
             raise StoreUnreachable(f"could not get {self.uri(key)}: {error.strerror or error}") from error
 
-    def put(self, key: str, data: bytes) -> None:
-        """Write the file; whoever reads it meanwhile finds all of it or nothing. StoreUnreachable where that fails."""
+    def put(self, key: str, data: bytes, only_if_absent: bool = False) -> bool:
+        """Write the file; whoever reads it meanwhile finds all of it or nothing. With `only_if_absent`: False, and
+        nothing is written, where there is one already. StoreUnreachable where writing fails."""
         path = self.path / key
+        if only_if_absent and path.exists():
+            return False
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
@@ -51,3 +72,4 @@ class Folder:
                 raise
         except OSError as error:
             raise StoreUnreachable(f"could not put {self.uri(key)}: {error.strerror or error}") from error
+        return True

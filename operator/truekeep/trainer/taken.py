@@ -26,7 +26,7 @@ from truekeep.features.models import ArtifactFaultError, Predict
 from truekeep.scores.metrics import Scored
 from truekeep.sources.columns import Want
 from truekeep.storage import ArtifactInvalid, artifacts
-from truekeep.storage.s3 import Bucket
+from truekeep.storage.artifacts import Store
 from truekeep.trainer import evaluate
 from truekeep.trainer.dataset import Dataset
 from truekeep.trainer.faults import DataInvalid, ImportInvalid
@@ -47,7 +47,7 @@ class Taken:
     format: str
 
 
-def fetch(request: TrainRequest, opened: Callable[[S3Location], Bucket], say: Say) -> Taken | None:
+def fetch(request: TrainRequest, opened: Callable[[S3Location], Store], say: Say) -> Taken | None:
     """The artifact that spec.training.import names, each file checked, proved on its examples; None where a recipe is
     given. ImportInvalid where it is not that artifact or must not be served, StoreError where the store is at fault."""
     given = request.training.import_

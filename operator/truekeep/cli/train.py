@@ -1,0 +1,192 @@
+"""`truekeep train`: what a training run does in the cluster, on files of this machine."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+
+from truekeep import __version__
+from truekeep.api.common import S3Location
+from truekeep.api.model import ModelSpec
+from truekeep.cli.admission import faults
+from truekeep.cli.laptop import InputError, refuse
+
+if TYPE_CHECKING:
+    from truekeep.contract.requests import TrainRequest
+    from truekeep.contract.results import TrainResult
+    from truekeep.storage.folder import Folder
+
+EXIT_PASSED, EXIT_GATE, EXIT_INPUT = 0, 1, 2
+GATES = frozenset({"GatesFailed", "ChampionKept"})
+RECORD, RESULT = "record.json", "result.json"
+
+
+def train(
+    file: Annotated[Path, typer.Option("--file", "-f", metavar="MODEL.yaml", help="A file with one Model.")],
+    *,
+    data: Annotated[
+        Path,
+        typer.Option(
+            metavar="PATH",
+            help="Folder with the data: BUCKET/PREFIX below it as in the Model's URIs, or PREFIX; for a Model with one "
+            "source, also the folder of its files itself.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write the artifact, record and result into.")],
+) -> None:
+    """Train a Model on files: the same checks, recipe, gates and artifact as in the cluster.
+
+    Codes: 0, all gates passed; 1, a gate failed: no artifact is written; 2, wrong input, or data that breaks a rule."""
+    try:
+        name, spec = read_model(file)
+        _check_folder(out)
+        from truekeep.trainer import threads
+
+        allowed = threads.fix()  # before numpy is imported
+        from truekeep.storage.errors import StoreError
+    except ModuleNotFoundError as error:
+        refuse(InputError(f"the package {error.name} is missing; install truekeep[cli,trainer]"))
+    except InputError as error:
+        refuse(error)
+    try:
+        result = _train(name, spec, data, out, allowed)
+    except (InputError, StoreError, OSError) as error:
+        refuse(error)
+    typer.echo(told(result, out))
+    if result.reason == "Succeeded":
+        return
+    raise typer.Exit(EXIT_GATE if result.reason in GATES else EXIT_INPUT)
+
+
+def read_model(path: Path) -> tuple[str, ModelSpec]:
+    """Name and spec of the one Model in a file, checked as the API server does. InputError where there is none."""
+    try:
+        documents = [one for one in yaml.safe_load_all(path.read_text("utf-8")) if isinstance(one, dict)]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: can't be read: {' '.join(str(error).split())}") from error
+    models = [one for one in documents if one.get("kind") == "Model"]
+    if len(models) != 1:
+        raise InputError(f"{path}: holds {len(models)} Models; give a file with one")
+    found = faults(models[0])
+    if found:
+        raise InputError("\n".join(f"{path}: {fault}" for fault in found))
+    return str(models[0]["metadata"]["name"]), ModelSpec.model_validate(models[0]["spec"])
+
+
+def _check_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is no folder; name one that is new or empty")
+    if out.is_dir() and any(out.iterdir()) and not (out / RECORD).is_file():
+        raise InputError(f"--out {out}: holds other files; name a folder that is new, empty, or of an earlier training")
+
+
+def _train(name: str, spec: ModelSpec, data: Path, out: Path, threads: int) -> TrainResult:
+    from truekeep.contract import layout
+    from truekeep.storage import artifacts
+    from truekeep.storage.folder import Folder
+    from truekeep.trainer.run import World, run
+
+    request = _request(name, spec)
+    folders = {one.uri: source_folder(data, one, alone=len(_sources(spec)) == 1) for one in _sources(spec)}
+    with tempfile.TemporaryDirectory(prefix="truekeep-") as scratch:
+        store = Folder(Path(scratch))
+
+        def opened(location: S3Location) -> Folder:
+            return Folder(folders[location.uri]) if location.uri in folders else store
+
+        result = run(request, World(opened, lambda: datetime.now(UTC), typer.echo, threads))
+        if result.reason == "StoreUnreachable":
+            raise InputError(result.message)
+        _emptied(out)
+        (out / RESULT).write_text(json.dumps(result.dump(), indent=1) + "\n")
+        if result.record:
+            (out / RECORD).write_bytes(store.get(layout.record(result.record.id)))
+        if result.artifact:
+            for file, content in artifacts.read(store, result.artifact.digest).items():
+                (out / file).write_bytes(content)
+            manifest = store.get(layout.artifact_file(result.artifact.digest, layout.MANIFEST))
+            (out / layout.MANIFEST).write_bytes(manifest)
+    return result
+
+
+def _emptied(out: Path) -> None:
+    """The folder, without what an earlier training left."""
+    out.mkdir(parents=True, exist_ok=True)
+    for old in out.iterdir():
+        if old.is_file():
+            old.unlink()
+        else:
+            shutil.rmtree(old)
+
+
+def _sources(spec: ModelSpec) -> list[S3Location]:
+    """Where the Model reads, each place once."""
+    data = spec.data
+    sources = [data.source, *([data.label.source] if data.label.source else []), *(one.source for one in data.joins)]
+    return list({one.s3.uri: one.s3 for one in sources}.values())
+
+
+def source_folder(data: Path, location: S3Location, alone: bool) -> Path:
+    """Where the files of a source lie on this machine. InputError where there is no such folder."""
+    bucket, _, prefix = location.uri.removeprefix("s3://").partition("/")
+    tried = [data / bucket / prefix, *([data / prefix] if prefix else []), *([data] if alone else [])]
+    for folder in tried:
+        if folder.is_dir():
+            return folder
+    raise InputError(f"--data {data}: has nothing for {location.uri}; looked for {', '.join(map(str, tried))}")
+
+
+def _request(name: str, spec: ModelSpec) -> TrainRequest:
+    from truekeep.api.trainingrun import Trigger
+    from truekeep.contract.requests import TrainRequest, complete_data, complete_training
+    from truekeep.domain.fingerprints import training_fingerprint
+
+    store = spec.store.s3
+    if spec.training.recipe is None:
+        raise InputError(f"Model {name} is trained elsewhere (training.import): there is nothing to train")
+    identity = secrets.token_hex(8)
+    return TrainRequest(
+        namespace="local",
+        model=name,
+        model_uid="local",
+        model_generation=1,
+        run=f"local-{identity}",
+        run_uid=identity,
+        trigger=Trigger(type="External", message="truekeep train"),
+        training_fingerprint=training_fingerprint(spec),
+        image="none: truekeep train",
+        operator_version=__version__,
+        store=store,
+        data=complete_data(spec.data, store),
+        training=complete_training(spec.training, store),
+        evaluation=spec.evaluation,
+    )
+
+
+def told(result: TrainResult, out: Path) -> str:
+    """The verdict for a person at a terminal."""
+    lines = [f"{result.reason}: {result.message}", *_rows(result)]
+    if result.artifact:
+        lines.append(f"wrote {out}: {result.artifact.digest}; try: truekeep serve {out}")
+    elif result.record:
+        lines.append(f"wrote {out / RECORD} and {out / RESULT}; there is no artifact")
+    return "\n".join(lines)
+
+
+def _rows(result: TrainResult) -> list[str]:
+    rows: list[tuple[Any, ...]] = [
+        (gate.name, gate.metric, gate.value, gate.threshold, gate.result) for gate in result.gates
+    ]
+    if not rows:
+        return []
+    rows.insert(0, ("gate", "metric", "value", "threshold", "result"))
+    widths = [max(len(str(row[column])) for row in rows) for column in range(5)]
+    return ["  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
