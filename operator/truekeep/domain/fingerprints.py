@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from truekeep.api.capture import Capture
+from truekeep.api.common import Schema
 from truekeep.api.model import ModelSpec
 from truekeep.api.rollout import Rollout
 from truekeep.contract.canonical import digest_of
@@ -16,12 +16,17 @@ def training_fingerprint(spec: ModelSpec) -> str:
     recipe, given = spec.training.recipe, spec.training.import_
     return digest_of(
         {
-            "data": spec.data.dump(),
-            **({"recipe": recipe.dump()} if recipe else {}),
-            **({"import": given.dump()} if given else {}),
-            "evaluation": spec.evaluation.dump(),
+            "data": _declared(spec.data),
+            **({"recipe": _declared(recipe)} if recipe else {}),
+            **({"import": _declared(given)} if given else {}),
+            "evaluation": _declared(spec.evaluation),
         }
     )
+
+
+def _declared(section: Schema) -> dict[str, Any]:
+    """A section without what is at its default: a field that a later version brings must not train every model anew."""
+    return section.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 
 def serving_key(spec: ModelSpec) -> str:
@@ -31,23 +36,18 @@ def serving_key(spec: ModelSpec) -> str:
     capture: dict[str, Any] | None = None
     if spec.serving.capture is not None:
         location = complete(spec.serving.capture.s3, spec.store.s3)
-        capture = spec.serving.capture.model_copy(update={"s3": location}).dump()
-        # Fields that came later don't count where they are unset: an upgrade must restart no pod. How long captures are
-        # kept is not the pods' affair.
-        unset = {"hash": [], "spoolMebibytes": Capture.model_fields["spool_mebibytes"].default}
-        capture = {name: value for name, value in capture.items() if value != unset.get(name, ...)}
-        capture.pop("retentionDays", None)
+        capture = _declared(spec.serving.capture.model_copy(update={"s3": location}))
+        capture.pop("retentionDays", None)  # how long captures are kept is not the pods' affair
     return digest_of(
         {
-            "store": spec.store.s3.dump(),
-            "resources": spec.serving.resources.dump(),
+            "store": _declared(spec.store.s3),
+            "resources": _declared(spec.serving.resources),
             "capture": capture,
             "connectionMaxAgeSeconds": spec.serving.connection_max_age_seconds,
             "timeColumn": spec.data.time_column,
             "key": spec.data.key,
-            "pods": spec.pods.dump(),
-            # Not where there is none, so that the keys of before there was such a field stay what they were.
-            **({"image": spec.serving.image.dump()} if spec.serving.image else {}),
+            "pods": _declared(spec.pods),
+            **({"image": _declared(spec.serving.image)} if spec.serving.image else {}),
         }
     )
 
@@ -55,4 +55,4 @@ def serving_key(spec: ModelSpec) -> str:
 def serving_fingerprint(artifact_digest: str, key: str, image: str, rollout: Rollout) -> str:
     """sha256 of one way of serving one artifact, and of what it was held to: what failed under it is not tried again,
     a mended spec is."""
-    return digest_of({"artifact": artifact_digest, "serving": key, "image": image, "rollout": rollout.dump()})
+    return digest_of({"artifact": artifact_digest, "serving": key, "image": image, "rollout": _declared(rollout)})

@@ -23,16 +23,20 @@ def documents() -> list[Json]:
     return [document for name in listed for document in yaml.safe_load_all((MANIFESTS / name).read_text())]
 
 
-def of_kind(kind: str) -> Json:
-    (found,) = (document for document in documents() if document["kind"] == kind)
-    return found
+def of_kind(kind: str, name: str | None = None) -> Json:
+    found = [each for each in documents() if each["kind"] == kind and name in (None, each["metadata"]["name"])]
+    assert len(found) == 1, f"{kind} {name}: there are {len(found)}"
+    return found[0]
 
 
-RULES = [*of_kind("ClusterRole")["rules"], *of_kind("Role")["rules"]]
+RULES = [*of_kind("ClusterRole", "truekeep-operator")["rules"], *of_kind("Role")["rules"]]
+
+
+ROLES = [each for each in documents() if each["kind"] == "ClusterRole"]
 
 
 def test_no_right_is_a_wildcard() -> None:
-    for rule in RULES:
+    for rule in [*RULES, *(rule for role in ROLES for rule in role["rules"])]:
         for field in ("apiGroups", "resources", "verbs"):
             assert "*" not in rule[field], rule
 
@@ -107,3 +111,24 @@ def test_images_that_were_not_built_are_named(tmp_path: Path) -> None:
     file.write_text("TRUEKEEP_OPERATOR_IMAGE=a:1\nTRUEKEEP_SERVER_IMAGE=b:1\n")
     with pytest.raises(ClusterError, match="TRUEKEEP_TRAINER_IMAGE, TRUEKEEP_MONITOR_IMAGE; `make images`"):
         images(file)
+
+
+def rights(role: str, resource: str) -> set[str]:
+    """Verbs that a role for people has on one of our kinds."""
+    rules = of_kind("ClusterRole", f"truekeep-{role}")["rules"]
+    return {verb for rule in rules if resource in rule["resources"] for verb in rule["verbs"]}
+
+
+def test_who_changes_a_model_does_not_approve_it_and_who_approves_does_not_change_it() -> None:
+    assert "approve" not in rights("editor", "models")
+    assert "create" not in rights("editor", "modelapprovals")
+    assert rights("approver", "models") == {"get", "list", "watch", "approve"}
+    assert rights("approver", "modelapprovals") == {"get", "list", "watch", "create"}
+    assert rights("viewer", "models") == {"get", "list", "watch"}
+
+
+def test_nobody_but_the_operator_writes_a_status_and_nobody_changes_a_decision() -> None:
+    for role in ("viewer", "editor", "approver"):
+        resources = {name for rule in of_kind("ClusterRole", f"truekeep-{role}")["rules"] for name in rule["resources"]}
+        assert not {name for name in resources if name.endswith("/status")}
+        assert not {"update", "patch", "delete"} & rights(role, "modelapprovals")
