@@ -87,6 +87,17 @@ class ServedRevision(Schema):
     approval: GivenApproval | None = Field(default=None, description="Who approved it, where somebody had to.")
 
 
+class Answered(Schema):
+    """A revision that answered from a moment on, until the next one did."""
+
+    revision: int = Field(ge=1, description="Number of the revision.")
+    run: RunName = Field(description="The TrainingRun that made it.")
+    artifact_digest: Digest = Field(description="sha256 of the artifact's manifest.")
+    deployment: RunName = Field(description="The Deployment that served it.")
+    since: datetime = Field(description="From when on it answered.")
+    approver: Text | None = Field(default=None, description="Who approved it, where somebody had to.")
+
+
 class Awaiting(Schema):
     """A revision that passed its gates and waits for a person's decision."""
 
@@ -107,6 +118,12 @@ class Rehearsal(Schema):
     prediction_shift: Annotated[str, StringConstraints(max_length=32)] = Field(
         default="0",
         description="Kolmogorov-Smirnov distance between its predictions and the live revision's, 0 to 1, as text.",
+    )
+    p99_at_least_milliseconds: Annotated[str, StringConstraints(max_length=32)] | None = Field(
+        default=None, description="What p99Milliseconds is at least, but for chance: what is judged."
+    )
+    prediction_shift_at_least: Annotated[str, StringConstraints(max_length=32)] | None = Field(
+        default=None, description="What predictionShift is at least, but for chance: what is judged."
     )
     message: Annotated[str, StringConstraints(max_length=512)] = Field(
         default="", description="The first failure, or why there was no rehearsal."
@@ -173,6 +190,12 @@ class ModelStatus(Schema):
         description="The revision that answered before, also when it is not warm any more: where a regression leads.",
     )
     candidate: Candidate | None = Field(default=None, description="The revision that is on its way to take over.")
+    history: list[Answered] = Field(
+        default=[],
+        max_length=50,
+        description="Which revision answered from when on, the newest first; those of a canary's steps are not in it.",
+        json_schema_extra=ATOMIC,
+    )
     awaiting: Awaiting | None = Field(
         default=None, description="The revision that waits for a ModelApproval, if one does."
     )

@@ -18,6 +18,7 @@ LABEL_COMPONENT = "app.kubernetes.io/component"  # trainer, server, monitor
 
 ANNOTATION_RETRAIN = f"{GROUP}/retrain"  # set by a person: a new value asks for one run
 ANNOTATION_AUTHOR = f"{GROUP}/author"  # on a Model, by whoever changed it; kept on its training Jobs
+ANNOTATION_IMAGE = f"{GROUP}/image"  # on a training Job: what trains
 ANNOTATION_FINGERPRINT = f"{GROUP}/training-fingerprint"  # on a training Job
 ANNOTATION_GENERATION = f"{GROUP}/model-generation"  # on a training Job
 ANNOTATION_ARTIFACT = f"{GROUP}/artifact-digest"  # on a serving Deployment

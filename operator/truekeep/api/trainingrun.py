@@ -151,6 +151,7 @@ class TrainingRunStatus(Schema):
         default=None,
         description="Who made the change that was trained, as the Model's annotation truekeep.dev/author said.",
     )
+    image: Text | None = Field(default=None, description="The image that trained.")
     job: RunName | None = Field(default=None, description="The Job that trains.")
     start_time: datetime | None = Field(default=None, description="When the Job was created.")
     completion_time: datetime | None = Field(default=None, description="When the result was known.")

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from truekeep.api.common import S3Location
-from truekeep.cli import approve, backtest, check, drift, erase, import_, profile, serve, status, train
+from truekeep.cli import approve, backtest, check, drift, erase, import_, lineage, profile, serve, status, train
 from truekeep.cli.examples import flights, fraud, world
 from truekeep.cli.examples.upload import make_bucket, upload
 from truekeep.cli.examples.world import EXAMPLES, FRAUD, FUTURE, LAKE
@@ -32,6 +32,7 @@ app.command("import")(import_.import_)
 app.command("serve")(serve.serve)
 app.command("status")(status.status)
 app.command("erase")(erase.erase)
+app.command("lineage")(lineage.lineage)
 app.command("check")(check.check)
 app.command("train")(train.train)
 app.command("approve")(approve.approve)

@@ -11,6 +11,7 @@ from truekeep.api.names import serving_selector
 from truekeep.domain.approval import AUTOMATIC
 from truekeep.domain.conditions import Finding, find, holds, settle, whole_seconds
 from truekeep.domain.fingerprints import serving_key, training_fingerprint
+from truekeep.domain.history import with_history
 from truekeep.domain.observed import ModelObserved, RunView
 from truekeep.domain.plan import ModelPlan, Note, Settings
 from truekeep.domain.rollout import Rollout, advance, apply_to
@@ -34,7 +35,7 @@ def decide(observed: ModelObserved, settings: Settings, now: datetime) -> ModelP
     wanted = wish(observed, work.settled, settings, now)
     rollout = advance(observed, wanted.target, settings, now)
     status = apply_to(model.status, rollout)
-    status = _registry(observed, status, work, settings)
+    status = with_history(_registry(observed, status, work, settings), now)
     status = status.model_copy(update={"last_failure": _failure(status, work, rollout), "awaiting": _awaiting(wanted)})
     findings = _findings(observed, status, work, wanted, rollout)
     generation = model.meta.generation

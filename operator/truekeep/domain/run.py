@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from truekeep.api.model import ModelSpec
-from truekeep.api.names import ANNOTATION_AUTHOR, ANNOTATION_FINGERPRINT, ANNOTATION_GENERATION
+from truekeep.api.names import ANNOTATION_AUTHOR, ANNOTATION_FINGERPRINT, ANNOTATION_GENERATION, ANNOTATION_IMAGE
 from truekeep.api.trainingrun import TrainingRunStatus
 from truekeep.contract.results import TrainResult
 from truekeep.domain.conditions import Finding, find, holds, settle, whole_seconds
@@ -98,6 +98,7 @@ def _follow_job(observed: RunObserved, model: ModelView, job: JobView, now: date
             "job": job.meta.name,
             "start_time": run.status.start_time or whole_seconds(job.meta.created),
             "training_fingerprint": job.meta.annotations.get(ANNOTATION_FINGERPRINT, run.status.training_fingerprint),
+            "image": job.meta.annotations.get(ANNOTATION_IMAGE, run.status.image),
             "author": job.meta.annotations.get(ANNOTATION_AUTHOR, run.status.author),
             "model_generation": _number(job.meta.annotations.get(ANNOTATION_GENERATION)) or run.status.model_generation,
         }

@@ -8,6 +8,7 @@ from truekeep.api.names import (
     ANNOTATION_AUTHOR,
     ANNOTATION_FINGERPRINT,
     ANNOTATION_GENERATION,
+    ANNOTATION_IMAGE,
     LABEL_COMPONENT,
     LABEL_MODEL,
     LABEL_RUN,
@@ -59,6 +60,7 @@ def training_job(model: ModelView, run: RunView, settings: Settings, champion: C
     if training.import_:
         locations.append(training.import_.s3)
     annotations = {ANNOTATION_FINGERPRINT: fingerprint, ANNOTATION_GENERATION: str(model.meta.generation)}
+    annotations[ANNOTATION_IMAGE] = settings.trainer_image
     author = model.meta.annotations.get(ANNOTATION_AUTHOR)
     if author:
         annotations[ANNOTATION_AUTHOR] = author

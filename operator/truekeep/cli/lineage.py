@@ -1,0 +1,172 @@
+"""`truekeep lineage`: what made each revision of a Model, and which one answered when."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from truekeep.cli.kube import Json, person
+
+WIDTH, INDENT = 79, 12
+
+
+def lineage(
+    model: Annotated[str, typer.Argument(help="Name of the Model.")],
+    *,
+    revision: Annotated[int | None, typer.Option(min=1, help="This revision alone.")] = None,
+    at: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d"],
+            help="The revision that answered at this time (UTC).",
+        ),
+    ] = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="text or json.")] = "text",
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Default: that of the kubeconfig's context.")
+    ] = None,
+) -> None:
+    """Show which data, image, gates and people made each revision of MODEL, and from when to when it answered.
+
+    Ends with 2 where there is no such revision, or nobody knows what answered at that time."""
+    if output not in {"text", "json"}:
+        _wrong(f"--output is {output!r}; it must be text or json")
+    who = person(namespace)
+    found = who.get("models", model)
+    entries = revisions(found, who.list("trainingruns"), who.list("modelapprovals"))
+    if at is not None:
+        moment = at.replace(tzinfo=UTC)
+        number = answered_at(found, moment)
+        if number is None:
+            since = [each["since"] for each in _status(found).get("history") or []]
+            known = f"the status knows from {since[-1]} on" if since else "nothing has answered yet"
+            _wrong(f"nobody knows what answered at {moment:%Y-%m-%d %H:%M} UTC: {known}")
+        entries = [each for each in entries if each["revision"] == number]
+    if revision is not None:
+        entries = [each for each in entries if each["revision"] == revision]
+    if not entries:
+        wanted = f"revision {revision}" if revision else "revision"
+        _wrong(f"{who.namespace}/{model} has no {wanted}")
+    if output == "json":
+        typer.echo(json.dumps(entries, indent=2, ensure_ascii=False))
+    else:
+        typer.echo("\n\n".join("\n".join(lines(each)) for each in entries))
+
+
+def revisions(model: Json, runs: list[Json], approvals: list[Json]) -> list[dict[str, Any]]:
+    """What made each revision, the newest first."""
+    name = model["metadata"]["name"]
+    history = list(_status(model).get("history") or [])
+    intervals: dict[int, list[dict[str, Any]]] = {}
+    until: str | None = None
+    for each in history:
+        intervals.setdefault(each["revision"], []).append({"since": each["since"], "until": until})
+        until = each["since"]
+    found = []
+    for run in runs:
+        status = _status(run)
+        if run["spec"]["modelRef"]["name"] != name or not status.get("revision"):
+            continue
+        digest = (status.get("artifact") or {}).get("digest")
+        found.append(
+            {
+                "revision": status["revision"],
+                "run": run["metadata"]["name"],
+                "trigger": run["spec"].get("trigger"),
+                "author": status.get("author"),
+                "image": status.get("image"),
+                "modelGeneration": status.get("modelGeneration"),
+                "trainingFingerprint": status.get("trainingFingerprint"),
+                "data": status.get("data"),
+                "metrics": status.get("metrics") or [],
+                "gates": status.get("gates") or [],
+                "champion": status.get("champion"),
+                "artifact": status.get("artifact"),
+                "record": status.get("record"),
+                "decisions": [_decision(each) for each in approvals if _is_about(each, name, digest)],
+                "answered": intervals.get(status["revision"], []),
+            }
+        )
+    return sorted(found, key=lambda each: int(each["revision"]), reverse=True)
+
+
+def answered_at(model: Json, moment: datetime) -> int | None:
+    """The revision that was live at a moment; None where the history does not reach back so far."""
+    for each in _status(model).get("history") or []:
+        if datetime.fromisoformat(each["since"]) <= moment:
+            return int(each["revision"])
+    return None
+
+
+def lines(entry: Json) -> Iterator[str]:
+    """One revision for a terminal of 80 columns."""
+    spans = [
+        f"{_short(each['since'])} to {_short(each['until']) if each['until'] else 'now'}" for each in entry["answered"]
+    ]
+    yield f"revision {entry['revision']}"
+    yield from _said("answered", "; ".join(spans) or "never, as far as the status knows")
+    yield from _said("why", (entry["trigger"] or {}).get("message") or (entry["trigger"] or {}).get("type", ""))
+    yield from _said("author", entry["author"])
+    data = entry["data"] or {}
+    if data:
+        window = f"{_short(data.get('windowStart'))} to {_short(data.get('windowEnd'))}"
+        yield from _said(
+            "data", f"{data['rows']:,} rows, {window}, from {data['objects']} objects; {data.get('digest')}"
+        )
+        if data.get("replayable") != "True":
+            yield from _said("", "the store keeps no versions of them: they can't be read again for sure")
+    yield from _said("image", entry["image"])
+    yield from _said("spec", f"generation {entry['modelGeneration']}, {entry['trainingFingerprint']}")
+    gates = [f"{each['name']} {each['value']} ({each['result'].lower()})" for each in entry["gates"]]
+    metrics = [f"{each['name']} {each['value']}" for each in entry["metrics"]]
+    yield from _said("gates", "; ".join(gates) or "none declared")
+    yield from _said("metrics", "; ".join(metrics))
+    for each in entry["decisions"]:
+        yield from _said(each["decision"].lower(), f"{each['approver']}, {_short(each['time'])}: {each['reason']}")
+    yield from _said(
+        "artifact", f"{(entry['artifact'] or {}).get('digest')} {(entry['artifact'] or {}).get('uri', '')}"
+    )
+    yield from _said("record", f"{(entry['record'] or {}).get('id')} {(entry['record'] or {}).get('uri', '')}")
+
+
+def _said(name: str, text: str | None) -> Iterator[str]:
+    if text:
+        first = f"  {name}".ljust(INDENT)
+        yield from textwrap.wrap(
+            text, WIDTH, initial_indent=first, subsequent_indent=" " * INDENT, break_on_hyphens=False
+        )
+
+
+def _short(moment: str | None) -> str:
+    return moment[:16].replace("T", " ") if moment else "?"
+
+
+def _decision(approval: Json) -> dict[str, Any]:
+    spec = approval["spec"]
+    return {
+        "decision": spec["decision"],
+        "approver": spec["approver"],
+        "reason": spec["reason"],
+        "time": approval["metadata"]["creationTimestamp"],
+        "name": approval["metadata"]["name"],
+    }
+
+
+def _is_about(approval: Json, model: str, digest: str | None) -> bool:
+    spec = approval["spec"]
+    return bool(spec["modelRef"]["name"] == model and digest and spec["artifactDigest"] == digest)
+
+
+def _status(item: Json) -> Json:
+    found: Json = item.get("status") or {}
+    return found
+
+
+def _wrong(message: str) -> None:
+    typer.echo(f"truekeep: {message}", err=True)
+    raise typer.Exit(2)
