@@ -9,9 +9,12 @@ from pydantic import Field, StringConstraints
 
 from truekeep.api.common import (
     ATOMIC,
+    Column,
     Condition,
     Fraction,
+    ItemName,
     ModelReference,
+    Number,
     Resources,
     RunName,
     Schema,
@@ -22,6 +25,7 @@ from truekeep.api.common import (
 from truekeep.api.evaluation import METRIC_HELP, Metric
 from truekeep.api.trainingrun import Decimal12
 
+Statistic = Literal["KolmogorovSmirnov", "TotalVariation", "PopulationStability", "JensenShannon", "Wasserstein"]
 FindingKind = Literal["Performance", "DataDrift", "PredictionDrift", "DataQuality"]
 Action = Literal["Retrain", "Alert", "Rollback"]
 CRON = r"^([0-9*/,\-]+)\s+([0-9*/,\-]+)\s+([0-9*/,\-]+)\s+([0-9A-Za-z*/,\-]+)\s+([0-9A-Za-z*/,\-]+)$"
@@ -49,6 +53,19 @@ class MonitorWindow(Schema):
     )
 
 
+class ColumnDrift(Schema):
+    """How one column is judged, where the usual way does not fit it."""
+
+    name: Column = Field(description="Feature. Example: amount.")
+    statistic: Statistic = Field(
+        description="KolmogorovSmirnov (0 to 1, numbers), TotalVariation (0 to 1), PopulationStability (nats; 0.1 is "
+        "little, 0.25 much), JensenShannon (0 to 1), Wasserstein (numbers, in standard deviations of training). Of "
+        "TotalVariation, PopulationStability and JensenShannon what sampling alone makes of them is taken off. Whether "
+        "chance explains it is tested as always."
+    )
+    minimum_effect: Number = Field(description="Smallest value of it that counts, as decimal text. Example: 0.25.")
+
+
 class DataDrift(Schema):
     """When the inputs or the predictions count as drifted."""
 
@@ -61,11 +78,44 @@ class DataDrift(Schema):
         description="Smallest change that matters: Kolmogorov-Smirnov distance of numbers, total variation of "
         "categories, 0 to 1. What chance makes is held off apart from it. Default: 0.03.",
     )
+    reference: Literal["Training", "SameHoursOfWeek"] = Field(
+        default="Training",
+        description="What a window's rows are compared with. Training: the rows that the revision was trained on. "
+        "SameHoursOfWeek: the captures of the same hours in the weeks before, so that day and night, working day and "
+        "weekend, and a season that comes slowly are no drift; nor is anything else that comes slowly, so watch "
+        "performance too. Default: Training.",
+    )
+    reference_weeks: Annotated[int, Field(ge=1, le=12)] = Field(
+        default=4,
+        description="Weeks before a window that make its reference, for SameHoursOfWeek. Where they have fewer rows "
+        "than window.minRows, the window is compared with training. Default: 4.",
+    )
+    columns: list[ColumnDrift] = Field(
+        default=[],
+        max_length=250,
+        description="Columns that are judged by another statistic, or from another effect on. Default: none; numbers "
+        "go by KolmogorovSmirnov, categories by TotalVariation, from minimumEffect on.",
+        json_schema_extra=keyed("name"),
+    )
     ignore: list[Annotated[str, StringConstraints(max_length=63)]] = Field(
         default=[],
         max_length=250,
         description="Features that are reported but never make a breach. Default: none. Example: [month].",
         json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+
+
+class Blackout(Schema):
+    """A time in which nothing that is found counts: maintenance, a migration, a holiday."""
+
+    CEL = (("timestamp(self.start) < timestamp(self.end)", "a blackout must start before it ends; exchange the two"),)
+
+    name: ItemName = Field(description="Name of the blackout, for reports. Example: christmas.")
+    start: datetime = Field(description="First moment, in event time. Example: 2026-12-24T00:00:00Z.")
+    end: datetime = Field(description="First moment after it. Example: 2026-12-27T00:00:00Z.")
+    repeats: Literal["Never", "Weekly", "Yearly"] = Field(
+        default="Never",
+        description="Whether it comes again: Never, Weekly (each 168 hours) or Yearly (same dates). Default: Never.",
     )
 
 
@@ -142,6 +192,12 @@ class DriftPolicySpec(Schema):
             "!has(self.minNewLabels) || self.minNewLabels == 0 || has(self.performance)",
             "minNewLabels needs spec.performance: labels are only looked at for it; add it, or remove minNewLabels",
         ),
+        (
+            "!has(self.data) || !has(self.data.reference) || self.data.reference != 'SameHoursOfWeek' || "
+            "168 % self.window.hours == 0 || self.window.hours % 168 == 0",
+            "data.reference SameHoursOfWeek needs windows that fall on the same hours each week: window.hours must "
+            "divide 168, or be a multiple of it; for example 24",
+        ),
     )
 
     model_ref: ModelReference = Field(description="The Model to watch.")
@@ -152,6 +208,13 @@ class DriftPolicySpec(Schema):
     data: DataDrift = Field(default=DataDrift(), description="When inputs or predictions count as drifted.")
     performance: PerformancePolicy | None = Field(
         default=None, description="When the model counts as worse than its gates showed. Default: labels are not read."
+    )
+    blackouts: list[Blackout] = Field(
+        default=[],
+        max_length=50,
+        description="Times in which nothing that is found counts: windows that touch one neither breach nor end a row "
+        "of breaches. Default: none.",
+        json_schema_extra=keyed("name"),
     )
     consecutive_windows: Annotated[int, Field(ge=1, le=20)] = Field(
         default=2, description="Windows in a row that must breach before anything follows. Default: 2."
@@ -202,8 +265,8 @@ class WindowVerdict(Schema):
     end: datetime = Field(description="End of the window (event time).")
     revision: int = Field(ge=1, description="The revision whose predictions were judged.")
     rows: int = Field(ge=0, description="Rows in the window.")
-    verdict: Literal["NoDrift", "Drift", "DataQuality", "InsufficientData"] = Field(
-        description="DataQuality: the data is broken, so drift was not judged."
+    verdict: Literal["NoDrift", "Drift", "DataQuality", "InsufficientData", "Blackout"] = Field(
+        description="DataQuality: the data is broken, so drift was not judged. Blackout: what was found does not count."
     )
     kinds: list[FindingKind] = Field(
         default=[],

@@ -59,6 +59,7 @@ class Replay:
         """All windows in order. Time is that of the events, for cooldown and budget too."""
         from truekeep.api.driftpolicy import WindowVerdict
         from truekeep.domain.breaches import consecutive
+        from truekeep.monitor import seasons
         from truekeep.monitor.judge import judge
         from truekeep.monitor.windows import moment
 
@@ -69,8 +70,10 @@ class Replay:
         runs: list[datetime] = []
         revision = 1
         for index in [index for index in self.history.windows(cut) if cut.start(index) >= self.begin]:
-            report = judge(reference, counted[index], settings)
             start, end = moment(cut.start(index)), moment(cut.end(index))
+            report = judge(reference, counted[index], settings, self._season(index, reference, counted))
+            if (excuse := seasons.blackout(self.spec.blackouts, start, end)) is not None:
+                report = seasons.excused(report, excuse)
             verdict = WindowVerdict(start=start, end=end, revision=revision, rows=report.rows, verdict=report.verdict,
                                     kinds=list(report.kinds))  # fmt: skip
             row.insert(0, verdict)
@@ -84,6 +87,17 @@ class Replay:
                 if self.train_days:
                     reference, counted = self._on(index + 1)
         return found
+
+    def _season(self, index: int, reference: Profile, counted: dict[int, Profile]) -> Profile | None:
+        """The same hours of the weeks before, where the policy compares with them and they have rows enough."""
+        from truekeep.monitor import seasons
+
+        drift = self.spec.data
+        if drift.reference != "SameHoursOfWeek":
+            return None
+        earlier = seasons.before(index, self.spec.window.hours, drift.reference_weeks)
+        found = seasons.merged(reference, [counted[i] for i in earlier if i in counted], prediction=True)
+        return found if found.rows >= self.spec.window.min_rows else None
 
     def _action(
         self, report: WindowReport, breaches: int, runs: list[datetime], now: datetime
@@ -101,10 +115,14 @@ class Replay:
 
     def _on(self, after: int) -> tuple[Profile, dict[int, Profile]]:
         """The reference of a run before window number `after` (0: the first one), and the windows counted on it."""
+        from truekeep.monitor import seasons
+
         if after not in self._known:
             end = self._cut.start(after)
             reference = self.history.reference(self.first, end - self.train_days * DAY_MS, end) if after else self.first
             start = after or self._cut.index(self.begin)
+            if self.spec.data.reference == "SameHoursOfWeek":
+                start = min(seasons.before(start, self.spec.window.hours, self.spec.data.reference_weeks))
             self._known[after] = reference, self.history.count(reference, self._cut, start)
         return self._known[after]
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from truekeep.api.capture import Capture
 from truekeep.api.common import Column, Digest, S3Location, Schema
 from truekeep.api.data import Data
-from truekeep.api.driftpolicy import DataDrift, MonitorWindow, PerformancePolicy
+from truekeep.api.driftpolicy import Blackout, DataDrift, MonitorWindow, PerformancePolicy
 from truekeep.api.evaluation import Evaluation, Slice
 from truekeep.api.training import Training
 from truekeep.api.trainingrun import Trigger
@@ -155,6 +155,7 @@ class MonitorRequest(Schema):
     window: MonitorWindow
     drift: DataDrift
     dropped: tuple[str, ...] = ()  # features that spec.serving.capture.drop leaves out: they are not missed
+    blackouts: tuple[Blackout, ...] = ()
     performance: PerformancePolicy | None = None
     labels: Labels | None = None  # there where `performance` is
     slices: tuple[Slice, ...] = ()  # the Model's: performance is told by these groups too

@@ -2,7 +2,7 @@
 
 A breach is complete with `consecutiveWindows` windows in a row in which a kind of finding counts. A window with too few
 rows or labels neither counts nor ends the row; one with broken data ends it. Each kind has its own row and its own
-answer. Broken data never starts a run, whatever else was found.
+answer. A window in a blackout neither counts nor ends a row. Broken data never starts a run, whatever else was found.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from truekeep.domain.run import RETRYABLE, finished, message_of, reason_of, succ
 WEEK = timedelta(days=7)
 LEAST_BACKOFF = timedelta(minutes=1)  # where the cooldown is shorter
 MOST_BACKOFF = timedelta(days=28)
+SKIPPED = frozenset({"InsufficientData", "Blackout"})  # windows that say nothing
 ORDER: tuple[FindingKind, ...] = ("Performance", "DataDrift", "PredictionDrift")
 
 
@@ -67,7 +68,8 @@ def breaches(policy: PolicyView, revision: int) -> list[Breach]:
 
 def to_retrain(policy: PolicyView, revision: int) -> Breach | None:
     """The first breach that the policy answers with a run; None where the newest window's data is broken."""
-    newest = next((window for window in policy.status.windows if window.revision == revision), None)
+    said = (window for window in policy.status.windows if window.verdict not in SKIPPED)
+    newest = next((window for window in said if window.revision == revision), None)
     if newest is not None and newest.verdict == "DataQuality":
         return None
     return next(
@@ -89,7 +91,7 @@ def consecutive(windows: Sequence[WindowVerdict], kind: FindingKind | None = Non
     first."""
     count = 0
     for window in windows:
-        if window.verdict == "InsufficientData":
+        if window.verdict in SKIPPED:
             continue
         if window.verdict != "Drift" or not window.kinds or (kind is not None and kind not in window.kinds):
             break
@@ -164,7 +166,7 @@ def _drifted(policy: PolicyView, revision: int, kind: FindingKind) -> Breach | N
     count = consecutive(windows, kind)
     if count < policy.spec.consecutive_windows:
         return None
-    newest = next(window for window in windows if window.verdict != "InsufficientData")
+    newest = next(window for window in windows if window.verdict not in SKIPPED)
     found = next((finding.message for finding in policy.status.findings if finding.kind == kind), "")
     return Breach(kind, revision, newest.start, newest.end, count, found or f"{newest.columns} columns drifted")
 

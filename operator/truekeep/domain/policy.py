@@ -76,7 +76,22 @@ def _stand(observed: PolicyObserved, now: datetime) -> Stand:
         return Stand("Waiting", "NothingServes", f"Model {model.meta.name} has no live revision yet")
     if policy.spec.suspend == "Now":
         return Stand("Waiting", "Suspended", "spec.suspend is Now: nothing is watched and no run is started")
+    if (unfit := _unfit(policy, model)) is not None:
+        return Stand("Stuck", "ColumnUnfit", unfit)
     return _monitor_stand(observed, model, now)
+
+
+def _unfit(policy: PolicyView, model: ModelView) -> str | None:
+    """What is wrong with a column that the policy names."""
+    types = {feature.name: feature.type for feature in model.spec.data.features}
+    for one in policy.spec.data.columns:
+        if one.name not in types:
+            return f"spec.data.columns: Model {model.meta.name} has no feature {one.name}; mend the name, or remove it"
+        if types[one.name] == "Category" and one.statistic in ("KolmogorovSmirnov", "Wasserstein"):
+            return (
+                f"spec.data.columns: {one.name} is a Category, {one.statistic} is for numbers; name another statistic"
+            )
+    return None
 
 
 def _monitor_stand(observed: PolicyObserved, model: ModelView, now: datetime) -> Stand:
@@ -192,7 +207,7 @@ def _drift(policy: PolicyView, status: DriftPolicyStatus) -> Finding:
         return Finding("DriftDetected", "True", "Breach", message)
     if status.consecutive:
         return Finding("DriftDetected", "False", "Suspected", f"{status.consecutive} of {needed} windows in a row")
-    reasons = {"InsufficientData": "InsufficientData", "DataQuality": "DataQuality"}
+    reasons = {"InsufficientData": "InsufficientData", "DataQuality": "DataQuality", "Blackout": "Blackout"}
     return Finding("DriftDetected", "False", reasons.get(mine[0].verdict, "NoDrift"), _summary(mine[0]))
 
 

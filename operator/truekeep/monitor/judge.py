@@ -17,12 +17,12 @@ kept back, because chi-square's tail is only an approximation, and the promise m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from truekeep.api.driftpolicy import FindingKind
+from truekeep.api.driftpolicy import DataDrift, FindingKind, Statistic
 from truekeep.monitor import quality, statistics, words
 from truekeep.monitor.quality import Defect
 from truekeep.monitor.report import ColumnReport, Facts, ReportFinding, Severity, Significance, Statistics, WindowReport
@@ -43,12 +43,25 @@ class Settings:
     false_alarms_per_thousand_windows: int = 10
     minimum_effect: float = 0.03
     ignore: frozenset[str] = frozenset()
+    named: Mapping[str, tuple[Statistic, float]] = field(default_factory=dict)  # by column: statistic, smallest effect
     dropped: frozenset[str] = frozenset()  # features that capture leaves out, or hashes, on purpose
 
     @property
     def alpha(self) -> float:
         """Probability of an alarm where nothing moved, over all columns of a window."""
         return self.false_alarms_per_thousand_windows / 1000
+
+
+def settings_of(drift: DataDrift, min_rows: int, dropped: frozenset[str] = frozenset()) -> Settings:
+    """What a policy says of drift."""
+    return Settings(
+        min_rows=min_rows,
+        false_alarms_per_thousand_windows=drift.false_alarms_per_thousand_windows,
+        minimum_effect=float(drift.minimum_effect),
+        ignore=frozenset(drift.ignore),
+        named={one.name: (one.statistic, float(one.minimum_effect)) for one in drift.columns},
+        dropped=dropped,
+    )
 
 
 @dataclass(frozen=True)
@@ -59,10 +72,14 @@ class Measured:
     effect: float
     p_value: float
     statistic: str  # which one `effect` is
+    threshold: float  # from which it counts
 
 
-def judge(reference: Profile, window: Profile, settings: Settings) -> WindowReport:
-    """The report on a window that was counted on the reference's cells (`profiling.build.WindowSketch`)."""
+def judge(reference: Profile, window: Profile, settings: Settings, season: Profile | None = None) -> WindowReport:
+    """The report on a window that was counted on the reference's cells (`profiling.build.WindowSketch`).
+
+    `season`: other rows, on the same cells, that drift is judged against in the reference's place (`seasons`); whether
+    the data is broken, or has a category that the model does not know, is for the reference to say all the same."""
     if window.rows < settings.min_rows:
         return WindowReport(rows=window.rows, verdict="InsufficientData")
     pairs = [
@@ -72,31 +89,60 @@ def judge(reference: Profile, window: Profile, settings: Settings) -> WindowRepo
     ]
     defects = {then.name: _significant(quality.defects(then, now), pairs, settings) for then, now in pairs}
     broken = {name for name, found in defects.items() if any(defect.severity == "Break" for defect in found)}
+    basis = {then.name: (season and season.column(then.name)) or then for then, _ in pairs}
     measured = {
-        then.name: measure(then, now, settings) for then, now in pairs if then.name not in broken and _enough(then, now)
+        then.name: measure(basis[then.name], now, settings)
+        for then, now in pairs
+        if then.name not in broken and _enough(basis[then.name], now)
     }
     corrected = statistics.holm(np.array([column.p_value for column in measured.values()]) / DRIFT_PART)
     p_values = dict(zip(measured, corrected.clip(max=1.0).tolist(), strict=True))
     weights = _weights([then for then, _ in pairs])
 
     columns = [
-        _column(then, now, measured.get(then.name), p_values.get(then.name), settings, broken=then.name in broken)
+        _column(
+            basis[then.name],
+            now,
+            measured.get(then.name),
+            p_values.get(then.name),
+            settings,
+            broken=then.name in broken,
+        )
         for then, now in pairs
     ]
     findings = [
         finding
         for column, (then, now) in zip(columns, pairs, strict=True)
-        for finding in _findings(column, then, now, defects[then.name], weights[then.name])
+        for finding in _findings(column, basis[then.name], now, defects[then.name], weights[then.name])
     ]
     left_out = tuple(then.name for then in reference.columns if then.name in settings.dropped)
-    return _report(window.rows, settings, findings, columns).model_copy(update={"left_out": left_out})
+    return _report(window.rows, settings, findings, columns).model_copy(
+        update={"left_out": left_out, "compared_rows": season.rows if season else None}
+    )
 
 
 def measure(reference: ColumnProfile, window: ColumnProfile, settings: Settings) -> Measured:
     """All statistics that apply to a column, its effect and the significance of it, not corrected."""
     if reference.type == "Number":
-        return _numbers(reference.numeric, window.numeric, settings.minimum_effect)
-    return _categories(reference.categorical, window.categorical)
+        found = _numbers(reference.numeric, window.numeric, settings.minimum_effect)
+    else:
+        found = _categories(reference.categorical, window.categorical, settings.minimum_effect)
+    return _named(found, *settings.named[reference.name]) if reference.name in settings.named else found
+
+
+def _named(found: Measured, statistic: Statistic, threshold: float) -> Measured:
+    """By the statistic that the policy names. Whether chance explains it is tested as always."""
+    values = found.statistics
+    effect = {
+        "KolmogorovSmirnov": values.kolmogorov_smirnov.value if values.kolmogorov_smirnov else None,
+        "TotalVariation": values.corrected_total_variation,
+        "PopulationStability": values.corrected_population_stability,
+        "JensenShannon": values.corrected_jensen_shannon,
+        "Wasserstein": values.wasserstein,
+    }[statistic]
+    if effect is None:  # a constant has no standard deviations
+        return replace(found, threshold=threshold if found.statistic == statistic else found.threshold)
+    return replace(found, effect=effect, statistic=statistic, threshold=threshold)
 
 
 def _numbers(reference: NumberProfile, window: NumberProfile, minimum_effect: float) -> Measured:
@@ -130,10 +176,10 @@ def _numbers(reference: NumberProfile, window: NumberProfile, minimum_effect: fl
         wasserstein=_finite(area / spread) if spread and np.isfinite(spread) else None,
         corrected_total_variation=shape,
     )
-    return Measured(found, effect, p_value, statistic)
+    return Measured(found, effect, p_value, statistic, minimum_effect)
 
 
-def _categories(reference: CategoryProfile, window: CategoryProfile) -> Measured:
+def _categories(reference: CategoryProfile, window: CategoryProfile, minimum_effect: float) -> Measured:
     then_by, now_by = reference.by_value, window.by_value
     names = sorted(then_by.keys() | now_by.keys())  # an order that tells nothing of the counts, see `pool`
     then = np.array([*(then_by.get(name, 0) for name in names), reference.other])
@@ -151,7 +197,7 @@ def _categories(reference: CategoryProfile, window: CategoryProfile) -> Measured
         total_variation=statistics.total_variation(then, now),
         corrected_total_variation=effect,
     )
-    return Measured(found, effect, chi.p_value, "TotalVariation")
+    return Measured(found, effect, chi.p_value, "TotalVariation", minimum_effect)
 
 
 def _absent(reference: ColumnProfile, rows: int) -> ColumnProfile:
@@ -195,7 +241,7 @@ def _column(
     drifted = (
         measured is not None
         and p_corrected is not None
-        and measured.effect >= settings.minimum_effect
+        and measured.effect >= measured.threshold
         and p_corrected <= settings.alpha
     )
     return ColumnReport(
@@ -208,7 +254,7 @@ def _column(
         drifted=drifted,
         statistic=measured.statistic if measured else None,
         effect=measured.effect if measured else None,
-        threshold=settings.minimum_effect if measured else None,
+        threshold=measured.threshold if measured else None,
         p_value=measured.p_value if measured else None,
         p_corrected=p_corrected,
         importance=then.importance,

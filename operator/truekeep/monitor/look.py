@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -18,9 +19,9 @@ from truekeep.contract import layout
 from truekeep.contract.canonical import canonical_json
 from truekeep.contract.requests import MonitorRequest
 from truekeep.contract.results import MonitorResult
-from truekeep.monitor import captures, decay, windows
+from truekeep.monitor import captures, decay, seasons, windows
 from truekeep.monitor.captures import CaptureFile, Skipped
-from truekeep.monitor.judge import Settings, judge
+from truekeep.monitor.judge import Settings, judge, settings_of
 from truekeep.monitor.publish import publish, subject_of
 from truekeep.monitor.report import StoredReport
 from truekeep.profiling.schema import Profile
@@ -42,8 +43,23 @@ class Captures:
     """What lies in the capture store."""
 
     files: tuple[CaptureFile, ...]  # of the revision, in the order of their keys
+    every: tuple[CaptureFile, ...]  # of all revisions
     clock: windows.Clock
     odd: int  # Parquet files of the revision whose names say no time
+
+    def between(self, start: int, end: int, *, every: bool = False) -> list[CaptureFile]:
+        """Files that may have rows in it, of the revision or of all."""
+        return [
+            file for file in (self.every if every else self.files) if file.name.first < end and file.name.last >= start
+        ]
+
+
+class Judged(NamedTuple):
+    """A window with its report."""
+
+    report: StoredReport
+    window: Profile
+    basis: Profile  # that drift was judged against
 
 
 @dataclass(frozen=True)
@@ -68,15 +84,17 @@ def look(request: MonitorRequest, now: datetime, say: Callable[[str], None]) -> 
     due = _due(lake, found, _done(request, judged, recent.values()), skipped)
     say(_opening(request, found, len(judged), len(due)))
     fresh: dict[datetime, StoredReport] = {}
-    subject, last = Subject(request, lake, reference, found), None
+    subject = Subject(request, lake, reference, found)
+    last: Judged | None = None
     for index in due[:WINDOWS_AT_ONCE]:
-        report, counted = _judge_one(subject, index, now)
-        start = report.window.start
+        last = _judge_one(subject, index, now)
+        start = last.report.window.start
         key = _key(request, start)
-        if not store.put(key, canonical_json(report.dump()), only_if_absent=True):
-            report = _read(store, key) or report  # somebody was quicker; the first report holds
+        if not store.put(key, canonical_json(last.report.dump()), only_if_absent=True):
+            # Somebody was quicker; the first report holds.
+            last = last._replace(report=_read(store, key) or last.report)
+        report = last.report
         fresh[start] = report
-        last = report, counted
         _publish(store, subject, last, [*recent.values(), *fresh.values()])
         for line in describe(report):
             say(line)
@@ -138,7 +156,7 @@ def list_captures(lake: Bucket, request: MonitorRequest, now: datetime) -> Captu
     prefix = layout.captures(request.namespace, request.model)
     mine = layout.captures(request.namespace, request.model, request.revision)
     seen = windows.Seen(request.window, now)
-    files = []
+    files, every = [], []
     odd = 0
     for info in lake.list(prefix):
         name = layout.parse_capture_file(info.key)
@@ -146,9 +164,11 @@ def list_captures(lake: Bucket, request: MonitorRequest, now: datetime) -> Captu
             odd += info.key.startswith(mine) and info.key.endswith(".parquet")
             continue
         seen.add(name, info.last_modified)
+        file = CaptureFile(info.key, info.size, name)
+        every.append(file)
         if info.key.startswith(mine):
-            files.append(CaptureFile(info.key, info.size, name))
-    return Captures(tuple(files), seen.clock(), odd)
+            files.append(file)
+    return Captures(tuple(files), tuple(every), seen.clock(), odd)
 
 
 def describe(report: StoredReport) -> list[str]:
@@ -210,7 +230,7 @@ def _performance(
             _key(subject.request, report.window.start),
         )
         for report in reports.values()
-        if report is not None
+        if report is not None and report.window.verdict != "Blackout"
     ]  # fmt: skip
     return decay.watch(scene, found, say)
 
@@ -250,19 +270,19 @@ def _due(lake: Bucket, found: Captures, done: Done, skipped: Skipped) -> list[in
 def _publish(
     store: Bucket,
     subject: Subject,
-    judged: tuple[StoredReport, Profile],
+    judged: Judged,
     known: Iterable[StoredReport | None],
     performance: Iterable[PerformanceVerdict] = (),
 ) -> None:
     """The page on a window. `known`: other windows, of which it shows those before it."""
-    report, window = judged
+    report, window, basis = judged
     watched = subject.request.performance
     publish(
         store,
         _key(subject.request, report.window.start),
         subject_of(
             report,
-            subject.reference,
+            basis,
             window,
             _settings(subject.request),
             sorted((one for one in known if one), key=lambda one: one.window.start)[-KEPT_WINDOWS:],
@@ -273,27 +293,47 @@ def _publish(
 
 
 def _settings(request: MonitorRequest) -> Settings:
-    return Settings(
-        min_rows=request.window.min_rows,
-        false_alarms_per_thousand_windows=request.drift.false_alarms_per_thousand_windows,
-        minimum_effect=float(request.drift.minimum_effect),
-        ignore=frozenset(request.drift.ignore),
-        dropped=frozenset(request.dropped) | frozenset(request.hashed),
-    )
+    return settings_of(request.drift, request.window.min_rows, frozenset(request.dropped) | frozenset(request.hashed))
 
 
-def _judge_one(subject: Subject, index: int, now: datetime) -> tuple[StoredReport, Profile]:
-    """The report on a window, and its profile."""
+def _season(subject: Subject, index: int) -> Profile | None:
+    """The same hours of the weeks before; None where training is to be compared with, or they have too few rows."""
+    request, drift = subject.request, subject.request.drift
+    if drift.reference != "SameHoursOfWeek":
+        return None
+    cut = windows.Cut(request.window.hours)
+    parts, own = [], True
+    for earlier in seasons.before(index, cut.hours, drift.reference_weeks):
+        start, end = cut.start(earlier), cut.end(earlier)
+        if seasons.blackout(request.blackouts, windows.moment(start), windows.moment(end)) is not None:
+            continue
+        files = subject.found.between(start, end, every=True)
+        own = own and len(files) == len(subject.found.between(start, end))
+        without = frozenset(request.dropped) | frozenset(request.hashed)
+        counted = captures.count(
+            subject.lake, files, subject.reference, start=start, end=end, skipped=Skipped(), without=without
+        ).profile()
+        # What was broken is nothing to compare with.
+        if counted.rows and judge(subject.reference, counted, _settings(request)).verdict != "DataQuality":
+            parts.append(counted)
+    found = seasons.merged(subject.reference, parts, prediction=own)
+    return found if found.rows >= request.window.min_rows else None
+
+
+def _judge_one(subject: Subject, index: int, now: datetime) -> Judged:
     request, found = subject.request, subject.found
     cut = windows.Cut(request.window.hours)
     start, end = cut.start(index), cut.end(index)
-    files = [file for file in found.files if file.name.first < end and file.name.last >= start]
+    files = found.between(start, end)
     skipped = Skipped()
     settings = _settings(request)
     window = captures.count(
         subject.lake, files, subject.reference, start=start, end=end, skipped=skipped, without=settings.dropped
     ).profile()
-    report = judge(subject.reference, window, settings)
+    season = _season(subject, index)
+    report = judge(subject.reference, window, settings, season)
+    if (excuse := seasons.blackout(request.blackouts, windows.moment(start), windows.moment(end))) is not None:
+        report = seasons.excused(report, excuse)
     begins = windows.moment(start)
     stored = StoredReport(
         namespace=request.namespace,
@@ -320,7 +360,7 @@ def _judge_one(subject: Subject, index: int, now: datetime) -> tuple[StoredRepor
         skipped_files=len(skipped.keys),
         report=report,
     )
-    return stored, window
+    return Judged(stored, window, season or subject.reference)
 
 
 def _read(store: Bucket, key: str) -> StoredReport | None:

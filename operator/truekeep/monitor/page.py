@@ -94,10 +94,14 @@ def _head(subject: Subject) -> Iterator[str]:
         "Drift": "Drift",
         "DataQuality": "The data is broken",
         "InsufficientData": "Too few rows to judge",
+        "Blackout": "Blackout: nothing counts",
     }
     judged = sum(column.judged for column in report.columns)
     yield f'<h1><span class="{report.verdict}">{verdicts[report.verdict]}</span></h1><p>{_text(subject.title)}</p>'
-    yield f'<p class="soft">{report.rows:,} rows, compared with {subject.reference.rows:,}. '
+    basis = f"{subject.reference.rows:,}"
+    if report.compared_rows is not None:
+        basis = f"{report.compared_rows:,} of the same hours in the weeks before"
+    yield f'<p class="soft">{report.rows:,} rows, compared with {basis}. '
     if report.verdict == "InsufficientData":
         yield f"At least {settings.min_rows:,} rows are needed; this says nothing about drift.</p>"
         return

@@ -21,11 +21,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from truekeep.api.model import Rehearsal
+from truekeep.contract.chance import SURE, interval
 from truekeep.contract.layout import captures, parse_capture_file
 from truekeep.contract.requests import (
     DEFAULT_TERMINATION_LOG,
@@ -44,6 +46,8 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 TIMEOUT_SECONDS = 10.0
 LONGEST_SECONDS = 60.0  # enough is known by then
 ROWS_PER_REQUEST = 1000
+VALUES = 101  # at which the predictions' distributions are compared
+SLOW = 0.01  # the fraction of requests that may be slower than the 99th percentile
 KEPT_WORDS = 400
 
 
@@ -58,17 +62,23 @@ class Tally:
     seconds: list[float] = field(default_factory=list)
     before: list[float] = field(default_factory=list)
     after: list[float] = field(default_factory=list)
+    request_of: list[int] = field(default_factory=list)  # of each of these rows
 
     def result(self, message: str = "") -> Rehearsal:
         """As it is handed over."""
         late = 1000 * float(np.quantile(self.seconds, 0.99)) if self.seconds else 0.0
-        shift = distance(np.array(self.before), np.array(self.after)) if self.after else 0.0
+        surely_late = 1000 * late_at_least(self.seconds)
+        before, after = np.array(self.before), np.array(self.after)
+        shift = distance(before, after) if self.after else 0.0
+        surely_shift = distance_at_least(before, after, np.array(self.request_of)) if self.after else 0.0
         return Rehearsal(
             rows=self.rows,
             requests=self.requests,
             failed=self.failed,
             p99_milliseconds=f"{late:.1f}",
+            p99_at_least_milliseconds=f"{surely_late:.1f}",
             prediction_shift=f"{shift:.4f}",
+            prediction_shift_at_least=f"{surely_shift:.4f}",
             message=(self.first_failure or message)[:KEPT_WORDS],
         )
 
@@ -79,6 +89,28 @@ def distance(before: Floats, after: Floats) -> float:
     places = [np.searchsorted(values, sample) for sample in (before, after)]
     counts = [np.bincount(place, minlength=values.size).astype(np.float64) for place in places]
     return float(np.max(np.abs(np.cumsum(counts[0]) / before.size - np.cumsum(counts[1]) / after.size)))
+
+
+def distance_at_least(before: Floats, after: Floats, request: npt.NDArray[np.int64]) -> float:
+    """The distance less three of its standard errors, at the value where that is most. The rows are paired, so that
+    what both say alike makes no noise; and rows of one request, whose numbers are given, stand or fall together."""
+    count = np.bincount(request).astype(np.float64)
+    best = 0.0
+    for value in np.unique(np.quantile(np.concatenate([before, after]), np.linspace(0, 1, VALUES), method="nearest")):
+        moved = (before <= value).astype(np.float64) - (after <= value)
+        mean = float(moved.mean())
+        spread = np.bincount(request, weights=moved) - mean * count
+        error = float(np.sqrt(np.square(spread).sum())) / before.size
+        best = max(best, abs(mean) - SURE * error)
+    return best
+
+
+def late_at_least(seconds: list[float]) -> float:
+    """What the 99th percentile is at least: the slowest that has surely more than one in a hundred at or above it."""
+    for rank, value in enumerate(sorted(seconds, reverse=True), start=1):
+        if interval(rank, len(seconds))[0] > SLOW:
+            return value
+    return 0.0
 
 
 def captured_requests(bucket: Bucket, namespace: str, model: str, revision: int, rows: int) -> Iterator[pa.Table]:
@@ -198,15 +230,27 @@ def _ask_once(candidate: Candidate, table: pa.Table, tally: Tally) -> None:
         status, content = candidate.answer(body)
     except (OSError, http.client.HTTPException) as error:
         status, content = 0, f"no answer: {type(error).__name__} {error}".encode()
+    seconds = time.perf_counter() - begun
     tally.requests += 1
     tally.rows += table.num_rows
-    if status != http.HTTPStatus.OK:
+    answers = _probabilities(content, table.num_rows) if status == http.HTTPStatus.OK else None
+    if answers is None:
         tally.failed += 1
         tally.first_failure = tally.first_failure or f"{status} {content[:KEPT_WORDS].decode('utf-8', 'replace')}"
         return
-    tally.seconds.append(time.perf_counter() - begun)
+    tally.seconds.append(seconds)
     tally.before += [float(value) for value in table.column(f"{PREFIX}probability").to_numpy()]
-    tally.after += json.loads(content)["outputs"][0]["data"]
+    tally.after += answers
+    tally.request_of += [tally.requests - 1] * table.num_rows
+
+
+def _probabilities(content: bytes, rows: int) -> list[float] | None:
+    """What was answered, one number a row; None where that is no answer."""
+    try:
+        found = [float(value) for value in json.loads(content)["outputs"][0]["data"]]
+    except (ValueError, KeyError, IndexError, TypeError):
+        return None
+    return found if len(found) == rows and all(map(math.isfinite, found)) else None
 
 
 def main() -> int:

@@ -98,7 +98,9 @@ class WindowReport(Schema):
     """The judgement on a window's profile."""
 
     rows: int
-    verdict: Literal["NoDrift", "Drift", "DataQuality", "InsufficientData"]
+    verdict: Literal["NoDrift", "Drift", "DataQuality", "InsufficientData", "Blackout"]
+    blackout: str = ""  # the name of the one that the window touches
+    compared_rows: int | None = None  # of the same hours in the weeks before; None: compared with training
     kinds: tuple[FindingKind, ...] = ()
     drifted: int = 0  # columns
     left_out: tuple[str, ...] = ()  # columns of the reference that captures lack, or have as hashes, on purpose

@@ -11,13 +11,14 @@ from truekeep.api.driftpolicy import PerformanceVerdict, WindowVerdict
 from truekeep.monitor import words
 from truekeep.monitor.report import WindowReport
 
-WIDTH, HEIGHT = 640, 120
+WIDTH, HEIGHT = 640, 170
 SHOWN = 30  # windows; the newest ones
 STYLE = """
 .axis{stroke:var(--line)}.base{stroke:var(--soft);stroke-dasharray:4 3}
-.bNoDrift{fill:var(--good)}.bDrift,.bDataQuality{fill:var(--bad)}.bInsufficientData{fill:var(--line)}
+.bNoDrift{fill:var(--good)}.bDrift,.bDataQuality{fill:var(--bad)}.bInsufficientData,.bBlackout{fill:var(--line)}
 .dot{fill:var(--now)}.dot.Decayed{fill:var(--bad)}.bar{stroke:var(--now);stroke-width:2}.bar.Decayed{stroke:var(--bad)}
 .guess{fill:none;stroke:var(--soft);stroke-width:1.5}.guess.Decayed{stroke:var(--bad)}
+svg.time{max-width:52rem}
 details{margin:.4rem 0}summary{cursor:pointer;color:var(--soft)}.wide{overflow-x:auto}
 """
 
@@ -64,7 +65,7 @@ def _effects(shown: Sequence[Past], threshold: float) -> Iterator[str]:
         )
     limit = HEIGHT * (1 - threshold / top)
     yield (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT + 2}" role="img" aria-label="largest effect by window">{"".join(bars)}'
+        f"{_svg('largest effect by window')}{''.join(bars)}"
         f'<line class="limit" x1="0" x2="{WIDTH}" y1="{limit:.1f}" y2="{limit:.1f}"/>{_axis()}</svg>'
     )
     yield _ends(shown[0].window.start, shown[-1].window.end)
@@ -104,10 +105,7 @@ def _performance(
     yield '<p class="soft">Dots: by labels, with 95 % intervals. Circles: estimates, made before labels came. Dashed: '
     limit = f"; the line: {words.number(baseline - max_drop)}, from where it is decay" if max_drop is not None else ""
     yield f"{words.number(baseline)}, what the gates had{limit}.</p>"
-    yield (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT + 2}" role="img" aria-label="performance by window">{"".join(marks)}'
-        f"{_axis()}</svg>"
-    )
+    yield (f"{_svg('performance by window')}{''.join(marks)}{_axis()}</svg>")
     yield f'<div class="ends"><span>{words.number(low)} … {words.number(high)}</span></div>'
 
 
@@ -128,6 +126,10 @@ def _table(shown: Sequence[Past], performance: dict[datetime, PerformanceVerdict
 
 def _level(kind: str, at: float) -> str:
     return f'<line class="{kind}" x1="0" x2="{WIDTH}" y1="{at:.1f}" y2="{at:.1f}"/>'
+
+
+def _svg(label: str) -> str:
+    return f'<svg class="time" viewBox="0 0 {WIDTH} {HEIGHT + 2}" role="img" aria-label="{label}">'
 
 
 def _axis() -> str:

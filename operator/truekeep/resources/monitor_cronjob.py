@@ -63,6 +63,7 @@ def monitor_cronjob(
         drift=policy.spec.data,
         dropped=tuple(capture.drop),
         hashed=tuple(capture.hash),
+        blackouts=tuple(policy.spec.blackouts),
         performance=policy.spec.performance,
         labels=wanted,
         slices=tuple(model.spec.evaluation.slices) if wanted else (),

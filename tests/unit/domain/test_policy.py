@@ -283,3 +283,32 @@ def test_rows_of_windows_by_kind() -> None:
     assert breaches.consecutive(windows) == 2
     assert breaches.consecutive(windows, "DataDrift") == 2
     assert breaches.consecutive(windows, "PredictionDrift") == 0
+
+
+def test_a_blackout_neither_counts_nor_ends_a_row() -> None:
+    world = watched(responses=[{"finding": "DataDrift", "action": "Retrain"}])
+    world.report(6)
+    world.report(7, verdict="Blackout")
+    world.calm()
+    assert drift_runs(world) == 0
+    world.report(8)
+    world.reconcile()
+    world.reconcile()
+    assert drift_runs(world) == 1
+    other = watched()
+    other.report(6, verdict="Blackout")
+    other.calm()
+    assert policy_condition(other, "DriftDetected") == ("False", "Blackout")
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ({"name": "colour", "statistic": "TotalVariation", "minimumEffect": "0.1"}, "has no feature colour"),
+        ({"name": "carrier", "statistic": "Wasserstein", "minimumEffect": "0.1"}, "carrier is a Category"),
+    ],
+)
+def test_a_statistic_that_does_not_fit_is_told(column: dict[str, str], words: str) -> None:
+    world = watched(data={"columns": [column]})
+    assert policy_condition(world, "Stalled") == ("True", "ColumnUnfit")
+    assert words in message(world, "Stalled")

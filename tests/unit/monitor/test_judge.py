@@ -285,3 +285,35 @@ def test_the_same_input_gives_the_same_bytes(there: Profile) -> None:
 def test_decimals(value: float, text: str) -> None:
     assert decimal(value) == text
     assert float(text) == pytest.approx(value, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("statistic", "low", "high"),
+    [
+        ("KolmogorovSmirnov", 0.17, 0.23),  # of a shift by half a standard deviation: 2·Φ(1/4) - 1
+        ("TotalVariation", 0.16, 0.23),
+        ("PopulationStability", 0.20, 0.30),  # 1/4 on the whole line
+        ("JensenShannon", 0.16, 0.23),
+        ("Wasserstein", 0.40, 0.55),
+    ],
+)
+def test_the_policy_can_name_the_statistic_of_a_column(there: Profile, statistic: str, low: float, high: float) -> None:
+    rng = np.random.default_rng(5)
+    columns = made.draw(rng, 20_000)
+    window = made.counted(columns | {"normal": columns["normal"] + 0.5}, there)
+    for threshold, drifts in ((low, True), (high, False)):
+        settings = Settings(named={"normal": (statistic, threshold)})  # type: ignore[dict-item]
+        report = judge(there, window, settings)
+        column = next(column for column in report.columns if column.name == "normal")
+        assert (column.statistic, column.threshold, column.drifted) == (statistic, threshold, drifts)
+        assert column.effect is not None
+        assert low < column.effect < high
+        assert [finding.statistic for finding in report.findings if finding.column == "normal"] == [statistic] * drifts
+
+
+def test_a_large_named_effect_of_few_rows_still_needs_significance(there: Profile) -> None:
+    named = dict.fromkeys((*made.NUMBERS, *made.CATEGORY_COUNTS), ("PopulationStability", 0.0))
+    settings = Settings(named=named)  # type: ignore[arg-type]
+    rng = np.random.default_rng(6)
+    verdicts = [judge(there, made.counted(made.draw(rng, 600), there), settings).verdict for _ in range(40)]
+    assert verdicts.count("NoDrift") >= 39
