@@ -126,6 +126,10 @@ class Connection(HttpToolsProtocol):
         super().__init__(**uvicorn)
         self._application = application
         self._exchange: Exchange | None = None  # whose body is being read
+        # Requests that may not be answered yet: the newest on the short way, and behind it uvicorn's, several where a
+        # client pipelines.
+        self._direct: Exchange | None = None
+        self._cycles: list[Any] = []
         self._keeper = keeper
         self._limits = keeper.limits
         self._phase = FIRST
@@ -153,6 +157,10 @@ class Connection(HttpToolsProtocol):
             self._application.lost()
             self._give_back(self._exchange)
             self._exchange = None
+        for cycle in self._cycles:  # uvicorn tells the newest alone, and the others would write to what is closed
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -188,8 +196,10 @@ class Connection(HttpToolsProtocol):
         exchange = self._exchange = self._directly()
         if exchange is None:
             super().on_headers_complete()
+            self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete]
+            self._cycles.append(self.cycle)
         else:
-            self.cycle = exchange  # type: ignore[assignment]
+            self.cycle = self._direct = exchange  # type: ignore[assignment]
         if self._since >= self._expires or self._keeper.draining_since is not None:
             self.cycle.keep_alive = False
 
@@ -311,17 +321,27 @@ class Connection(HttpToolsProtocol):
         self._phase = phase
         self._since = time.monotonic()
 
+    def _earlier(self) -> list[Any]:
+        """Requests before the one that is being read that are not answered yet."""
+        reading = self.cycle if self._phase == BODY else None
+        asked = [self._direct, *self._cycles]
+        return [each for each in asked if each is not None and not each.response_complete and each is not reading]
+
     def _refuse_header(self) -> None:
         size = self._limits.header_bytes
         self._refuse(431, f"the header is larger than {size} bytes or has more than {HEADER_FIELDS} fields; send less")
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answer without the application, and close. Silently where an earlier answer is still under way, or this
-        request was answered before its body was there."""
+        """Answer without the application, and close. Silently where earlier requests still wait for their answers,
+        which are then the last ones, or where this request was answered before its body was there."""
         if self.transport.is_closing():
             return
-        waits_for_body = self._phase == BODY and not self.pipeline and not self.cycle.response_started
-        if self.cycle is None or self.cycle.response_complete or waits_for_body:
+        if earlier := self._earlier():
+            earlier[-1].keep_alive = False
+            self.flow.pause_reading()
+            self._enter(ANSWER)
+            return
+        if self._phase != BODY or not self.cycle.response_started:
             body = error_body(message)
             self.transport.write(
                 STATUS_LINE[status]
