@@ -90,9 +90,10 @@ class ImportedInput(Schema):
 class Imported(Schema):
     """How a model that was trained elsewhere is fed with the features, and where it came from.
 
-    Null is NaN in its arrays, except that a missing text may be None."""
+    Null is NaN in its arrays, except that a missing text may be None. `translated`: there is ONNX alone, written by the
+    import itself, and it takes the matrix of `features.encode`."""
 
-    format: Literal["skops", "onnx"]
+    format: Literal["skops", "onnx", "translated"]
     source: str  # name of the file that was given
     source_sha256: str
     inputs: list[ImportedInput]

@@ -35,7 +35,7 @@ class DifferentAnswerError(ArtifactFaultError):
 def model_files(signature: Signature) -> set[str]:
     """The files that can answer; of a model that was imported from ONNX, or is published as ONNX alone, there is no
     other than that."""
-    alone = signature.imported.format == "onnx" if signature.imported else signature.estimator in ONNX_ONLY
+    alone = signature.imported.format != "skops" if signature.imported else signature.estimator in ONNX_ONLY
     return {ONNX_FILE} if alone else {MODEL_FILE, ONNX_FILE}
 
 

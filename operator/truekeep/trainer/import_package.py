@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import platform
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import metadata
@@ -23,18 +22,20 @@ import pyarrow.parquet as pq
 from truekeep.contract import layout
 from truekeep.contract.artifact import Compiled, Example, Imported, Performance, Signature
 from truekeep.contract.canonical import canonical_json, sha256
-from truekeep.features import encode, imported
+from truekeep.features import compiled, encode, imported
 from truekeep.features.encode import Encoder
+from truekeep.features.imported import Predict
 from truekeep.features.trust import UntrustedModelError
 from truekeep.profiling.build import profile
 from truekeep.scores.metrics import Scored
 from truekeep.scores.results import results
 from truekeep.storage import artifacts
-from truekeep.trainer import bundle, canonical_skops, import_source
+from truekeep.trainer import boosters, bundle, canonical_skops, import_source
 from truekeep.trainer.faults import ImportInvalid
 from truekeep.trainer.import_features import Inputs, Wishes, inputs_of, probed
-from truekeep.trainer.import_recode import compiled as as_onnx
+from truekeep.trainer.import_recode import as_onnx, recoded
 from truekeep.trainer.import_source import Source
+from truekeep.trainer.onnx_graph import NotConvertibleError, convert
 
 REPORT = "truekeep.dev/import/v1"
 TOLERANCE = 1e-9  # of a model of scikit-learn: the same sums in the same order
@@ -79,19 +80,25 @@ def package(file: Path, sample: Path, options: Options) -> Package:
     reference = import_source.read(options.pipeline, options.trust_pickle) if options.pipeline else source
     expected, by = _expected(reference, table, given, positive)
     draft = _draft(source, given, positive, options)
-    draft, predict = _loaded(source, draft, matrix, expected)
+    packed = _packed(source, draft, matrix, expected)
+    draft, predict = packed.draft, packed.predict
     scores = _scores(predict, matrix, file)
-    features, refused = probed(draft.features, matrix, predict)
+    features, refused = probed(draft.features, matrix, packed.original)
     draft = draft.model_copy(update={"features": features})
-    tolerance = options.tolerance if source.graph else TOLERANCE
+    tolerance = options.tolerance if source.graph else packed.tolerance
     agreement = _agreement(scores, expected, by, draft.cut_off, tolerance)
     inputs = bundle.examples(draft.features, given.columns)
     rows = Encoder(draft.features).encode({name: [row[name] for row in inputs] for name in inputs[0]}, len(inputs))
     answers = predict(rows)
     examples = [Example(inputs=row, probability=float(one)) for row, one in zip(inputs, answers, strict=True)]
     draft = draft.model_copy(update={"examples": examples})
-    files, compiled = _model_files(source, draft, predict, np.concatenate([rows, matrix]))
-    signature = draft.model_copy(update={"compiled": compiled})
+    files, told = packed.files, packed.compiled
+    if told is not None and agreement["rows"]:
+        told = told.model_copy(update={"largest_difference": agreement["largestDifference"]})
+    if packed.skops:
+        onnx, told = as_onnx(source.model, draft, predict, np.concatenate([rows, matrix]))
+        files = {layout.MODEL_FILE: packed.skops, **({layout.ONNX_FILE: onnx} if onnx else {})}
+    signature = draft.model_copy(update={"compiled": told})
     files[layout.SIGNATURE] = canonical_json(signature.model_dump(mode="json", by_alias=True))
     files[layout.PROFILE] = canonical_json(profile(given.columns, signature.features, scores))
     performance, unlabelled = _performance(source, table, options, class_of_interest, scores)
@@ -214,32 +221,67 @@ def _draft(source: Source, given: Inputs, positive: int, options: Options) -> Si
     )
 
 
-def _loaded(
-    source: Source, draft: Signature, matrix: Floats, expected: Floats | None
-) -> tuple[Signature, Callable[[Floats], Floats]]:
-    """The model as a server loads it, and the signature: whether a missing text is to be NaN or None in it is found out
-    by asking the model."""
-    made, tolerance = draft.imported, draft.tolerance
+@dataclass(frozen=True)
+class _Packed:
+    """The model as a server will load it."""
+
+    draft: Signature
+    predict: Predict
+    original: Predict  # the model itself, fed with the matrix: what it refuses is to be refused
+    skops: bytes = b""
+    files: dict[str, bytes] = field(default_factory=dict)  # where there is no skops
+    compiled: Compiled | None = None
+    tolerance: float = TOLERANCE  # of the agreement
+
+
+def _packed(source: Source, draft: Signature, matrix: Floats, expected: Floats | None) -> _Packed:
+    """The model loaded as a server loads it. Whether a missing text is to be NaN or None in it is found out by asking
+    the model. ImportInvalid where no server would load it."""
+    made = draft.imported
     assert made is not None
     try:
         if source.graph is not None:
-            return draft, imported.onnx(source.graph.content, made, draft.features)
+            predict = imported.onnx(source.graph.content, made, draft.features)
+            return _Packed(draft, predict, predict, files={layout.ONNX_FILE: source.graph.content})
+        if (booster := boosters.BOOSTERS.get(draft.estimator)) is not None:
+            return _translated(source, draft, matrix, booster.tolerance)
         # Saved and loaded again: what is packaged is what was checked.
-        model = imported.load_skops(canonical_skops.dumps(source.model))
+        content = canonical_skops.dumps(source.model)
+        model = imported.load_skops(content)
     except UntrustedModelError as error:
         raise ImportInvalid(f"{source.name}: {error}") from error
+    except NotConvertibleError as error:
+        raise ImportInvalid(
+            f"{source.name}: {error}, and of a model of {draft.estimator} only ONNX is published; encode categories "
+            "before it (OneHotEncoder), or export it to ONNX and import that"
+        ) from error
     predict = imported.scikit_learn(model, made, draft.features)
-    if expected is not None and made.inputs[0].type == "Mixed" and not _close(predict, matrix, expected, tolerance):
+    if expected is not None and made.inputs[0].type == "Mixed" and not _close(predict, matrix, expected):
         other = made.model_copy(update={"missing_text": "None"})
         again = imported.scikit_learn(model, other, draft.features)
-        if _close(again, matrix, expected, tolerance):
-            return draft.model_copy(update={"imported": other}), again
-    return draft, predict
+        if _close(again, matrix, expected):
+            return _Packed(draft.model_copy(update={"imported": other}), again, again, skops=content)
+    return _Packed(draft, predict, predict, skops=content)
 
 
-def _close(predict: Callable[[Floats], Floats], matrix: Floats, expected: Floats, tolerance: float) -> bool:
+def _translated(source: Source, draft: Signature, matrix: Floats, tolerance: float) -> _Packed:
+    """A model of LightGBM or XGBoost, of which ONNX alone is published. NotConvertibleError where it has no
+    translation."""
+    made = draft.imported
+    assert made is not None
+    if made.positive != 1:
+        raise NotConvertibleError("the class of interest must be the second: train it so")
+    content = convert(recoded(source.model, made.inputs[0].features, draft.features), len(draft.features))
+    predict, _ = compiled.load(content)
+    told = Compiled(rows=len(matrix), tolerance=tolerance)
+    translated = draft.model_copy(update={"imported": made.model_copy(update={"format": "translated"})})
+    original = imported.scikit_learn(source.model, made, draft.features)
+    return _Packed(translated, predict, original, files={layout.ONNX_FILE: content}, compiled=told, tolerance=tolerance)
+
+
+def _close(predict: Predict, matrix: Floats, expected: Floats) -> bool:
     try:
-        return bool((np.abs(predict(matrix) - expected) <= tolerance).all())
+        return bool((np.abs(predict(matrix) - expected) <= TOLERANCE).all())
     except Exception:  # a model that fails on it is not close
         return False
 
@@ -250,10 +292,12 @@ def _estimator(source: Source) -> str:
         return "onnx"
     final = source.model.steps[-1][1] if hasattr(source.model, "steps") else source.model
     parts = [part for part in type(final).__module__.split(".") if not part.startswith("_")]
+    if parts[0] != "sklearn":  # lightgbm.sklearn, xgboost.sklearn
+        parts = parts[:1]
     return ".".join([*parts, type(final).__name__])
 
 
-def _scores(predict: Callable[[Floats], Floats], matrix: Floats, file: Path) -> Floats:
+def _scores(predict: Predict, matrix: Floats, file: Path) -> Floats:
     try:
         parts = [predict(matrix[start : start + _AT_ONCE]) for start in range(0, len(matrix), _AT_ONCE)]
     except Exception as error:  # whatever a model says of rows that do not fit it
@@ -291,19 +335,6 @@ def _agreement(scores: Floats, expected: Floats | None, by: str, cut_off: float,
             f"the model itself says {expected[worst]:.9g}, packaged it says {scores[worst]:.9g}"
         )
     return found
-
-
-def _model_files(
-    source: Source, draft: Signature, predict: Callable[[Floats], Floats], matrix: Floats
-) -> tuple[dict[str, bytes], Compiled | None]:
-    """The model's files, as ONNX too where a translation agrees, and how it does."""
-    if source.graph is not None:
-        return {layout.ONNX_FILE: source.graph.content}, None
-    onnx, compiled = as_onnx(source.model, draft, predict, matrix)
-    return {
-        layout.MODEL_FILE: canonical_skops.dumps(source.model),
-        **({layout.ONNX_FILE: onnx} if onnx else {}),
-    }, compiled
 
 
 def _performance(

@@ -25,7 +25,7 @@ from truekeep.trainer.pipeline import probabilities
 Floats = npt.NDArray[np.float64]
 
 
-def compiled(
+def as_onnx(
     model: Any, draft: Signature, predict: Callable[[Floats], Floats], matrix: Floats
 ) -> tuple[bytes, Compiled]:
     """The model as ONNX and how it agrees on `matrix`, shape (rows, features), with `predict`; no bytes, and the

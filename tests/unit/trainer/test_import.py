@@ -287,6 +287,27 @@ def test_a_packaged_model_that_answers_otherwise_is_said(place: Place, monkeypat
     assert "the model itself says" in made.report["agreement"]["reason"]
 
 
+@pytest.mark.parametrize(("name", "tolerance"), [("lightgbm.LGBMClassifier", 1e-9), ("xgboost.XGBClassifier", 1e-5)])
+def test_of_boosters_onnx_alone_is_published(name: str, tolerance: float, place: Place) -> None:
+    module, _, kind = name.partition(".")
+    classifier = getattr(pytest.importorskip(module), kind)(n_estimators=8)
+    model = fitted(classifier)
+    made = place.package(model)
+    assert made.agrees
+    assert made.signature.estimator == name
+    assert "model.skops" not in made.files
+    signature, predict, form = served(made)
+    assert form == "onnx"
+    assert models.model_files(signature) == {"model.onnx"}
+    assert np.abs(asked(signature, predict, frame(seed=5)) - answers(model, frame(seed=5))).max() <= tolerance
+    categories = place.rows[["amount", "kind"]].astype({"kind": "category"})
+    if module == "lightgbm":
+        with pytest.raises(
+            ImportInvalid, match=r"LGBMClassifier takes categories, and .* only ONNX is published; encode"
+        ):
+            place.package(type(classifier)(n_estimators=3).fit(categories, place.rows["late"]))
+
+
 def simple(place: Place, columns: list[str], *steps: Any, truth: str = "late") -> Any:
     """These steps, fitted on these columns."""
     return make_pipeline(*steps).fit(place.rows[columns], place.rows[truth])
@@ -342,8 +363,8 @@ def test_a_wish_that_can_t_be_met_is_refused(wishes: Any, message: str, place: P
 
 def test_a_file_that_needs_a_package_that_is_not_here(place: Place) -> None:
     path = place.folder / "model.pkl"
-    path.write_bytes(b"clightgbm.sklearn\nLGBMClassifier\n.")
-    with pytest.raises(ImportInvalid, match=r"(onnxmltools.convert_lightgbm|no probabilities)"):
+    path.write_bytes(b"ccatboost\nCatBoostClassifier\n.")
+    with pytest.raises(ImportInvalid, match=r"needs the package catboost, .* export it to ONNX \(CatBoost.s own"):
         place.package(path)
 
 
