@@ -140,6 +140,7 @@ class Operator:
             clock=now,
             wake=self.queue.add_all,
         )
+        metrics.registry.register(tools.policies)
         self._loop = Loop(self.queue, reconcilers(tools), elector.leading, metrics, self._clock)
         self._resync = Resync(self._list, self.queue, elector.leading, self._clock, config.resync_seconds, soon=led)
         self._missed = MissedEvents(self._clock)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, Protocol
 
@@ -22,6 +22,7 @@ from truekeep.cluster.observe import Observer
 from truekeep.cluster.views import SpecInvalidError, lenient_status, meta
 from truekeep.cluster.write import Writer
 from truekeep.contract.requests import Champion
+from truekeep.controller.policy_metrics import Policy, PolicyMetrics
 from truekeep.controller.queue import Key
 from truekeep.controller.refusal import AnyStatus, explained, unreadable
 from truekeep.domain import model as model_domain
@@ -59,6 +60,7 @@ class Tools:
     settings: Settings
     clock: Callable[[], datetime]
     wake: Callable[[Iterable[Key]], None]  # look at these, too
+    policies: PolicyMetrics = field(default_factory=PolicyMetrics)
 
 
 @dataclass
@@ -297,10 +299,13 @@ class PolicyReconciler:
         """One look at a DriftPolicy."""
         seen = await self._tools.observer.policy(key.namespace, key.name)
         if seen is None:
+            self._tools.policies.forget(key.namespace, key.name)
             return None
         observed, now = seen.observed, self._tools.clock()
         plan = policy_domain.decide(observed, self._tools.settings, now)
         policy = observed.policy
+        about = Policy(policy.meta.namespace, policy.meta.name, policy.spec.model_ref.name)
+        self._tools.policies.tell(about, plan.status)
         outcome = Outcome(kinds.DRIFT_POLICY, policy.meta, policy.status, plan.status, plan.notes)
         if not policy.meta.deleting:
             await outcome.attempt(self._carry_out(observed, plan), now)
