@@ -56,6 +56,15 @@ def stand_in(work: Work) -> int:
     return min(max(live.ready if live else 0, scaling.min_replicas), scaling.max_replicas)
 
 
+def way_back(work: Work, deployment: str) -> int:
+    """Pods of the warm revision: as many as take the live one's place. What it has ready already does not go while the
+    autoscaler wants as many of the live one, however few of those are ready: then they may be needed at once."""
+    warm, live = work.there.get(deployment), work.there.get(work.active.deployment) if work.active else None
+    if not autoscaled(work) or warm is None or live is None:
+        return stand_in(work)
+    return max(stand_in(work), min(warm.ready, live.replicas))
+
+
 def drained_nodes(work: Work) -> tuple[str, ...]:
     """Nodes that are being emptied, while the live revision's only pod is on one of them."""
     live = work.there.get(work.active.deployment) if work.active else None
@@ -133,7 +142,7 @@ def wanted_replicas(work: Work) -> dict[str, int]:
     # The way back stays open until the candidate gets live traffic, in case it never does.
     canary = work.candidate is not None and bool(steps_of(work)) and (work.candidate.step >= 0 or work.clearing)
     if work.previous is not None and not canary:
-        wanted[work.previous.deployment] = stand_in(work)
+        wanted[work.previous.deployment] = way_back(work, work.previous.deployment)
     if work.active is not None:
         wanted[work.active.deployment] = live_replicas(work, work.there.get(work.active.deployment))
     if work.candidate is not None:

@@ -73,6 +73,29 @@ def test_the_way_back_follows_the_load() -> None:
     assert world.deployments[old].replicas == 6
 
 
+def test_the_way_back_stays_as_wide_while_the_live_one_dies() -> None:
+    world = scaled(load=6)
+    old = world.status.active.deployment
+    to_canary(world)
+    for _ in range(12):
+        world.pass_time(3)
+        world.scale()
+        world.settle_pods()
+        world.reconcile()
+    assert served(world) == 2
+    assert world.deployments[old].ready == 6
+    new = world.deployments[world.status.active.deployment]
+    waiting = tuple(replace(pod, ready=False) for pod in new.pods)
+    world.deployments[new.meta.name] = replace(new, pods=waiting, ready=0)
+    world.reconcile()
+    assert world.deployments[old].replicas == 6, "it shrank when it was needed"
+    world.healthy[new.meta.name] = False
+    world.settle_pods()
+    world.reconcile()
+    assert served(world) == 1
+    assert world.deployments[old].ready == 6
+
+
 def test_zero_replicas_stop_also_what_is_scaled_and_come_back_with_the_fewest() -> None:
     world = scaled(load=5)
     world.change(spec(serving={**SCALING, "replicas": 0}))
