@@ -70,8 +70,8 @@ class Rollout(Schema):
     )
     max_error_fraction: Fraction = Field(
         default="0.01",
-        description="Largest fraction of failed replies that the candidate may have more than the live revision. "
-        "Default: 0.01.",
+        description="Largest fraction of failed replies that the candidate may have more than the live revision, and "
+        "after its promotion more than the one before had. Default: 0.01.",
     )
     min_requests: Annotated[int, Field(ge=1, le=1000000)] = Field(
         default=20,
@@ -80,7 +80,7 @@ class Rollout(Schema):
     rehearsal_rows: Annotated[int, Field(ge=0, le=100000)] = Field(
         default=1000,
         description="Rows that the live revision answered last, which the candidate answers before it gets live "
-        "traffic; its failures, latency and the shift of its predictions are judged as at a step. It needs "
+        "traffic; its failures, latency and the shift of its predictions are judged by the same limits. It needs "
         "spec.serving.capture without drop and without hashed features. 0: none. Default: 1000.",
     )
     max_p99_milliseconds: Annotated[int, Field(ge=1, le=600000)] | None = Field(
@@ -91,7 +91,7 @@ class Rollout(Schema):
     max_prediction_shift: Fraction | None = Field(
         default=None,
         description="Largest Kolmogorov-Smirnov distance, 0 to 1, between the candidate's predictions and the live "
-        "revision's on the same rows. Default: the shift is reported and not judged. Example: 0.3.",
+        "revision's, on captured rows and at each step. Default: the shift is reported and not judged. Example: 0.3.",
     )
     queries: list[Query] = Field(
         default=[],
@@ -103,8 +103,9 @@ class Rollout(Schema):
     )
     on_inconclusive: Literal["Promote", "Rollback"] = Field(
         default="Rollback",
-        description="What follows when a step saw traffic, but less than minRequests, for three times its duration. "
-        "Without any traffic at all, a candidate that passed its self-test is promoted. Default: Rollback.",
+        description="What follows when a step is inconclusive for three times its duration: less than minRequests, "
+        "failures that may be chance, no readable metrics, no answer to a query. Where nobody calls the model, a "
+        "candidate that passed its self-test is promoted. Default: Rollback.",
     )
     progress_deadline_seconds: Annotated[int, Field(ge=10, le=86400)] = Field(
         default=300,

@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 
 from truekeep.api.model import ModelSpec, ModelStatus
 from truekeep.api.rollout import Check, Query, Rollout
-from truekeep.domain.histogram import distance, distance_noise, interval, surely_more
+from truekeep.contract.chance import interval, surely_more
+from truekeep.domain.histogram import distance, distance_noise
 from truekeep.domain.observed import Answer, ModelView, Traffic
 from truekeep.domain.pods import Trouble
 
@@ -39,14 +40,17 @@ class Interest:
 def interest(model: ModelView, now: datetime) -> Interest | None:
     """What to ask the pods for; None where no traffic decides anything.
 
-    At a step: what both counted since it began. Before live traffic, and after the promotion: what the live revision
-    counted lately."""
+    At a step: what both counted since it began. Before live traffic, past the last step, and after the promotion: what
+    was counted lately; it becomes what the next live revision is held to."""
     status = model.status
     active, candidate = status.active, status.candidate
     if active is None:
         return None
     if candidate is not None and candidate.step >= 0 and candidate.step_since is not None:
-        return Interest(frozenset({active.deployment, candidate.deployment}), _seconds(now - candidate.step_since))
+        rollout = model.spec.serving.rollout
+        past = candidate.step >= (1 if rollout.strategy == "Shadow" else len(rollout.steps))
+        seconds = max(_seconds(now - candidate.step_since), RECENT_SECONDS if past else 0)
+        return Interest(frozenset({active.deployment, candidate.deployment}), seconds)
     if candidate is None and not watches(status, model.spec):
         return None
     age = now - active.since if active.since else timedelta(seconds=RECENT_SECONDS)
@@ -105,6 +109,7 @@ class Evidence:
     side: str = "the live revision"
     answers: Mapping[str, Answer] = field(default_factory=dict)
     age: timedelta = timedelta(0)  # since the judged one got its traffic
+    called: bool = False  # errors are compared only where the other one was called, too
     late: str | None = None  # the other one's p99 in milliseconds, where it is known in no other way
 
 
@@ -159,6 +164,9 @@ def _errors(rollout: Rollout, evidence: Evidence) -> Check:
     if seen is None or problem is not None:
         return Check(name=name, verdict="Inconclusive", message=f"errors: {problem}")
     beside = evidence.beside or Traffic()
+    if evidence.called and beside.requests == 0:
+        words = f"{evidence.side} had no requests to compare with"
+        return Check(name=name, verdict="Inconclusive", value=f"{seen.error_fraction:.4f}", message=f"errors: {words}")
     message = (
         f"{seen.errors} of {seen.requests} replies failed ({seen.error_fraction:.2%}), {evidence.side}'s "
         f"{beside.errors} of {beside.requests} ({beside.error_fraction:.2%}); spec.serving.rollout.maxErrorFraction "

@@ -75,6 +75,7 @@ def _worse(work: Work) -> Trouble | None:
         side="the revision before",
         answers=work.observed.answers,
         age=work.now - (work.active.since or work.now),
+        called=True,
         late=reference.p99_milliseconds,
     )
     rows = judge(work.spec.serving.rollout, evidence, shift=False)

@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 
 from tests.unit.domain.test_loop import live, served, to_canary
-from tests.unit.domain.test_rollback import pin, two
+from tests.unit.domain.test_rollback import BLUE_GREEN, pin
+from tests.unit.domain.test_rollback import two as uncalled
 from tests.unit.domain.world import World, spec
 from truekeep.api.driftpolicy import DriftPolicyStatus
 from truekeep.api.names import serving_selector
@@ -17,6 +18,20 @@ from truekeep.domain.histogram import Histogram
 from truekeep.domain.observed import Answer, Traffic
 
 FAST, SLOW = Histogram((0.01, 1.0), (400, 0, 0)), Histogram((0.01, 1.0), (0, 400, 0))
+
+
+def two() -> World:
+    """Revision 2 serves since a moment ago, revision 1 is warm, and both were called all the time."""
+    world = live()
+    world.change(spec(seed=2, serving=BLUE_GREEN))
+    for _ in range(12):
+        for name in list(world.jobs):
+            world.end_job(name, digest=name)
+        world.traffic = dict.fromkeys(world.deployments, Traffic(400, 0, FAST))
+        looked(world)
+    assert served(world) == 2
+    assert world.status.last_rollout.reference.requests == 400
+    return world
 
 
 def regress(world: World, errors: int = 50, seconds: Histogram = FAST) -> str:
@@ -103,6 +118,16 @@ def test_slowness_is_judged_where_a_limit_is_set() -> None:
     assert served(world) == 1
     assert world.status.last_failure.reason == "TooSlow"
     assert "the revision before's within" in world.status.last_failure.message
+
+
+def test_without_requests_before_the_switch_there_is_nothing_to_compare_with() -> None:
+    """Its callers may have come after it, and sent what every revision refuses."""
+    world = uncalled()
+    assert world.status.last_rollout.reference.requests == 0
+    regress(world)
+    looked(world, 3)
+    assert served(world) == 2
+    assert {row.name: row.verdict for row in world.status.last_rollout.watch}["ErrorRate"] == "Inconclusive"
 
 
 @pytest.mark.parametrize("counted", [{}, None])
