@@ -156,6 +156,7 @@ class MonitorRequest(Schema):
     drift: DataDrift
     dropped: tuple[str, ...] = ()  # features that spec.serving.capture.drop leaves out: they are not missed
     blackouts: tuple[Blackout, ...] = ()
+    max_duplicate_fraction: float | None = None  # the Model's strictest rule
     performance: PerformancePolicy | None = None
     labels: Labels | None = None  # there where `performance` is
     slices: tuple[Slice, ...] = ()  # the Model's: performance is told by these groups too

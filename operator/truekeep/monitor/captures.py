@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +28,7 @@ from truekeep.storage.s3 import Bucket
 EVENT_TIME = "truekeep.event_time"
 RECEIVED_AT = "truekeep.received_at"
 PROBABILITY = "truekeep.probability"
+KEY = "truekeep.key"
 BATCH_ROWS = 65_536
 WHOLE_BYTES = 8 << 20  # up to this size an object is fetched whole, beyond it in ranges
 BUFFER_BYTES = 1 << 20  # of a column, while a large object is read in ranges
@@ -88,18 +89,22 @@ def count(
     end: int,
     skipped: Skipped,
     without: Collection[str] = (),
+    keys: Callable[[Any], None] | None = None,
 ) -> WindowSketch:
     """Rows of these files with start <= event time < end (ms), counted on the reference's cells. Columns in `without`,
-    and those that a file has only as hashes, count as absent: nothing in the reference compares with a hash."""
+    and those that a file has only as hashes, count as absent: nothing in the reference compares with a hash.
+    `keys`: is told the keys of each batch."""
     whole = WindowSketch(reference)
     features = [column.name for column in reference.columns if column.name not in {PREDICTION, *without}]
     categories = [name for name in features if (column := reference.column(name)) and column.type == "Category"]
-    wanted = [EVENT_TIME, RECEIVED_AT, PROBABILITY, *features]
+    wanted = [EVENT_TIME, RECEIVED_AT, PROBABILITY, *features, *([KEY] if keys else [])]
     for file, source in _ahead(bucket, files, skipped):
         part = whole.empty()  # a file that breaks half-way must leave nothing behind
         try:
             for batch in _batches(source, wanted, categories):
-                rows, columns = _rows_between(batch, features, start, end)
+                rows, columns = _rows_between(batch, [*features, *([KEY] if keys else [])], start, end)
+                if keys and KEY in columns:
+                    keys(columns.pop(KEY))
                 if rows:
                     part.update(columns, rows)
         except (UnreadableError, ObjectMissing) as error:

@@ -19,7 +19,7 @@ from truekeep.contract import layout
 from truekeep.contract.canonical import canonical_json
 from truekeep.contract.requests import MonitorRequest
 from truekeep.contract.results import MonitorResult
-from truekeep.monitor import captures, decay, seasons, windows
+from truekeep.monitor import arrivals, captures, decay, seasons, windows
 from truekeep.monitor.captures import CaptureFile, Skipped
 from truekeep.monitor.judge import Settings, judge, settings_of
 from truekeep.monitor.publish import publish, subject_of
@@ -70,6 +70,7 @@ class Subject:
     lake: Bucket
     reference: Profile
     found: Captures
+    rows: dict[int, int]  # of the windows that were judged, by their number
 
 
 def look(request: MonitorRequest, now: datetime, say: Callable[[str], None]) -> MonitorResult:
@@ -84,7 +85,7 @@ def look(request: MonitorRequest, now: datetime, say: Callable[[str], None]) -> 
     due = _due(lake, found, _done(request, judged, recent.values()), skipped)
     say(_opening(request, found, len(judged), len(due)))
     fresh: dict[datetime, StoredReport] = {}
-    subject = Subject(request, lake, reference, found)
+    subject = Subject(request, lake, reference, found, _rows(request, recent.values()))
     last: Judged | None = None
     for index in due[:WINDOWS_AT_ONCE]:
         last = _judge_one(subject, index, now)
@@ -292,6 +293,13 @@ def _publish(
     )
 
 
+def _rows(request: MonitorRequest, recent: Iterable[StoredReport | None]) -> dict[int, int]:
+    """Rows of recent windows of the same length, by their number; not of those in a blackout."""
+    cut = windows.Cut(request.window.hours)
+    known = [one for one in recent if one and one.cut.hours == cut.hours and one.window.verdict != "Blackout"]
+    return {cut.index(windows.milliseconds(one.window.start)): one.window.rows for one in known}
+
+
 def _settings(request: MonitorRequest) -> Settings:
     return settings_of(request.drift, request.window.min_rows, frozenset(request.dropped) | frozenset(request.hashed))
 
@@ -325,13 +333,17 @@ def _judge_one(subject: Subject, index: int, now: datetime) -> Judged:
     cut = windows.Cut(request.window.hours)
     start, end = cut.start(index), cut.end(index)
     files = found.between(start, end)
-    skipped = Skipped()
+    skipped, repeats = Skipped(), arrivals.Repeats()
     settings = _settings(request)
     window = captures.count(
-        subject.lake, files, subject.reference, start=start, end=end, skipped=skipped, without=settings.dropped
-    ).profile()
+        subject.lake, files, subject.reference, start=start, end=end, skipped=skipped, without=settings.dropped,
+        keys=repeats.update,
+    ).profile()  # fmt: skip
     season = _season(subject, index)
     report = judge(subject.reference, window, settings, season)
+    usual = arrivals.usual_rows(index, cut.hours, subject.rows)
+    report = arrivals.with_arrivals(report, repeats.fraction, request.max_duplicate_fraction, usual)
+    subject.rows[index] = report.rows
     if (excuse := seasons.blackout(request.blackouts, windows.moment(start), windows.moment(end))) is not None:
         report = seasons.excused(report, excuse)
     begins = windows.moment(start)

@@ -12,12 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from truekeep.monitor import captures
-from truekeep.monitor.captures import PROBABILITY, CaptureFile, Skipped
+from truekeep.monitor.captures import KEY, PROBABILITY, CaptureFile, Skipped
 from truekeep.scores.metrics import Floats
 from truekeep.sources.join import last_of_each
 from truekeep.storage.s3 import Bucket
 
-KEY = "truekeep.key"
 REQUEST_ID = "truekeep.request_id"
 ROW = "truekeep.row"
 MOST_ROWS = 2_000_000  # of a window; of more, so many are drawn

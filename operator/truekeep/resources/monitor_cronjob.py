@@ -64,6 +64,7 @@ def monitor_cronjob(
         dropped=tuple(capture.drop),
         hashed=tuple(capture.hash),
         blackouts=tuple(policy.spec.blackouts),
+        max_duplicate_fraction=_duplicates(model.spec),
         performance=policy.spec.performance,
         labels=wanted,
         slices=tuple(model.spec.evaluation.slices) if wanted else (),
@@ -128,3 +129,9 @@ def _labels(spec: ModelSpec) -> Labels:
         matures_after_seconds=data.label.matures_after_seconds,
         hash_key_secret=reference.name if reference else None,
     )
+
+
+def _duplicates(spec: ModelSpec) -> float | None:
+    """The strictest of the Model's rules on duplicates."""
+    allowed = [rule.max_duplicate_fraction for rule in spec.data.rules if rule.max_duplicate_fraction is not None]
+    return min((float(fraction) for fraction in allowed), default=None)
