@@ -53,6 +53,10 @@ def lines(model: Json, policies: Sequence[Json]) -> Iterator[tuple[str, str]]:
         yield "kept warm", f"revision {previous['revision']}, since {previous.get('since', '?')}"
     if candidate:
         yield "on its way", f"revision {candidate['revision']}, {candidate.get('reachedPercent', 0)} % of the traffic"
+    for name, kind, unasked in (("gateway", "Routed", "NoGateway"), ("pods", "Scaled", "NoAutoscaling")):
+        said = next((each for each in found.get("conditions", ()) if each["type"] == kind), {"reason": unasked})
+        if said["reason"] != unasked:
+            yield name, _words(found, kind)
     if found.get("run"):
         yield "in training", str(found["run"])
     if found.get("metric"):

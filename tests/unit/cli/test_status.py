@@ -37,6 +37,15 @@ def test_it_says_what_answers_what_comes_what_was_found_and_what_failed() -> Non
     }
 
 
+def test_it_says_how_gateway_and_autoscaler_stand_where_there_are_any() -> None:
+    routed = {"type": "Routed", "status": "True", "reason": "Accepted", "message": "100 % to revision 2"}
+    scaled = {"type": "Scaled", "status": "Unknown", "reason": "NoAutoscaling", "message": "by hand"}
+    model = {**MODEL, "status": {**MODEL["status"], "conditions": [routed, scaled]}}
+    said = dict(status.lines(model, []))
+    assert said["gateway"] == "True, Accepted: 100 % to revision 2"
+    assert "pods" not in said
+
+
 def test_a_model_that_nobody_looked_at_yet() -> None:
     said = dict(status.lines({"metadata": {"name": "new"}}, []))
     assert said == {"ready": "not known yet: the operator has not looked", "answers": "nothing"}
