@@ -100,12 +100,21 @@ TRIGGER_POLICY = {
 }
 LONG = "a" * 40
 SCALING: Json = {"minReplicas": 1, "maxReplicas": 3}
+PERFORMANCE_RESPONSE = [{"finding": "Performance", "action": "Alert"}]
 CAPTURE: Json = {"s3": {"uri": "s3://lake/captures/"}}
 
 
 RECIPE: Json = {"estimator": "sklearn.linear_model.LogisticRegression"}
 IMPORT: Json = {"s3": {"uri": "s3://imports/"}, "digest": f"sha256:{'0' * 64}"}
 IMPORTED: Change = ("spec.training", {"import": IMPORT})
+
+
+COSTS: Json = {"falsePositive": "1", "falseNegative": "40"}
+COSTLY: Json = {"name": "cost", "metric": "expected_cost", "maximum": "0.5"}
+
+
+def gated(**gate: Any) -> Change:
+    return ("spec.evaluation", {"gates": [{"name": "g", "metric": "roc_auc", **gate}]})
 
 
 def features(**changes: Any) -> list[Json]:
@@ -128,6 +137,42 @@ CASES = [
         "column of a slice",
         (("spec.evaluation", {"slices": [{"name": "s", "column": "carrier", "metric": "f1", "minimum": "0.5"}]}),),
         (("spec.evaluation", {"slices": [{"name": "s", "column": "dest", "metric": "f1", "minimum": "0.5"}]}),),
+    ),
+    Case(
+        "Model.spec.evaluation.gates[]",
+        "exactly one of minimum and maximum",
+        (gated(minimum="0.6"),),
+        (gated(minimum="0.6", maximum="0.9"),),
+    ),
+    Case(
+        "Model.spec.evaluation.gates[]",
+        "better when lower",
+        (gated(metric="calibration_error", maximum="0.1"),),
+        (gated(metric="calibration_error", minimum="0.1"),),
+    ),
+    Case(
+        "Model.spec.evaluation.gates[]",
+        "at is the false-positive rate",
+        (gated(metric="recall_at_false_positive_rate", at="0.01", minimum="0.4"),),
+        (gated(metric="roc_auc", at="0.01", minimum="0.4"),),
+    ),
+    Case(
+        "Model.spec.evaluation.gates[]",
+        "k is the number of rows",
+        (gated(metric="precision_at_k", k=100, minimum="0.4"),),
+        (gated(metric="precision_at_k", minimum="0.4"),),
+    ),
+    Case(
+        "Model.spec.evaluation.decision",
+        "value is for the rules",
+        (("spec.evaluation", {"decision": {"rule": "LeastCost"}, "costs": COSTS}),),
+        (("spec.evaluation", {"decision": {"rule": "Fixed"}}),),
+    ),
+    Case(
+        "Model.spec.evaluation",
+        "go by evaluation.costs",
+        (("spec.evaluation", {"gates": [COSTLY], "costs": COSTS}),),
+        (("spec.evaluation", {"gates": [COSTLY]}),),
     ),
     Case(
         "Model.spec.training",
@@ -327,6 +372,57 @@ CASES = [
         update=True,
     ),
     Case(
+        "DriftPolicy.spec",
+        "finding Performance needs spec.performance",
+        (("spec.responses", PERFORMANCE_RESPONSE), ("spec.performance", {"metric": "roc_auc"})),
+        (("spec.responses", PERFORMANCE_RESPONSE),),
+    ),
+    Case(
+        "DriftPolicy.spec",
+        "minNewLabels needs",
+        (("spec.minNewLabels", 100), ("spec.performance", {"metric": "roc_auc"})),
+        (("spec.minNewLabels", 100),),
+    ),
+    Case(
+        "DriftPolicy.spec",
+        "SameHoursOfWeek needs windows",
+        (("spec.data", {"reference": "SameHoursOfWeek"}), ("spec.window.hours", 24)),
+        (("spec.data", {"reference": "SameHoursOfWeek"}), ("spec.window.hours", 25)),
+    ),
+    Case(
+        "DriftPolicy.spec.performance",
+        "maxDrop must be above 0",
+        (("spec.performance", {"metric": "roc_auc", "maxDrop": "0.001"}),),
+        (("spec.performance", {"metric": "roc_auc", "maxDrop": "0"}),),
+    ),
+    Case(
+        "DriftPolicy.spec.blackouts[]",
+        "must start before it ends",
+        (("spec.blackouts", [{"name": "x", "start": "2026-12-24T00:00:00Z", "end": "2026-12-27T00:00:00Z"}]),),
+        (("spec.blackouts", [{"name": "x", "start": "2026-12-27T00:00:00Z", "end": "2026-12-24T00:00:00Z"}]),),
+    ),
+    Case(
+        "DriftPolicy.spec.responses[]",
+        "action Rollback is for finding Performance",
+        (
+            ("spec.responses", [{"finding": "Performance", "action": "Rollback"}]),
+            ("spec.performance", {"metric": "roc_auc"}),
+        ),
+        (("spec.responses", [{"finding": "DataDrift", "action": "Rollback"}]),),
+    ),
+    Case(
+        "Model.spec.serving.rollout.queries[]",
+        "minimum, maximum or both",
+        (("spec.serving", {"rollout": {"queries": [{"name": "q", "query": "up", "minimum": "1"}]}}),),
+        (("spec.serving", {"rollout": {"queries": [{"name": "q", "query": "up"}]}}),),
+    ),
+    Case(
+        "Model.spec.serving.rollout.queries[]",
+        "nothing else in double braces",
+        (("spec.serving", {"rollout": {"queries": [{"name": "q", "query": "up{x='{{model}}'}", "minimum": "1"}]}}),),
+        (("spec.serving", {"rollout": {"queries": [{"name": "q", "query": "up{x='{{pod}}'}", "minimum": "1"}]}}),),
+    ),
+    Case(
         "DriftPolicy.spec.responses[]",
         "broken data never retrains",
         (("spec.responses", [{"finding": "DataQuality", "action": "Alert"}]),),
@@ -506,11 +602,11 @@ def test_defaults_are_filled_in_by_the_api_server(kube: Kube, namespace: str) ->
     assert spec["evaluation"]["holdout"] == {"latestFraction": "0.2"}
     assert spec["serving"]["replicas"] == 2
     assert spec["training"]["timeoutSeconds"] == 3600
-    assert spec["approval"] == {"mode": "Automatic"}
+    assert spec["approval"] == {"mode": "Automatic", "author": "MustNotApprove"}
 
 
 @pytest.mark.usefixtures("stored")
-@pytest.mark.parametrize("kind", sorted(PLURALS))
+@pytest.mark.parametrize("kind", sorted(set(PLURALS) - {"ModelApproval"}))  # it has no status
 def test_the_operator_writes_the_status_and_nothing_else(kube: Kube, namespace: str, kind: str) -> None:
     """No annotation, label or finalizer in an object that Git may own. Needs the operator (`make install`)."""
     name = BASE[kind]["metadata"]["name"]

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from truekeep.api.common import GROUP
 from truekeep.cli.admission import Fault, faults
+from truekeep.cli.laptop import InputError, documents
 
 EXIT_FAULTS = 2
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -43,12 +43,12 @@ def check(
     ours, passed, wrong = [], 0, 0
     for path in _files(file):
         try:
-            documents = [each for each in yaml.safe_load_all(path.read_text(encoding="utf-8")) if each is not None]
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            typer.echo(f"{path}: can't be read: {' '.join(str(error).split())}", err=True)
+            there = documents(path)
+        except InputError as error:
+            typer.echo(str(error), err=True)
             wrong += 1
             continue
-        for document in documents:
+        for document in there:
             if isinstance(document, dict) and str(document.get("apiVersion", "")).startswith(f"{GROUP}/"):
                 ours.append(Found(path, document))
             else:

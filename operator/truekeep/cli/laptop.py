@@ -26,6 +26,25 @@ class InputError(ValueError):
     """Something that was given can't be used; the text names it, why, and what to do."""
 
 
+class AsKubectl(yaml.SafeLoader):
+    """YAML as kubectl reads it: what looks like a time stays text."""
+
+
+AsKubectl.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def documents(path: Path) -> list[Any]:
+    """The documents of a YAML file. InputError where it can't be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return [one for one in yaml.load_all(text, AsKubectl) if one is not None]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: can't be read: {' '.join(str(error).split())}") from error
+
+
 def refuse(error: Exception) -> NoReturn:
     """Say what is wrong and end with the code for wrong input."""
     typer.echo(f"truekeep: {error}", err=True)

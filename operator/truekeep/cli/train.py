@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from truekeep import __version__
 from truekeep.api.common import S3Location
 from truekeep.api.model import ModelSpec
 from truekeep.cli.admission import faults
-from truekeep.cli.laptop import InputError, refuse
+from truekeep.cli.laptop import InputError, documents, refuse
 
 if TYPE_CHECKING:
     from truekeep.contract.requests import TrainRequest
@@ -68,11 +67,7 @@ def train(
 
 def read_model(path: Path) -> tuple[str, ModelSpec]:
     """Name and spec of the one Model in a file, checked as the API server does. InputError where there is none."""
-    try:
-        documents = [one for one in yaml.safe_load_all(path.read_text("utf-8")) if isinstance(one, dict)]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: can't be read: {' '.join(str(error).split())}") from error
-    models = [one for one in documents if one.get("kind") == "Model"]
+    models = [one for one in documents(path) if isinstance(one, dict) and one.get("kind") == "Model"]
     if len(models) != 1:
         raise InputError(f"{path}: holds {len(models)} Models; give a file with one")
     found = faults(models[0])

@@ -92,6 +92,14 @@ def test_a_policy_whose_model_is_elsewhere_is_told_and_with_strict_refused(tmp_p
     assert "Model late is in none of these files" in err
 
 
+def test_a_time_without_quotes_is_text_as_for_kubectl(tmp_path: Path) -> None:
+    path = tmp_path / "policy.yaml"
+    text = yaml.safe_dump(POLICY)
+    path.write_text(text + "  blackouts: [{name: x, start: 2026-12-24T00:00:00Z, end: 2026-12-27T00:00:00Z}]\n")
+    code, out, err = run("-f", str(path))
+    assert (code, err) == (0, ""), out
+
+
 def test_what_is_no_yaml_or_nothing_of_ours_ends_with_two(tmp_path: Path) -> None:
     bad = tmp_path / "bad.yaml"
     bad.write_text("a: [")
