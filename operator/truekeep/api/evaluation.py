@@ -24,6 +24,14 @@ METRIC_HELP = (
     "balanced_accuracy, f1, precision, recall, neg_log_loss, neg_brier_score. Example: roc_auc."
 )
 
+GateMetric = Literal[Metric, "recall_at_false_positive_rate", "precision_at_k", "expected_cost", "calibration_error"]
+GATE_METRIC_HELP = (
+    f"{METRIC_HELP} Besides: recall_at_false_positive_rate (the largest share of positives that is found while at most "
+    "`at` of the negatives are), precision_at_k (share of positives among the k highest probabilities), expected_cost "
+    "(mean cost a row of the decisions at the cut-off, by evaluation.costs; lower is better), calibration_error "
+    "(mean distance of probability and share of positives in ten groups of equal size; lower is better)."
+)
+
 
 class Holdout(Schema):
     """Rows that training never sees, on which the gates are judged."""
@@ -41,12 +49,54 @@ class Holdout(Schema):
     )
 
 
+class Costs(Schema):
+    """What decisions cost, in any unit, the same for all four; what earns is negative."""
+
+    false_positive: Number = Field(description="A negative that is taken for a positive. Example: 2.5.")
+    false_negative: Number = Field(description="A positive that is missed. Example: 140.")
+    true_positive: Number = Field(default="0", description="A positive that is found. Default: 0. Example: 2.5.")
+    true_negative: Number = Field(default="0", description="A negative that is left alone. Default: 0.")
+
+
 class Gate(Schema):
     """A bound that a metric must meet before a revision may serve."""
 
+    CEL = (
+        (
+            "has(self.minimum) != has(self.maximum)",
+            "a gate has exactly one of minimum and maximum; split it into two gates for both",
+        ),
+        (
+            "!(self.metric in ['expected_cost', 'calibration_error']) || has(self.maximum)",
+            "expected_cost and calibration_error are better when lower; give a maximum, not a minimum",
+        ),
+        (
+            "(self.metric == 'recall_at_false_positive_rate') == has(self.at)",
+            "at is the false-positive rate of metric recall_at_false_positive_rate; add it there, remove it elsewhere",
+        ),
+        (
+            "(self.metric == 'precision_at_k') == has(self.k)",
+            "k is the number of rows of metric precision_at_k; add it there, remove it elsewhere",
+        ),
+    )
+
     name: ItemName = Field(description="Name of the gate, for status and record. Example: auc.")
-    metric: Metric = Field(description=METRIC_HELP)
-    minimum: Number = Field(description="Smallest value that passes, as decimal text. Example: 0.65.")
+    metric: GateMetric = Field(description=GATE_METRIC_HELP)
+    at: Fraction | None = Field(
+        default=None, description="Largest false-positive rate, for recall_at_false_positive_rate. Example: 0.01."
+    )
+    k: Annotated[int, Field(ge=1, le=1000000000)] | None = Field(
+        default=None, description="Rows of highest probability that are looked at, for precision_at_k. Example: 200."
+    )
+    minimum: Number | None = Field(
+        default=None,
+        description="Smallest value that passes, as decimal text. Default: maximum is given. Example: 0.65.",
+    )
+    maximum: Number | None = Field(
+        default=None,
+        description="Greatest value that passes, as decimal text; of a metric that is better when greater, a guard "
+        "against what is too good to be true. Default: minimum is given. Example: 0.99.",
+    )
 
 
 class Slice(Schema):
@@ -64,11 +114,22 @@ class Slice(Schema):
 class Decision(Schema):
     """How the cut-off on the probability is chosen; it is part of the artifact and versioned with it."""
 
-    rule: Literal["Fixed", "RecallAtFalsePositiveRate"] = Field(
-        description="Fixed: the cut-off is value. RecallAtFalsePositiveRate: the lowest cut-off on the holdout "
-        "whose false-positive rate is at most value."
+    CEL = (
+        (
+            "(self.rule == 'LeastCost') != has(self.value)",
+            "value is for the rules Fixed and RecallAtFalsePositiveRate, which need it; LeastCost goes by "
+            "evaluation.costs",
+        ),
     )
-    value: Fraction = Field(description="The cut-off, or the false-positive rate, 0 to 1. Example: 0.1.")
+
+    rule: Literal["Fixed", "RecallAtFalsePositiveRate", "LeastCost"] = Field(
+        description="Fixed: the cut-off is value. RecallAtFalsePositiveRate: the lowest cut-off on the holdout "
+        "whose false-positive rate is at most value. LeastCost: the cut-off on the holdout at which decisions cost "
+        "least, by evaluation.costs."
+    )
+    value: Fraction | None = Field(
+        default=None, description="The cut-off, or the false-positive rate, 0 to 1. Default: LeastCost. Example: 0.1."
+    )
 
 
 class ChampionRule(Schema):
@@ -88,6 +149,15 @@ class ChampionRule(Schema):
 class Evaluation(Schema):
     """What a new model must show before it may serve."""
 
+    CEL = (
+        (
+            "has(self.costs) || ((!has(self.gates) || self.gates.all(g, g.metric != 'expected_cost')) && "
+            "(!has(self.decision) || self.decision.rule != 'LeastCost'))",
+            "metric expected_cost and decision rule LeastCost go by evaluation.costs; add falsePositive and "
+            "falseNegative there",
+        ),
+    )
+
     holdout: Holdout = Field(default=Holdout(), description="Rows held out for the gates.")
     gates: list[Gate] = Field(
         default=[],
@@ -101,6 +171,7 @@ class Evaluation(Schema):
         description="Bounds on metrics by group. Default: none.",
         json_schema_extra=keyed("name"),
     )
+    costs: Costs | None = Field(default=None, description="What right and wrong decisions cost. Default: not known.")
     decision: Decision | None = Field(default=None, description="How the cut-off is chosen. Default: Fixed at 0.5.")
     champion: ChampionRule | None = Field(
         default=None, description="How to compare with the live revision. Default: no comparison."

@@ -100,9 +100,12 @@ class GateResult(Schema):
     name: Annotated[str, StringConstraints(max_length=160)] = Field(
         description="Name of the gate; for a slice, with the group's value."
     )
-    metric: Annotated[str, StringConstraints(max_length=63)] = Field(description="scikit-learn's name.")
+    metric: Annotated[str, StringConstraints(max_length=63)] = Field(description="The gate's metric.")
     value: Decimal12 = Field(description="Value, as decimal text.")
-    threshold: Decimal12 = Field(description="Smallest value that passes.")
+    threshold: Decimal12 = Field(description="The value that it must meet.")
+    bound: Literal["Minimum", "Maximum"] = Field(
+        default="Minimum", description="Minimum: threshold is the smallest value that passes. Maximum: the greatest."
+    )
     result: Literal["Passed", "Failed", "NotJudged"] = Field(description="NotJudged: too few rows.")
     rows: int = Field(ge=0, description="Rows that it was judged on.")
 

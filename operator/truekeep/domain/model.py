@@ -9,6 +9,7 @@ from typing import Literal
 from truekeep.api.model import Awaiting, Candidate, Failure, ModelStatus
 from truekeep.api.names import serving_selector
 from truekeep.domain.approval import AUTOMATIC
+from truekeep.domain.captures import swept
 from truekeep.domain.conditions import Finding, find, holds, settle, whole_seconds
 from truekeep.domain.fingerprints import serving_key, training_fingerprint
 from truekeep.domain.history import with_history
@@ -94,6 +95,7 @@ def _metric(observed: ModelObserved, run: RunView) -> str | None:
     evaluation = observed.model.spec.evaluation
     names = [gate.metric for gate in evaluation.gates] + ([evaluation.champion.metric] if evaluation.champion else [])
     values = {metric.name: metric.value for metric in run.status.metrics}
+    values |= {gate.metric: gate.value for gate in run.status.gates if gate.metric not in values}
     name = next((name for name in names if name in values), next(iter(values), None))
     return f"{name} {values[name]}" if name else None
 
@@ -139,6 +141,7 @@ def _findings(
         _scaled(observed),
         *([rollout.routed] if rollout.routed else []),
         _drift(observed),
+        *([sweeping] if (sweeping := swept(observed, now)) else []),
     ]
 
 
@@ -379,7 +382,10 @@ def _training_findings(work: Training) -> list[Finding]:
     elif reason == "Succeeded":
         passed = Finding("GatesPassed", "True", "Passed", f"{len(last.status.gates)} gates passed")
     else:
-        worst = f"{gates[0].name}: {gates[0].value} is below {gates[0].threshold}" if gates else message
+        worst = message
+        if gates:
+            missed = "below" if gates[0].bound == "Minimum" else "above"
+            worst = f"{gates[0].name}: {gates[0].value} is {missed} {gates[0].threshold}"
         passed = Finding("GatesPassed", "False", reason, worst if reason == "GatesFailed" else message)
     return [valid, trained, passed]
 

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from truekeep.api.evaluation import Decision, Evaluation, Gate, Slice
+from truekeep.api.evaluation import Costs, Evaluation, Gate, Slice
 from truekeep.api.trainingrun import GateResult, MetricValue
+from truekeep.scores.decisions import cheapest_cut_off, gate_value
 from truekeep.scores.metrics import METRICS, Floats, Scored, value
 from truekeep.sources.columns import codes
-from truekeep.trainer.faults import DataInvalid
+from truekeep.trainer.faults import DataInvalid, ParametersInvalid
 from truekeep.trainer.text import against, decimal, iso
 
 MAX_GROUPS = 250
@@ -49,10 +50,18 @@ def split(times: npt.NDArray[np.int64], labels: npt.NDArray[Any], fraction: str)
     return Split(at, rows)
 
 
-def choose_cut_off(decision: Decision | None, labels: npt.NDArray[Any], probabilities: Floats) -> float:
-    """The cut-off by the declared rule, on the holdout: a row is positive where its probability is at least that."""
+def choose_cut_off(evaluation: Evaluation, labels: npt.NDArray[Any], probabilities: Floats) -> float:
+    """The cut-off by the declared rule, on the holdout: a row is positive where its probability is at least that.
+    ParametersInvalid where the rule lacks what it needs, which the API server refuses."""
+    decision = evaluation.decision
     if decision is None:
         return 0.5
+    if decision.rule == "LeastCost":
+        if evaluation.costs is None:
+            raise ParametersInvalid("evaluation.decision.rule LeastCost needs evaluation.costs; add it")
+        return cheapest_cut_off(labels, probabilities, evaluation.costs)
+    if decision.value is None:
+        raise ParametersInvalid(f"evaluation.decision.rule {decision.rule} needs a value; add it")
     if decision.rule == "Fixed":
         return float(decision.value)
     negatives = np.sort(probabilities[labels != 1])[::-1]
@@ -71,7 +80,7 @@ def metrics(scored: Scored) -> list[MetricValue]:
 
 def judge(evaluation: Evaluation, scored: Scored, columns: Mapping[str, Any]) -> list[GateResult]:
     """What all gates and slices say, the worst first, those that were not judged last."""
-    results = [_gate(gate, scored) for gate in evaluation.gates]
+    results = [_gate(gate, scored, evaluation.costs) for gate in evaluation.gates]
     for one in evaluation.slices:
         results += _slice(one, scored, columns[one.column])
     order = {"Failed": 0, "Passed": 1, "NotJudged": 2}
@@ -85,24 +94,33 @@ def failed(results: Sequence[GateResult]) -> list[GateResult]:
 
 def sentence(result: GateResult) -> str:
     """Example: gate auc: roc_auc 0.6321 is below 0.65 on 10,247 rows."""
-    verdict = {"Failed": "is below", "Passed": "meets", "NotJudged": "is not judged against"}[result.result]
+    missed = "is below" if result.bound == "Minimum" else "is above"
+    verdict = {"Failed": missed, "Passed": "meets", "NotJudged": "is not judged against"}[result.result]
     return f"gate {result.name}: {result.metric} {result.value} {verdict} {result.threshold} on {result.rows:,} rows"
 
 
 def _margin(result: GateResult) -> float:
     margin = float(result.value) - float(result.threshold)
-    return -math.inf if math.isnan(margin) else margin
+    return -math.inf if math.isnan(margin) else margin if result.bound == "Minimum" else -margin
 
 
-def _gate(gate: Gate, scored: Scored) -> GateResult:
-    found = value(gate.metric, scored)
-    minimum = float(gate.minimum)
+def _gate(gate: Gate, scored: Scored, costs: Costs | None) -> GateResult:
+    bound = gate.minimum if gate.minimum is not None else gate.maximum
+    if bound is None:
+        raise ParametersInvalid(f"gate {gate.name} has neither minimum nor maximum; add one")
+    try:
+        found = gate_value(gate, scored, costs)
+    except ValueError as error:
+        raise ParametersInvalid(str(error)) from error
+    limit = float(bound)
+    passed = found >= limit if gate.minimum is not None else found <= limit
     return GateResult(
         name=gate.name,
         metric=gate.metric,
-        value=against(found, minimum),
-        threshold=gate.minimum,
-        result="Passed" if found >= minimum else "Failed",
+        value=against(found, limit, upper=gate.minimum is None),
+        threshold=bound,
+        bound="Minimum" if gate.minimum is not None else "Maximum",
+        result="Passed" if passed else "Failed",
         rows=len(scored.labels),
     )
 

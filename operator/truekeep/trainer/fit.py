@@ -72,7 +72,7 @@ def train(request: TrainRequest, dataset: Dataset, champion: LoadedChampion | No
     say(f"fitted {recipe.estimator} on {counted(at, 'row')} in {fitted.seconds:.1f} s")
 
     scores = fitted.probabilities(_matrix(dataset, wants, features, new))
-    cut_off = evaluate.choose_cut_off(evaluation.decision, dataset.labels[new], scores)
+    cut_off = evaluate.choose_cut_off(evaluation, dataset.labels[new], scores)
     scored = Scored(dataset.labels[new], scores, cut_off)
     metrics, gates, against = judged(request, dataset, new, scored, champion, say)
     facts: dict[str, Any] = {

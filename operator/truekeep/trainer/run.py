@@ -174,6 +174,7 @@ class _Run:
         if verdict.champion is not None and verdict.champion.result == "Failed":
             return "ChampionKept", f"The live model stays: {compared(verdict.champion)}"
         values = {metric.name: metric.value for metric in verdict.metrics}
+        values |= {gate.metric: gate.value for gate in verdict.gates if gate.metric not in values}
         gates = self.request.evaluation.gates
         main = gates[0].metric if gates else "roc_auc"
         message = f"{main} {values[main]} on {verdict.facts['holdout']['rows']:,} rows of the holdout; "

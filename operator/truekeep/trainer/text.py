@@ -16,11 +16,13 @@ def decimal(value: float, digits: int = 4) -> str:
     return f"{value + 0.0:.{digits}f}"
 
 
-def against(value: float, threshold: float) -> str:
-    """Decimal text with as many digits as it takes to see on which side of the threshold the value lies."""
+def against(value: float, threshold: float, *, upper: bool = False) -> str:
+    """Decimal text with as many digits as it takes to see whether the value meets the threshold, an `upper` one or a
+    lower one."""
+    sign = -1 if upper else 1
     for digits in range(4, 16):
         text = decimal(value, digits)
-        if (float(text) >= threshold) == (value >= threshold):
+        if (sign * float(text) >= sign * threshold) == (sign * value >= sign * threshold):
             return text
     return repr(value)
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truekeep.api.evaluation import Decision, Evaluation
+from truekeep.api.evaluation import Costs, Decision, Evaluation, Gate
 from truekeep.scores.metrics import Scored
 from truekeep.trainer import evaluate
 from truekeep.trainer.evaluate import choose_cut_off, judge, split
-from truekeep.trainer.faults import DataInvalid
+from truekeep.trainer.faults import DataInvalid, ParametersInvalid
 
 
 def mixed(rows: int) -> np.ndarray:
@@ -53,9 +53,13 @@ def test_both_sides_need_both_classes(times: Any, labels: Any, words: str) -> No
     assert "widen spec.data.window or change latestFraction" in str(caught.value)
 
 
+def cut_off(decision: Decision | None, labels: Any, probabilities: Any) -> float:
+    return choose_cut_off(Evaluation(decision=decision), labels, probabilities)
+
+
 def test_a_fixed_cut_off_is_what_it_is() -> None:
-    assert choose_cut_off(None, mixed(4), np.zeros(4)) == 0.5
-    assert choose_cut_off(Decision(rule="Fixed", value="0.3"), mixed(4), np.zeros(4)) == 0.3
+    assert cut_off(None, mixed(4), np.zeros(4)) == 0.5
+    assert cut_off(Decision(rule="Fixed", value="0.3"), mixed(4), np.zeros(4)) == 0.3
 
 
 @pytest.mark.parametrize(
@@ -73,9 +77,7 @@ def test_the_lowest_cut_off_at_a_false_positive_rate(
     negatives: list[float], positives: list[float], rate: str, expected: float
 ) -> None:
     labels = np.array([0] * len(negatives) + [1] * len(positives))
-    found = choose_cut_off(
-        Decision(rule="RecallAtFalsePositiveRate", value=rate), labels, np.array(negatives + positives)
-    )
+    found = cut_off(Decision(rule="RecallAtFalsePositiveRate", value=rate), labels, np.array(negatives + positives))
     assert found == expected
 
 
@@ -88,7 +90,7 @@ def test_the_lowest_cut_off_at_a_false_positive_rate(
 def test_it_is_the_lowest(rows: list[tuple[bool, int]], rate: str) -> None:
     labels = np.array([label for label, _ in rows])
     scores = np.array([score / 20 for _, score in rows])
-    found = choose_cut_off(Decision(rule="RecallAtFalsePositiveRate", value=rate), labels, scores)
+    found = cut_off(Decision(rule="RecallAtFalsePositiveRate", value=rate), labels, scores)
     negatives = scores[~labels]
     assert (negatives >= found).mean() <= float(rate) + 1e-12
     lower = scores[scores < found]
@@ -182,3 +184,63 @@ def test_every_metric_is_told() -> None:
     assert len(told) == 9
     assert told["roc_auc"] == "0.8750"
     assert told["accuracy"] == "0.7500"
+
+
+COSTS = Costs(false_positive="1", false_negative="10")
+
+
+@pytest.mark.parametrize(
+    ("gate", "value", "result", "sentence"),
+    [
+        (Gate(name="g", metric="roc_auc", maximum="0.875"), "0.8750", "Passed", "meets 0.875"),
+        (Gate(name="g", metric="roc_auc", maximum="0.8749999"), "0.8750", "Failed", "is above 0.8749999"),
+        (Gate(name="g", metric="expected_cost", maximum="0.25"), "0.2500", "Passed", "meets 0.25"),
+        (Gate(name="g", metric="expected_cost", maximum="0.2"), "0.2500", "Failed", "is above 0.2"),
+        (Gate(name="g", metric="recall_at_false_positive_rate", at="0", minimum="0.5"), "0.5000", "Passed", "meets"),
+        (
+            Gate(name="g", metric="recall_at_false_positive_rate", at="0", minimum="0.51"),
+            "0.5000",
+            "Failed",
+            "is below",
+        ),
+        (Gate(name="g", metric="precision_at_k", k=20, minimum="1"), "1.0000", "Passed", "meets 1"),
+        (Gate(name="g", metric="precision_at_k", k=40, minimum="0.8"), "0.7500", "Failed", "is below 0.8"),
+        (Gate(name="g", metric="calibration_error", maximum="0.01"), "0.0000", "Passed", "meets 0.01"),
+    ],
+)
+def test_a_gate_of_a_team_that_acts_on_scores(gate: Gate, value: str, result: str, sentence: str) -> None:
+    (found,) = judge(Evaluation(gates=[gate], costs=COSTS), example(), {})
+    assert (found.value, found.result) == (value, result)
+    assert found.bound == ("Maximum" if gate.maximum else "Minimum")
+    assert sentence in evaluate.sentence(found)
+
+
+def test_the_worst_of_upper_and_lower_bounds_is_first() -> None:
+    gates = [
+        Gate(name="low", metric="roc_auc", minimum="0.9"),
+        Gate(name="high", metric="expected_cost", maximum="0.05"),
+        Gate(name="fine", metric="roc_auc", maximum="0.99"),
+    ]
+    found = judge(Evaluation(gates=gates, costs=COSTS), example(), {})
+    assert [one.name for one in found] == ["high", "low", "fine"]
+    assert [one.name for one in evaluate.failed(found)] == ["high", "low"]
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "words"),
+    [
+        (Evaluation(gates=[Gate(name="g", metric="roc_auc")]), "gate g has neither minimum nor maximum"),
+        (Evaluation(gates=[Gate(name="g", metric="expected_cost", maximum="1")]), "gate g: expected_cost lacks"),
+        (Evaluation(gates=[Gate(name="g", metric="precision_at_k", minimum="1")]), "gate g: precision_at_k lacks"),
+    ],
+)
+def test_what_the_api_server_refuses_is_refused_here_too(evaluation: Evaluation, words: str) -> None:
+    with pytest.raises(ParametersInvalid, match=words):
+        judge(evaluation, example(), {})
+
+
+def test_a_decision_needs_what_its_rule_goes_by() -> None:
+    with pytest.raises(ParametersInvalid, match=r"LeastCost needs evaluation\.costs"):
+        cut_off(Decision(rule="LeastCost"), mixed(4), np.zeros(4))
+    with pytest.raises(ParametersInvalid, match="Fixed needs a value"):
+        cut_off(Decision(rule="Fixed"), mixed(4), np.zeros(4))

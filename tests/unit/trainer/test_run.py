@@ -575,3 +575,32 @@ def test_warnings_are_handed_over(place: Place) -> None:
 def test_scoring_without_a_champion_says_nothing_of_one(place: Place) -> None:
     assert place.run(evaluation=CHAMPION).champion is None
     assert fit.LoadedChampion(fault="x").wants() == []
+
+
+def test_a_team_that_acts_on_scores_gates_by_cost_and_decides_by_it(place: Place) -> None:
+    evaluation = {
+        "costs": {"falsePositive": "1", "falseNegative": "9"},
+        "decision": {"rule": "LeastCost"},
+        "gates": [
+            {"name": "cost", "metric": "expected_cost", "maximum": "0.45"},
+            {"name": "found", "metric": "recall_at_false_positive_rate", "at": "0.3", "minimum": "0.7"},
+            {"name": "top", "metric": "precision_at_k", "k": 20, "minimum": "0.7"},
+            {"name": "honest", "metric": "calibration_error", "maximum": "0.1"},
+        ],
+    }
+    result = place.run(evaluation=evaluation)
+    assert result.reason == "Succeeded", result.message
+    assert result.message.startswith("expected_cost 0.")
+    assert {gate.name: (gate.bound, gate.result) for gate in result.gates} == {
+        "cost": ("Maximum", "Passed"),
+        "found": ("Minimum", "Passed"),
+        "top": ("Minimum", "Passed"),
+        "honest": ("Maximum", "Passed"),
+    }
+    signature = Signature.model_validate_json(place.files(result)["signature.json"])
+    assert 0.02 < signature.cut_off < 0.3  # a miss costs nine alarms
+    strict = {**evaluation, "gates": [{"name": "cost", "metric": "expected_cost", "maximum": "0.01"}]}
+    failed = place.run(evaluation=strict, run_uid="run-2")
+    assert failed.reason == "GatesFailed"
+    assert "gate cost: expected_cost 0." in failed.message
+    assert "is above 0.01" in failed.message
