@@ -57,6 +57,13 @@ def lines(model: Json, policies: Sequence[Json]) -> Iterator[tuple[str, str]]:
         said = next((each for each in found.get("conditions", ()) if each["type"] == kind), {"reason": unasked})
         if said["reason"] != unasked:
             yield name, _words(found, kind)
+    if candidate.get("analysis"):
+        yield "judged", _judged(candidate["analysis"])
+    elif (last := found.get("lastRollout") or {}).get("analysis"):
+        yield (
+            "judged",
+            f"revision {last['revision']}, {last['outcome']}: {_judged(last.get('watch') or last['analysis'])}",
+        )
     if found.get("run"):
         yield "in training", str(found["run"])
     if found.get("metric"):
@@ -68,6 +75,17 @@ def lines(model: Json, policies: Sequence[Json]) -> Iterator[tuple[str, str]]:
     if failure:
         about = f" (revision {failure['revision']})" if failure.get("revision") else ""
         yield "last failure", f"{failure['time']} {failure['reason']}{about}: {failure['message']}"
+
+
+def _judged(rows: Sequence[Json]) -> str:
+    return "; ".join(
+        f"{row['name']} {row['verdict']}" + (f" ({row['value']} of {row['threshold']})" if _measured(row) else "")
+        for row in rows
+    )
+
+
+def _measured(row: Json) -> bool:
+    return row.get("value") is not None and row.get("threshold") is not None
 
 
 def _words(found: Json, kind: str) -> str:

@@ -46,6 +46,19 @@ def test_it_says_how_gateway_and_autoscaler_stand_where_there_are_any() -> None:
     assert "pods" not in said
 
 
+def test_it_says_what_live_traffic_showed() -> None:
+    rows = [
+        {"name": "ErrorRate", "verdict": "Failed", "value": "0.2000", "threshold": "0.0100"},
+        {"name": "PredictionShift", "verdict": "NotJudged", "value": "0.02"},
+    ]
+    model = {**MODEL, "status": {**MODEL["status"], "candidate": {"revision": 4, "analysis": rows}}}
+    words = "ErrorRate Failed (0.2000 of 0.0100); PredictionShift NotJudged"
+    assert dict(status.lines(model, []))["judged"] == words
+    last = {"revision": 4, "outcome": "RolledBack", "analysis": rows}
+    model = {**MODEL, "status": {**MODEL["status"], "candidate": None, "lastRollout": last}}
+    assert dict(status.lines(model, []))["judged"] == f"revision 4, RolledBack: {words}"
+
+
 def test_a_model_that_nobody_looked_at_yet() -> None:
     said = dict(status.lines({"metadata": {"name": "new"}}, []))
     assert said == {"ready": "not known yet: the operator has not looked", "answers": "nothing"}
