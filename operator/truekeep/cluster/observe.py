@@ -21,6 +21,7 @@ from truekeep.api.names import (
     monitor_name,
     newdata_name,
     rehearsal_name,
+    retention_name,
     serving_selector,
 )
 from truekeep.cluster import kinds
@@ -145,6 +146,7 @@ class Observer:
             policies=_of_model(policies, name, policy_view),
             approvals=await self._approvals(model),
             counts=await self._counts(model),
+            sweeps=await self._sweeps(model),
             deployments=views,
             services=tuple(_service(model, each) for each in owned_by(services, model.meta.uid)),
             autoscaler=await self._autoscaler(model),
@@ -161,10 +163,21 @@ class Observer:
         """The Jobs that counted new rows, where somebody wants to know."""
         if model.spec.retraining is None or model.spec.retraining.new_data is None:
             return ()
+        return await self._jobs_of(model, newdata_name(model.meta.name), "newdata")
+
+    async def _sweeps(self, model: ModelView) -> tuple[JobView, ...]:
+        """The Jobs that deleted old captures, where that is asked for."""
+        capture = model.spec.serving.capture
+        if capture is None or capture.retention_days is None:
+            return ()
+        return await self._jobs_of(model, retention_name(model.meta.name), "retention")
+
+    async def _jobs_of(self, model: ModelView, name: str, component: str) -> tuple[JobView, ...]:
+        """The Jobs of one of the Model's CronJobs."""
         namespace = model.meta.namespace
-        labels = {LABEL_MODEL: model.meta.name, LABEL_COMPONENT: "newdata"}
+        labels = {LABEL_MODEL: model.meta.name, LABEL_COMPONENT: component}
         cronjob, jobs, pods = await asyncio.gather(
-            self._api.get(kinds.CRON_JOB, namespace, newdata_name(model.meta.name)),
+            self._api.get(kinds.CRON_JOB, namespace, name),
             self._api.list(kinds.JOB, namespace, labels),
             self._api.list(kinds.POD, namespace, labels),
         )

@@ -39,6 +39,8 @@ def decide(observed: ModelObserved, settings: Settings, now: datetime) -> ModelP
     status = with_history(_registry(observed, status, work, settings), now)
     status = status.model_copy(update={"last_failure": _failure(status, work, rollout), "awaiting": _awaiting(wanted)})
     findings = _findings(observed, status, work, wanted, rollout)
+    if sweeping := swept(observed, now):
+        findings.append(sweeping)
     generation = model.meta.generation
     status = status.model_copy(
         update={
@@ -141,7 +143,6 @@ def _findings(
         _scaled(observed),
         *([rollout.routed] if rollout.routed else []),
         _drift(observed),
-        *([sweeping] if (sweeping := swept(observed, now)) else []),
     ]
 
 
@@ -407,7 +408,7 @@ def _drift(observed: ModelObserved) -> Finding:
 
 
 def _notes(observed: ModelObserved, findings: list[Finding]) -> list[Note]:
-    """An Event where Ready or DriftDetected turns, or Ready has another reason."""
+    """An Event where Ready or DriftDetected turns, or Ready has another reason, and where a sweep of captures fails."""
     notes = []
     for finding in findings:
         old = find(observed.model.status.conditions, finding.type)

@@ -201,6 +201,7 @@ class ModelObserved:
     answers: Mapping[str, Answer] = field(default_factory=dict)  # by the name of the query
     rehearsal: JobView | None = None  # the candidate's
     counts: tuple[JobView, ...] = ()  # Jobs that counted new rows
+    sweeps: tuple[JobView, ...] = ()  # Jobs that deleted old captures
     problem: str | None = None  # a stored status or annotation that could not be read, in words
 
 

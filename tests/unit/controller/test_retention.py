@@ -66,3 +66,30 @@ async def test_a_cronjob_of_somebody_else_stays() -> None:
     world.api.objects[("CronJob", NAMESPACE, "m-retention")] = copy.deepcopy(theirs)
     await world.rounds(3)
     assert cronjob(world) == theirs
+
+
+async def test_what_the_last_sweep_said_is_in_the_status() -> None:
+    world = await served()
+    world.apply(kinds.MODEL, "m", spec(retentionDays=7))
+    await world.rounds(2)
+    assert world.condition(world.model(), "CapturesSwept")["reason"] == "NoSweepYet"
+    made = cronjob(world)
+    assert made is not None
+    labels = made["spec"]["jobTemplate"]["metadata"]["labels"]
+    owner = {"apiVersion": "batch/v1", "kind": "CronJob", "name": "m-retention", "uid": made["metadata"]["uid"]}
+    job: dict[str, Any] = {
+        "metadata": {"name": "m-retention-1", "namespace": NAMESPACE, "labels": labels,
+                     "ownerReferences": [{**owner, "controller": True}]},
+        "spec": {},
+    }  # fmt: skip
+    await world.api.create(kinds.JOB, job)
+    (stored,) = (each for each in world.api.all(kinds.JOB) if each["metadata"]["name"] == "m-retention-1")
+    stored["status"] = {"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]}
+    world.api.objects[("Job", NAMESPACE, "m-retention-1")] = stored
+    world.apply(kinds.MODEL, "m", spec(retentionDays=8))
+    await world.rounds(2)
+    found = world.condition(world.model(), "CapturesSwept")
+    assert (found["status"], found["reason"]) == ("False", "SweepFailed")
+    world.apply(kinds.MODEL, "m", SPEC)
+    await world.rounds(2)
+    assert "CapturesSwept" not in {each["type"] for each in world.status()["conditions"]}
