@@ -418,4 +418,6 @@ def _notes(observed: ModelObserved, findings: list[Finding]) -> list[Note]:
             notes.append(Note("Warning" if bad else "Normal", finding.reason, finding.message or finding.reason))
         elif finding.type == "DriftDetected" and finding.status == "True" and before[0] != "True":
             notes.append(Note("Warning", "DriftDetected", finding.message))
+        elif finding.type == "CapturesSwept" and finding.status == "False" and before[0] != "False":
+            notes.append(Note("Warning", finding.reason, finding.message))
     return notes
