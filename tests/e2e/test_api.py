@@ -423,48 +423,6 @@ CASES = [
         (("spec.serving", {"rollout": {"queries": [{"name": "q", "query": "up{x='{{pod}}'}", "minimum": "1"}]}}),),
     ),
     Case(
-        "DriftPolicy.spec",
-        "a response on finding Performance needs spec.performance",
-        (
-            ("spec.performance", {"metric": "roc_auc"}),
-            ("spec.responses", [{"finding": "Performance", "action": "Retrain"}]),
-        ),
-        (("spec.responses", [{"finding": "Performance", "action": "Retrain"}]),),
-    ),
-    Case(
-        "DriftPolicy.spec",
-        "minNewLabels needs spec.performance",
-        (("spec.performance", {"metric": "roc_auc"}), ("spec.minNewLabels", 500)),
-        (("spec.minNewLabels", 500),),
-    ),
-    Case(
-        "DriftPolicy.spec",
-        "SameHoursOfWeek needs windows that fall on the same hours",
-        (("spec.data", {"reference": "SameHoursOfWeek"}), ("spec.window.hours", 12)),
-        (("spec.data", {"reference": "SameHoursOfWeek"}), ("spec.window.hours", 100)),
-    ),
-    Case(
-        "DriftPolicy.spec.performance",
-        "maxDrop must be above 0",
-        (("spec.performance", {"metric": "roc_auc", "maxDrop": "0.01"}),),
-        (("spec.performance", {"metric": "roc_auc", "maxDrop": "0.0"}),),
-    ),
-    Case(
-        "DriftPolicy.spec.blackouts[]",
-        "must start before it ends",
-        (("spec.blackouts", [{"name": "a", "start": "2026-12-24T00:00:00Z", "end": "2026-12-25T00:00:00Z"}]),),
-        (("spec.blackouts", [{"name": "a", "start": "2026-12-24T00:00:00Z", "end": "2026-12-24T00:00:00Z"}]),),
-    ),
-    Case(
-        "DriftPolicy.spec.responses[]",
-        "Rollback is for finding Performance",
-        (
-            ("spec.performance", {"metric": "roc_auc"}),
-            ("spec.responses", [{"finding": "Performance", "action": "Rollback"}]),
-        ),
-        (("spec.responses", [{"finding": "DataDrift", "action": "Rollback"}]),),
-    ),
-    Case(
         "DriftPolicy.spec.responses[]",
         "broken data never retrains",
         (("spec.responses", [{"finding": "DataQuality", "action": "Alert"}]),),

@@ -108,7 +108,7 @@ class DataDrift(Schema):
 class Blackout(Schema):
     """A time in which nothing that is found counts: maintenance, a migration, a holiday."""
 
-    CEL = (("timestamp(self.start) < timestamp(self.end)", "a blackout must start before it ends; exchange the two"),)
+    CEL = (("self.start < self.end", "a blackout must start before it ends; exchange the two"),)
 
     name: ItemName = Field(description="Name of the blackout, for reports. Example: christmas.")
     start: datetime = Field(description="First moment, in event time. Example: 2026-12-24T00:00:00Z.")
