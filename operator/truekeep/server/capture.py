@@ -27,6 +27,7 @@ from truekeep.contract.artifact import SignatureFeature
 from truekeep.contract.hashing import hashed
 from truekeep.contract.layout import DROPPED_COLUMNS, HASHED_COLUMNS, CaptureName, capture_file, captures
 from truekeep.features.encode import Matrix
+from truekeep.server.background import step_back
 from truekeep.server.capture_rows import Files, Rows, Unknown
 from truekeep.server.limits import Limits
 from truekeep.server.logs import fields, log
@@ -180,6 +181,7 @@ class Capture:
             )
 
     def _run(self) -> None:
+        step_back()
         while True:
             self._wake.wait(self._settings.flush_seconds)
             self._wake.clear()

@@ -43,7 +43,7 @@ class Limits:
     drain_seconds: float = 25  # after SIGTERM: the end of it, whatever is still open
     capture_rows: int = 50_000  # rows that wait to be captured
     capture_bytes: int = 32 << 20  # and the bytes of the requests that they came with
-    capture_flush_rows: int = 10_000  # rows of one Parquet file, about
+    capture_flush_rows: int = 20_000  # rows of one Parquet file, about
     capture_close_seconds: float = 5  # for the last flush
     backend_requests: int = 4  # to a team's own server at once
     backend_rows: int = 1_000  # of one of them, unless one client sent more

@@ -31,6 +31,7 @@ PROBABILITIES = (
     0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.998, 0.999,
 )  # fmt: skip
 CONTENT_TYPE = CONTENT_TYPE_LATEST
+AT_ONCE = 4096  # predictions
 
 
 class Buckets(Collector):
@@ -41,25 +42,39 @@ class Buckets(Collector):
         self._name, self._text, self._bounds = name, text, bounds
         self._edges = np.array(bounds)
         self._sum = 0.0
-        self.counts = [0] * (len(bounds) + 1)
+        self._counts = [0] * (len(bounds) + 1)
+        self._later: list[npt.NDArray[np.float64]] = []  # observed, but not counted yet
+        self._values_later = 0
+
+    @property
+    def counts(self) -> list[int]:
+        """Of each bucket for itself."""
+        if self._later:
+            values, self._later, self._values_later = np.concatenate(self._later), [], 0
+            places = np.bincount(np.searchsorted(self._edges, values), minlength=len(self._counts))
+            self._counts = [old + new for old, new in zip(self._counts, places.tolist(), strict=True)]
+            self._sum += float(values.sum())
+        return self._counts
 
     def observe(self, value: float) -> None:
         """One more."""
-        self.counts[bisect.bisect_left(self._bounds, value)] += 1
+        self._counts[bisect.bisect_left(self._bounds, value)] += 1
         self._sum += value
 
     def observe_all(self, values: npt.NDArray[np.float64]) -> None:
-        """Many more, shape (n,)."""
+        """Many more, shape (n,), which are nobody else's to change. They are counted thousands at a time."""
         if len(values) == 1:
             self.observe(values.item())
             return
-        places = np.bincount(np.searchsorted(self._edges, values), minlength=len(self.counts))
-        self.counts = [old + new for old, new in zip(self.counts, places.tolist(), strict=True)]
-        self._sum += float(values.sum())
+        self._later.append(values)
+        self._values_later += len(values)
+        if self._values_later >= AT_ONCE:
+            _ = self.counts
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
         """As Prometheus has it."""
-        yield self.family(self.counts, self._sum)
+        counts = self.counts
+        yield self.family(counts, self._sum)
 
     def family(self, counts: Iterable[float], total: float = 0.0) -> HistogramMetricFamily:
         """Other counts of the same buckets, each for itself, not summed up."""

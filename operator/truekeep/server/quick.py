@@ -63,6 +63,14 @@ class Reader:
     def __init__(self, features: Sequence[SignatureFeature], others: Collection[str], most_rows: int) -> None:
         """`others`: names of inputs that are no features."""
         self._features = tuple(_feature(feature) for feature in features)
+        self._numbers = [feature for feature in self._features if feature.codes is None]
+        self._categories = [
+            (position, feature) for position, feature in enumerate(self._features) if feature.codes is not None
+        ]
+        # Numbers are packed first, then categories: where that is another order, the places to take them from.
+        packed = [position for position, feature in enumerate(self._features) if feature.codes is None]
+        packed += [position for position, _ in self._categories]
+        self._order = None if packed == sorted(packed) else np.argsort(packed)
         self._names = frozenset(feature.name for feature in features)
         self._others = frozenset(others) - self._names
         self._most = most_rows
@@ -132,28 +140,32 @@ class Reader:
     def _many(self, tensors: Mapping[str, Any], rows: int, unknown: dict[int, list[Any]]) -> Matrix:
         pack = _pack(rows, "d")
         parts: list[bytes] = []
-        numbers: list[tuple[int, list[Any]]] = []
-        for position, feature in enumerate(self._features):
+        numbers: list[list[Any]] = []
+        for feature in self._numbers:
             tensor = tensors[feature.name]
-            values, datatype, codes = _column(tensor, rows), tensor["datatype"], feature.codes
-            if codes is None:
-                numbers.append((position, values))
-                parts.append(_packed(values, datatype, feature.nulls))
-            elif datatype != "BYTES":
-                known = _numbered(feature)
-                if not set(map(type, values)) <= _NUMBERS:
-                    raise _UnusualError
-                if datatype not in _FLOATS:
-                    _pack(rows, _CODES[datatype])(*values)
-                parts.append(pack(*map(known.__getitem__, values)))
-            else:
+            values, datatype = _column(tensor, rows), tensor["datatype"]
+            numbers.append(values)
+            parts.append(_packed(values, datatype, feature.nulls))
+        for position, feature in self._categories:
+            tensor = tensors[feature.name]
+            values, datatype = _column(tensor, rows), tensor["datatype"]
+            codes: Any = feature.codes
+            if datatype == "BYTES":
                 try:
                     parts.append(pack(*itemgetter(*values)(codes)))
                 except (KeyError, TypeError):
                     parts.append(pack(*_codes_with_unknown(values, feature)))
                     unknown[position] = values
+            else:
+                if not set(map(type, values)) <= _NUMBERS:
+                    raise _UnusualError
+                if datatype not in _FLOATS:
+                    _pack(rows, _CODES[datatype])(*values)
+                parts.append(pack(*map(_numbered(feature).__getitem__, values)))
         columns = np.frombuffer(b"".join(parts)).reshape(len(parts), rows)
-        _check(columns, numbers)
+        _check(columns[: len(numbers)], numbers)
+        if self._order is not None:
+            columns = columns.take(self._order, axis=0)
         return np.ascontiguousarray(columns.T)
 
     def _together(self, tensor: Any, shape: list[Any], rows: int) -> Read | None:
@@ -170,7 +182,7 @@ class Reader:
             return None
         nulls = all(feature.nulls for feature in self._features)
         matrix = np.frombuffer(_packed(values, tensor["datatype"], nulls)).reshape(rows, width)
-        _check(matrix.T, [(position, values[position::width]) for position in range(width)])
+        _check(matrix.T, [values[position::width] for position in range(width)])
         if any(feature.codes is not None for feature in self._features):
             matrix = matrix.copy()
             for position, feature in enumerate(self._features):
@@ -248,14 +260,16 @@ def _packed(values: list[Any], datatype: Any, nulls: bool) -> bytes:
     return packed
 
 
-def _check(columns: npt.NDArray[np.float64], given: Sequence[tuple[int, list[Any]]]) -> None:
-    """No infinity, and no boolean: it would have been packed as 0 or 1. `columns`: (features, rows)."""
+def _check(columns: npt.NDArray[np.float64], given: Sequence[list[Any]]) -> None:
+    """No infinity, and no boolean, which would have been packed as 0 or 1. `columns`: (features, rows), NaN a null;
+    `given`: as they were sent."""
     if np.isinf(columns).any():
         raise _UnusualError
-    doubtful = (columns == (columns != 0)).any(axis=1).tolist()
-    for position, values in given:
-        if doubtful[position] and bool in set(map(type, values)):
-            raise _UnusualError
+    doubtful = columns == (columns != 0)  # 0 or 1
+    if doubtful.any():
+        for position in doubtful.any(axis=1).nonzero()[0].tolist():
+            if bool in set(map(type, given[position])):
+                raise _UnusualError
 
 
 def _codes_with_unknown(values: list[Any], feature: _Feature) -> list[float]:

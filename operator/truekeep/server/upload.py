@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from truekeep.server.background import step_back
 from truekeep.server.logs import fields, log
 from truekeep.server.metrics import Metrics
 from truekeep.server.spool import Spool, Spooled
@@ -44,6 +45,7 @@ class Uploader:
             self._thread.join(seconds)
 
     def _run(self) -> None:
+        step_back()
         pause = FIRST_PAUSE
         while True:
             spooled = self._spool.oldest()
