@@ -110,6 +110,10 @@ def import_(
         typer.echo(f"wrote {out}: {made.digest}")
         if push:
             typer.echo(_pushed(made, push, endpoint))
+    except ModuleNotFoundError as error:
+        refuse(
+            InputError(f"the package {error.name} is missing; install truekeep[cli,trainer], and what the model needs")
+        )
     except (InputError, InputFault, StoreError, OSError) as error:
         refuse(error)
 

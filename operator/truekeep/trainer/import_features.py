@@ -132,6 +132,11 @@ def _features(
     for told in (*wishes.categories, *asked):
         if told not in names:
             raise ImportInvalid(f"column {told!r} is none of the model's inputs: {_listed(names)}; correct the name")
+    if wishes.label in names:
+        raise ImportInvalid(
+            f"--label {wishes.label!r} is an input of the model, which would know the answer; train it without, "
+            "or name another label"
+        )
     if len(names) > MOST_FEATURES:
         raise ImportInvalid(f"the model has {len(names)} inputs, at most {MOST_FEATURES} are served")
     if len(set(names)) != len(names):

@@ -6,6 +6,7 @@ is compared with what the model itself says of the same rows.
 
 from __future__ import annotations
 
+import math
 import platform
 import warnings
 from dataclasses import dataclass, field
@@ -133,6 +134,9 @@ def _read(path: Path) -> pa.Table:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException, ValueError) as error:
         raise ImportInvalid(f"{path}: can't be read as Parquet ({str(error).partition(chr(10))[0]:.200})") from error
+    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+    if twice:
+        raise ImportInvalid(f"{path}: the column {twice[0]!r} occurs twice; give each column a name of its own")
     if not table.num_rows:
         raise ImportInvalid(f"{path}: has no rows; give some hundreds that look like what will be asked")
     return table
@@ -346,23 +350,26 @@ def _performance(
         return None, 0
     if name not in table.column_names:
         raise ImportInvalid(f"--label {name!r}: the sample has no such column; it has {', '.join(table.column_names)}")
-    values = table[name].to_pylist()
+    values = [_class_text(value) for value in table[name].to_pylist()]
     known = np.array([value is not None for value in values], dtype=np.bool_)
-    as_class = {str(value) for value in values if value is not None}
-    truth = {"0": 0, "1": 1, "False": 0, "True": 1, "0.0": 0, "1.0": 1}
     classes = _classes(source) if source.original is None else [str(one) for one in source.original.classes_]
-    if as_class <= set(classes):
-        labels = np.array([str(value) == positive for value in values], dtype=np.int8)
-    elif as_class <= truth.keys():
-        labels = np.array([truth.get(str(value), 0) for value in values], dtype=np.int8)
-    else:
-        odd = sorted(as_class - set(classes))[0]
+    odd = sorted({value for value in values if value is not None} - {_class_text(one) for one in classes})
+    if odd:
         raise ImportInvalid(
-            f"--label {name!r} holds {odd!r:.80}, which is none of the classes {', '.join(classes[:12])}"
+            f"--label {name!r} holds {odd[0]!r:.80}, which is none of the classes {', '.join(classes[:12])}"
         )
+    labels = np.array([value == _class_text(positive) for value in values], dtype=np.int8)
     if len(set(labels[known].tolist())) < 2:
         raise ImportInvalid(f"--label {name!r}: all known labels of the sample are of one class; both are needed")
     return results(Scored(labels[known], scores[known], options.cut_off)), int((~known).sum())
+
+
+def _class_text(value: Any) -> str | None:
+    """The same text for what is the same class: 1, 1.0 and True; None for a null or NaN."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    text = str(value)
+    return {"True": "1", "False": "0"}.get(text, text.removesuffix(".0"))
 
 
 def _installed(name: str) -> bool:

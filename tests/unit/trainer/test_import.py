@@ -213,6 +213,14 @@ def test_a_plain_matrix_and_classes_of_other_names(place: Place) -> None:
     )).max() < 1e-9  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", ["bool", "float64", "int8", "str"])
+def test_labels_of_any_type_that_means_the_same(kind: str, place: Place) -> None:
+    """The model was fitted on 0 and 1."""
+    plain = place.package(fitted()).report["metrics"]
+    truth = place.rows["late"].astype(kind)
+    assert place.write(place.rows.assign(late=truth)).package(fitted()).report["metrics"] == plain
+
+
 def test_what_the_model_refuses_the_signature_refuses(place: Place) -> None:
     """Found out by asking: nulls that no imputer takes, values that an encoder does not know."""
     strict = ColumnTransformer([("k", OneHotEncoder(), ["kind"]), ("n", StandardScaler(), ["amount"])])
@@ -353,7 +361,8 @@ def test_several_classes_need_a_choice(place: Place) -> None:
     [
         ({"categories": ("nobody",)}, "column 'nobody' is none of the model's inputs: amount, age, kind, month"),
         ({"label": "nobody"}, "--label 'nobody': the sample has no such column"),
-        ({"label": "month"}, "--label 'month' holds '2', which is none of the classes 0, 1"),
+        ({"label": "note"}, "--label 'note' holds '-0.0"),
+        ({"label": "month"}, "--label 'month' is an input of the model, which would know the answer"),
     ],
 )
 def test_a_wish_that_can_t_be_met_is_refused(wishes: Any, message: str, place: Place) -> None:
