@@ -37,7 +37,10 @@ class Caller:
         self.parts = list(parts)
         self.more: asyncio.Queue[bytes | None] = asyncio.Queue()
         size = sum(map(len, parts)) if length is None else length
-        self.scope = {"type": "http", "method": method, "path": path, "headers": [(b"content-length", b"%d" % size)]}
+        self.scope = {
+            "type": "http", "method": method, "path": path, "query_string": b"",
+            "headers": [(b"content-length", b"%d" % size)],
+        }  # fmt: skip
         self.hold = length is not None
         self.sent: list[Any] = []
 
