@@ -205,6 +205,10 @@ def published(publish: Callable[[dict[str, bytes]], Published], pipeline: Pipeli
     return publish(files_of(pipeline, signature_of(pipeline)))
 
 
+# Soon at the end; and no connection ends under a client that takes seconds to write one request.
+QUICK = {"drain_linger_seconds": 0.5, "drain_idle_seconds": 2, "grpc_age_seconds": 30}
+
+
 @contextlib.contextmanager
 def _starter(folder: Path, environment: dict[str, str]) -> Iterator[Start]:
     started: list[Running] = []
@@ -225,7 +229,7 @@ def _starter(folder: Path, environment: dict[str, str]) -> Iterator[Start]:
                     REQUEST_ENV: text,
                     PORT_ENV: "0",
                     GRPC_PORT_ENV: "0",
-                    LIMITS_ENV: json.dumps({"drain_linger_seconds": 0.5, "drain_idle_seconds": 2, **(limits or {})}),
+                    LIMITS_ENV: json.dumps({**QUICK, **(limits or {})}),
                     TERMINATION_LOG_ENV: str(termination),
                     **environment,
                     **(more or {}),
