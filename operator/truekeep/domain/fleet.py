@@ -9,11 +9,9 @@ from truekeep.domain.fingerprints import serving_key
 from truekeep.domain.observed import DeploymentView
 from truekeep.domain.plan import AutoscalerIntent, BudgetIntent, DeploymentIntent
 from truekeep.domain.pods import obstacle
-from truekeep.domain.traffic import last_resort, shadowed, still_routed
+from truekeep.domain.traffic import ROUTE_SECONDS, last_resort, shadowed, still_routed
 from truekeep.domain.wish import Target
 from truekeep.domain.work import Work
-
-ROUTE_SECONDS = 2.0  # between two looks at what the Gateway says
 
 
 def canary_replicas(live: int, weight_percent: int) -> int:

@@ -15,6 +15,7 @@ from truekeep.domain.pods import Trouble
 from truekeep.domain.work import Work
 
 GATEWAY_PATIENCE = timedelta(seconds=60)
+ROUTE_SECONDS = 2.0  # between two looks at what the Gateway says
 NO_GATEWAY = "NoGateway"
 GatewayState = Literal["off", "missing", "pending", "accepted", "refused", "silent"]
 
@@ -117,6 +118,8 @@ def route_intent(work: Work) -> RouteIntent | None:
     wanted, route = _wanted_route(work), work.observed.route
     if wanted is None or last_resort(work):
         return None
+    if gateway_state(work.observed, work.now) == "pending":
+        work.soon(ROUTE_SECONDS)
     return None if route is not None and route.intact and _same(route, wanted) else wanted
 
 
