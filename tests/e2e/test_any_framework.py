@@ -160,7 +160,7 @@ def test_its_container_holds_nothing_of_ours(shop: Shop, reference: str) -> None
         "'model': sorted(os.listdir(os.environ['TRUEKEEP_MODEL_DIR']))}))"
     )
     seen = json.loads(inside(shop, look))
-    assert not [name for name in seen["env"] if name.startswith(("AWS_", "TRUEKEEP_REQUEST", "KUBERNETES_"))]
+    assert not [name for name in seen["env"] if name.startswith(("AWS_", "TRUEKEEP_REQUEST"))]
     assert (seen["run"], seen["token"], seen["uid"]) == (False, False, 65532)
     assert {"manifest.json", "model.onnx", "signature.json"} <= set(seen["model"])
     for path in ("/here", "/mnt/models/here", "/mnt/models/model.onnx"):
@@ -181,12 +181,39 @@ def test_a_good_change_of_it_is_promoted_without_a_failed_request(shop: Shop, re
         shop.ready(NAME, 1)
 
 
+def test_one_that_ends_is_started_again_and_tested_again(shop: Shop) -> None:
+    def restarts() -> int:
+        statuses = shop.pods(NAME, "server")[-1]["status"]["initContainerStatuses"]
+        return sum(each["restartCount"] for each in statuses if each["name"] == "backend")
+
+    before = restarts()
+    with contextlib.suppress(KubectlError):  # the connection may end with it
+        inside(shop, "import os, signal; os.kill(1, signal.SIGTERM)")
+    shop.until("the restart", 60, lambda: restarts() > before)
+    pod, _ = backend(shop)
+    shop.kube.kubectl("wait", f"pod/{pod}", "-n", NAMESPACE, "--for=condition=Ready", "--timeout=90s", timeout=100)
+    log = shop.kube.kubectl("logs", pod, "-n", NAMESPACE, "-c", "server")
+    assert log.count("the team's server is ready") == 2
+    with shop.unharmed(NAME):
+        shop.ready(NAME, 1)
+
+
+def test_one_that_can_not_be_pulled_is_waited_for(shop: Shop, reference: str) -> None:
+    with shop.unharmed(NAME):
+        shop.patch(NAME, {"serving": {"image": {"reference": "registry.invalid/team/mlserver:1"}}})
+        message = shop.reason(NAME, "ImagePullFailed", 90)["message"]
+        assert "registry.invalid/team/mlserver:1" in message
+        shop.patch(NAME, {"serving": {"image": {"reference": reference}}})
+        shop.ready(NAME, 1)
+    assert not shop.model(NAME)["status"].get("lastFailure")
+
+
 @pytest.mark.parametrize(
     ("change", "reason", "words"),
     [
         ({"implementation": "broken.Liar"}, "ServerRefused", "the self-test failed: example"),
         ({"implementation": "broken.Moody"}, "RehearsalFailed", "not today"),
-        ({"implementation": "broken.Moody", "rehearsalRows": 0}, "ErrorRate", "request"),
+        ({"implementation": "broken.Moody", "rehearsalRows": 0}, "ErrorRate", "replies failed"),
         pytest.param({"image": "tools"}, "ServerCrashed", "spec.serving.image in pod", marks=pytest.mark.full),
     ],
 )
