@@ -129,3 +129,22 @@ async def test_a_stranger_of_the_same_name_is_not_taken() -> None:
     stalled = world.condition(world.model(), "Stalled")
     assert (stalled["status"], stalled["reason"]) == ("True", "NameTaken")
     assert "HorizontalPodAutoscaler demo/m is not ours" in stalled["message"]
+
+
+async def test_a_node_that_is_emptied_gets_the_only_pod_a_companion() -> None:
+    world = await served(replicas=1)
+    assert world.api.one(kinds.DISRUPTION_BUDGET)["spec"]["minAvailable"] == 1
+    (pod,) = (each for each in world.api.all(kinds.POD) if each["metadata"]["name"].endswith("-0"))
+    world.api.put(kinds.POD, {**pod, "spec": {**pod["spec"], "nodeName": "n"}})
+    world.api.put(kinds.NODE, {"metadata": {"name": "n", "namespace": ""}, "spec": {}})
+    await world.rounds(2)
+    assert world.api.one(kinds.DEPLOYMENT)["spec"]["replicas"] == 1
+    world.api.put(kinds.NODE, {"metadata": {"name": "n", "namespace": ""}, "spec": {"unschedulable": True}})
+    await world.rounds(4)
+    assert world.api.one(kinds.DEPLOYMENT)["spec"]["replicas"] == 2
+    budget = world.api.one(kinds.DISRUPTION_BUDGET)["spec"]
+    assert budget["maxUnavailable"] == 1
+    assert "node n is being emptied" in world.condition(world.model(), "Serving")["message"]
+    world.api.remove(kinds.POD, NAMESPACE, pod["metadata"]["name"])  # evicted; what comes instead is elsewhere
+    await world.rounds(4)
+    assert world.api.one(kinds.DEPLOYMENT)["spec"]["replicas"] == 1
