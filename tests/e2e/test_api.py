@@ -109,8 +109,17 @@ IMPORT: Json = {"s3": {"uri": "s3://imports/"}, "digest": f"sha256:{'0' * 64}"}
 IMPORTED: Change = ("spec.training", {"import": IMPORT})
 
 
+STURDY: Change = (
+    "spec.evaluation",
+    {"robustness": [{"name": "r", "metric": "roc_auc", "maxDrop": "0.1", "columns": ["hour"]}]},
+)
 COSTS: Json = {"falsePositive": "1", "falseNegative": "40"}
 COSTLY: Json = {"name": "cost", "metric": "expected_cost", "maximum": "0.5"}
+
+
+def fair(column: str) -> Change:
+    gate = {"name": "f", "column": column, "metric": "demographic_parity_difference", "maximum": "0.1"}
+    return ("spec.evaluation", {"fairness": [gate]})
 
 
 def gated(**gate: Any) -> Change:
@@ -137,6 +146,18 @@ CASES = [
         "column of a slice",
         (("spec.evaluation", {"slices": [{"name": "s", "column": "carrier", "metric": "f1", "minimum": "0.5"}]}),),
         (("spec.evaluation", {"slices": [{"name": "s", "column": "dest", "metric": "f1", "minimum": "0.5"}]}),),
+    ),
+    Case(
+        "Model.spec",
+        "column of a fairness gate",
+        (fair("carrier"),),
+        (fair("age"),),
+    ),
+    Case(
+        "Model.spec",
+        "columns of a robustness gate",
+        (STURDY, ("spec.data.features", features(nulls="Allow"))),
+        (STURDY, ("spec.data.features", features(nulls="Refuse"))),
     ),
     Case(
         "Model.spec.evaluation.gates[]",

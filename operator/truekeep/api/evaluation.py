@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from truekeep.api.common import Column, Fraction, ItemName, Number, Schema, keyed
+from truekeep.api.common import SET, Column, Fraction, ItemName, Number, Schema, keyed
 
 Metric = Literal[
     "roc_auc",
@@ -111,6 +111,37 @@ class Slice(Schema):
     )
 
 
+class Fairness(Schema):
+    """A bound on how differently groups of rows that share a value of a column are decided on, at the cut-off."""
+
+    name: ItemName = Field(description="Name of the gate, for status and record. Example: by-sex.")
+    column: Column = Field(description="Feature whose values make the groups. Example: sex.")
+    metric: Literal["demographic_parity_difference", "equalized_odds_difference"] = Field(
+        description="By fairlearn's names. demographic_parity_difference: of the share that is taken for positive, the "
+        "largest minus the smallest group's. equalized_odds_difference: likewise of the share of positives that is "
+        "found, or of negatives that is taken, whichever differs more."
+    )
+    maximum: Fraction = Field(description="Greatest difference that passes, 0 to 1. Example: 0.1.")
+    min_rows: Annotated[int, Field(ge=10, le=100000000)] = Field(
+        default=200, description="Groups with fewer rows are left out. Default: 200."
+    )
+
+
+class Robustness(Schema):
+    """A bound on what a model loses when a column is missing: each by itself is made null on the holdout."""
+
+    name: ItemName = Field(description="Name of the gate, for status and record. Example: no-weather.")
+    metric: Metric = Field(description=METRIC_HELP)
+    max_drop: Fraction = Field(description="Largest loss of the metric that passes, 0 to 1. Example: 0.1.")
+    columns: list[Column] = Field(
+        default=[],
+        max_length=50,
+        description="Features to try it with, which must allow nulls. Default: every feature that does. Example: "
+        "[temperature].",
+        json_schema_extra=SET,
+    )
+
+
 class Decision(Schema):
     """How the cut-off on the probability is chosen; it is part of the artifact and versioned with it."""
 
@@ -169,6 +200,18 @@ class Evaluation(Schema):
         default=[],
         max_length=10,
         description="Bounds on metrics by group. Default: none.",
+        json_schema_extra=keyed("name"),
+    )
+    fairness: list[Fairness] = Field(
+        default=[],
+        max_length=10,
+        description="Bounds on how differently groups are decided on. Default: none.",
+        json_schema_extra=keyed("name"),
+    )
+    robustness: list[Robustness] = Field(
+        default=[],
+        max_length=5,
+        description="Bounds on the loss when a column is missing. Default: none.",
         json_schema_extra=keyed("name"),
     )
     costs: Costs | None = Field(default=None, description="What right and wrong decisions cost. Default: not known.")

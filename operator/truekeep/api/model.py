@@ -37,6 +37,17 @@ class ModelSpec(Schema):
             "the column of a slice must be one of data.features",
         ),
         (
+            "!has(self.evaluation) || !has(self.evaluation.fairness) || "
+            "self.evaluation.fairness.all(s, self.data.features.exists(f, f.name == s.column))",
+            "the column of a fairness gate must be one of data.features",
+        ),
+        (
+            "!has(self.evaluation) || !has(self.evaluation.robustness) || self.evaluation.robustness.all(r, "
+            "!has(r.columns) || r.columns.all(c, self.data.features.exists(f, f.name == c && (!has(f.nulls) || "
+            "f.nulls == 'Allow'))))",
+            "columns of a robustness gate must be data.features that allow nulls; requests may not lack the others",
+        ),
+        (
             "!has(self.serving) || !has(self.serving.capture) || !has(self.serving.capture.drop) || "
             "self.serving.capture.drop.all(d, self.data.features.exists(f, f.name == d))",
             "capture.drop may name only data.features",

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from truekeep.api.evaluation import Costs, Evaluation, Gate, Slice
+from truekeep.api.evaluation import Costs, Evaluation, Fairness, Gate, Robustness, Slice
 from truekeep.api.trainingrun import GateResult, MetricValue
 from truekeep.scores.decisions import cheapest_cut_off, gate_value
 from truekeep.scores.metrics import METRICS, Floats, Scored, value
 from truekeep.sources.columns import codes
 from truekeep.trainer.faults import DataInvalid, ParametersInvalid
+from truekeep.trainer.missing import Without
 from truekeep.trainer.text import against, decimal, iso
 
 MAX_GROUPS = 250
@@ -78,11 +79,17 @@ def metrics(scored: Scored) -> list[MetricValue]:
     return [MetricValue(name=name, value=decimal(value(name, scored))) for name in METRICS]
 
 
-def judge(evaluation: Evaluation, scored: Scored, columns: Mapping[str, Any]) -> list[GateResult]:
-    """What all gates and slices say, the worst first, those that were not judged last."""
+def judge(
+    evaluation: Evaluation, scored: Scored, columns: Mapping[str, Any], without: Without | None = None
+) -> list[GateResult]:
+    """What all gates say, by slice and group and with missing columns too, the worst first, those that were not judged
+    last. `columns`: of the same rows, by name; `without`: who scores some of the rows with a column missing."""
     results = [_gate(gate, scored, evaluation.costs) for gate in evaluation.gates]
     for one in evaluation.slices:
         results += _slice(one, scored, columns[one.column])
+    results += [_fairness(one, scored, columns[one.column]) for one in evaluation.fairness]
+    for robust in evaluation.robustness:
+        results += _robustness(robust, scored, without)
     order = {"Failed": 0, "Passed": 1, "NotJudged": 2}
     return sorted(results, key=lambda result: (order[result.result], _margin(result)))
 
@@ -142,7 +149,52 @@ def _slice(one: Slice, scored: Scored, column: Any) -> Iterator[GateResult]:
         )
 
 
-def _groups(one: Slice, column: Any) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+def _fairness(one: Fairness, scored: Scored, column: Any) -> GateResult:
+    """One result a gate; its name says between which two groups the difference is."""
+    taken = scored.probabilities >= scored.cut_off
+    groups = [(name, mask) for name, mask in _groups(one, column) if mask.sum() >= one.min_rows]
+    if one.metric == "demographic_parity_difference":
+        among = [np.ones(len(taken), dtype=np.bool_)]
+    else:
+        among = [scored.labels == 1, scored.labels != 1]
+    widest = (math.nan, "")
+    for rows in among:
+        rates = [(float(taken[mask & rows].mean()), name) for name, mask in groups if (mask & rows).any()]
+        if len(rates) > 1 and not max(rates)[0] - min(rates)[0] <= widest[0]:
+            widest = (max(rates)[0] - min(rates)[0], f"{max(rates)[1]}/{min(rates)[1]}")
+    difference, between = widest
+    maximum = float(one.maximum)
+    return GateResult(
+        name=f"{one.name}={between}"[:160] if between else one.name,
+        metric=one.metric,
+        value=against(difference, maximum, upper=True),
+        threshold=one.maximum,
+        bound="Maximum",
+        result="NotJudged" if math.isnan(difference) else "Passed" if difference <= maximum else "Failed",
+        rows=sum(int(mask.sum()) for _, mask in groups),
+    )
+
+
+def _robustness(one: Robustness, scored: Scored, without: Without | None) -> Iterator[GateResult]:
+    if without is None:
+        raise ParametersInvalid(f"evaluation.robustness {one.name}: this model can't be asked again; remove it")
+    part = Scored(scored.labels[without.rows], scored.probabilities[without.rows], scored.cut_off)
+    whole = value(one.metric, part)
+    minimum = whole - float(one.max_drop)
+    for name in one.columns or without.columns:
+        found = value(one.metric, part._replace(probabilities=without.scores(name)))
+        judged = not (math.isnan(found) or math.isnan(whole))
+        yield GateResult(
+            name=f"{one.name}={name}",
+            metric=one.metric,
+            value=against(found, minimum),
+            threshold=decimal(minimum, 6),
+            result=("Passed" if found >= minimum else "Failed") if judged else "NotJudged",
+            rows=len(part.labels),
+        )
+
+
+def _groups(one: Slice | Fairness, column: Any) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
     """Groups of equal values by their text, nulls as one of their own."""
     if isinstance(column, np.ndarray):
         distinct, position = np.unique(np.where(np.isnan(column), np.nan, column), return_inverse=True)
@@ -155,7 +207,8 @@ def _groups(one: Slice, column: Any) -> Iterator[tuple[str, npt.NDArray[np.bool_
             names.append(NULL_GROUP)
     if len(names) > MAX_GROUPS:
         raise DataInvalid(
-            f"slice {one.name}: {one.column} has {len(names):,} distinct values, at most {MAX_GROUPS} make groups; "
+            f"{'slice' if isinstance(one, Slice) else 'fairness gate'} {one.name}: {one.column} has {len(names):,} "
+            f"distinct values, at most {MAX_GROUPS} make groups; "
             "slice by another feature"
         )
     for number, name in sorted(enumerate(names), key=lambda item: item[1]):

@@ -21,6 +21,7 @@ from truekeep.sources.columns import Want
 from truekeep.trainer import bundle, compare, evaluate, onnx_model, pipeline
 from truekeep.trainer.dataset import Dataset
 from truekeep.trainer.faults import ParametersInvalid
+from truekeep.trainer.missing import Without, without
 from truekeep.trainer.text import EPOCH, MICROSECONDS, counted, decimal, iso
 
 Say = Callable[[str], None]
@@ -71,10 +72,12 @@ def train(request: TrainRequest, dataset: Dataset, champion: LoadedChampion | No
     fitted = pipeline.fit(recipe, features, _matrix(dataset, wants, features, old), dataset.labels[old], threads)
     say(f"fitted {recipe.estimator} on {counted(at, 'row')} in {fitted.seconds:.1f} s")
 
-    scores = fitted.probabilities(_matrix(dataset, wants, features, new))
+    holdout = _matrix(dataset, wants, features, new)
+    scores = fitted.probabilities(holdout)
     cut_off = evaluate.choose_cut_off(evaluation, dataset.labels[new], scores)
     scored = Scored(dataset.labels[new], scores, cut_off)
-    metrics, gates, against = judged(request, dataset, new, scored, champion, say)
+    absent = without(features, holdout, fitted.probabilities) if evaluation.robustness else None
+    metrics, gates, against = judged(request, dataset, new, scored, champion, say, absent)
     facts: dict[str, Any] = {
         "holdout": {"since": iso(dataset.times[at]), "rows": len(scores), "positives": int(scored.labels.sum())},
         "train": {"rows": at, "positives": int(dataset.labels[old].sum()), "until": iso(dataset.times[at - 1])},
@@ -107,12 +110,18 @@ def train(request: TrainRequest, dataset: Dataset, champion: LoadedChampion | No
 
 
 def judged(
-    request: TrainRequest, dataset: Dataset, rows: slice, scored: Scored, champion: LoadedChampion | None, say: Say
+    request: TrainRequest,
+    dataset: Dataset,
+    rows: slice,
+    scored: Scored,
+    champion: LoadedChampion | None,
+    say: Say,
+    absent: Without | None = None,
 ) -> tuple[list[MetricValue], list[GateResult], ChampionResult | None]:
     """Metrics, gates and the comparison with the live revision, on these rows, which the model never saw."""
     wants = [Want(feature.name, feature.type) for feature in request.data.features]
     metrics = evaluate.metrics(scored)
-    gates = evaluate.judge(request.evaluation, scored, dataset.named(wants, rows))
+    gates = evaluate.judge(request.evaluation, scored, dataset.named(wants, rows), absent)
     since = iso(dataset.times[rows][0])
     say(f"judged on {counted(len(scored.labels), 'row')} since {since}: " + _listed(metrics))
     for gate in gates:

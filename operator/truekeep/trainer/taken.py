@@ -31,6 +31,7 @@ from truekeep.trainer import evaluate
 from truekeep.trainer.dataset import Dataset
 from truekeep.trainer.faults import DataInvalid, ImportInvalid
 from truekeep.trainer.fit import LoadedChampion, Say, Verdict, judged
+from truekeep.trainer.missing import without
 from truekeep.trainer.text import EPOCH, MICROSECONDS, counted, iso
 
 NEEDED = (layout.SIGNATURE, layout.PROFILE)
@@ -119,7 +120,8 @@ def judge(request: TrainRequest, given: Taken, dataset: Dataset, champion: Loade
         ) from error
     scores: npt.NDArray[np.float64] = np.concatenate(parts)
     scored = Scored(dataset.labels[rows], scores, signature.cut_off)
-    metrics, gates, against = judged(request, dataset, rows, scored, champion, say)
+    absent = without(signature.features, matrix, given.predict) if request.evaluation.robustness else None
+    metrics, gates, against = judged(request, dataset, rows, scored, champion, say, absent)
     say(f"  {words}")
     source = signature.imported
     facts: dict[str, Any] = {

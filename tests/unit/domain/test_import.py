@@ -37,12 +37,16 @@ def test_a_new_digest_is_a_new_run_and_the_same_one_is_not() -> None:
     assert len({training_fingerprint(each) for each in (one, other, imported("0", "s3://elsewhere/"), spec())}) == 4
 
 
-def test_the_fingerprint_of_a_recipe_is_what_it_was_before_there_were_imports() -> None:
-    """An upgrade of the operator trains nothing again."""
+def test_the_fingerprint_of_a_recipe_says_nothing_of_imports_nor_of_gates_that_are_not_declared() -> None:
+    """An upgrade of the operator, whose API has more fields, trains nothing again."""
     plain = spec()
     assert plain.training.recipe is not None
-    was = {"data": plain.data.dump(), "recipe": plain.training.recipe.dump(), "evaluation": plain.evaluation.dump()}
-    assert training_fingerprint(plain) == digest_of(was)
+    gates = [{"name": "auc", "metric": "roc_auc", "minimum": "0.6"}]
+    recipe = {"estimator": "sklearn.linear_model.LogisticRegression"}
+    declared = plain.data.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    assert training_fingerprint(plain) == digest_of(
+        {"data": declared, "recipe": recipe, "evaluation": {"gates": gates}}
+    )
 
 
 def test_the_secret_of_an_import_is_named_where_a_mount_fails() -> None:

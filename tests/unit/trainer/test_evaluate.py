@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from truekeep.api.evaluation import Costs, Decision, Evaluation, Gate
+from truekeep.api.evaluation import Costs, Decision, Evaluation, Fairness, Gate, Robustness
+from truekeep.contract.artifact import SignatureFeature
 from truekeep.scores.metrics import Scored
 from truekeep.trainer import evaluate
 from truekeep.trainer.evaluate import choose_cut_off, judge, split
 from truekeep.trainer.faults import DataInvalid, ParametersInvalid
+from truekeep.trainer.missing import Without, without
 
 
 def mixed(rows: int) -> np.ndarray:
@@ -244,3 +246,91 @@ def test_a_decision_needs_what_its_rule_goes_by() -> None:
         cut_off(Decision(rule="LeastCost"), mixed(4), np.zeros(4))
     with pytest.raises(ParametersInvalid, match="Fixed needs a value"):
         cut_off(Decision(rule="Fixed"), mixed(4), np.zeros(4))
+
+
+def decided(seed: int = 0, rows: int = 4000) -> tuple[Scored, Any]:
+    """Three groups: b is taken for positive more often, and wrongly so; c has few rows."""
+    random = np.random.default_rng(seed)
+    group = random.choice(["a", "b", "c"], rows, p=[0.6, 0.395, 0.005])
+    labels = (random.random(rows) < 0.3).astype(np.int8)
+    probabilities = np.clip(0.3 * labels + 0.15 * (group == "b") + random.uniform(0, 0.6, rows), 0, 1)
+    return Scored(labels, probabilities, 0.5), group
+
+
+@pytest.mark.parametrize("metric", ["demographic_parity_difference", "equalized_odds_difference"])
+def test_a_difference_of_groups_is_fairlearn_s(metric: Any) -> None:
+    from fairlearn import metrics
+
+    scored, group = decided()
+    kept = group != "c"  # too few of them
+    want = getattr(metrics, metric)(
+        scored.labels[kept], (scored.probabilities >= 0.5)[kept], sensitive_features=group[kept]
+    )
+    assert want > 0.1
+    for maximum, result in ((f"{want + 1e-6:.9f}", "Passed"), (f"{want - 1e-6:.9f}", "Failed")):
+        gate = Fairness(name="by-group", column="group", metric=metric, maximum=maximum)
+        (found,) = judge(Evaluation(fairness=[gate]), scored, {"group": pa.array(group.tolist())})
+        assert (found.result, found.bound, found.name, found.rows) == (result, "Maximum", "by-group=b/a", kept.sum())
+        assert float(found.value) == pytest.approx(want, abs=1e-4)
+
+
+def test_groups_of_which_too_few_rows_are_known_are_not_judged() -> None:
+    scored, group = decided(rows=300)
+    gate = Fairness(name="g", column="group", metric="equalized_odds_difference", maximum="0", min_rows=290)
+    (found,) = judge(Evaluation(fairness=[gate]), scored, {"group": pa.array(group.tolist())})
+    assert (found.result, found.name) == ("NotJudged", "g")
+    assert evaluate.failed([found]) == []
+
+
+FEATURES = [
+    SignatureFeature(name="much", type="Number"),
+    SignatureFeature(name="little", type="Number"),
+    SignatureFeature(name="never", type="Number", nulls="Refuse"),
+]
+
+
+def asked_without(rows: int = 1000) -> tuple[Scored, Without]:
+    """A model whose answer hangs on one column."""
+    random = np.random.default_rng(1)
+    matrix = random.normal(size=(rows, 3))
+    labels = (matrix[:, 0] + random.normal(size=rows) / 2 > 0).astype(np.int8)
+
+    def predict(given: Any) -> Any:
+        return 1 / (1 + np.exp(-np.nan_to_num(given) @ np.array([3.0, 0.01, 0.0])))
+
+    before = matrix.copy()
+    found = without(FEATURES, matrix, predict)
+    assert np.array_equal(before, matrix)
+    return Scored(labels, predict(matrix), 0.5), found
+
+
+def test_a_model_that_can_t_do_without_a_column_is_told_which() -> None:
+    scored, absent = asked_without()
+    gate = Robustness(name="sturdy", metric="roc_auc", max_drop="0.1")
+    results = judge(Evaluation(robustness=[gate]), scored, {}, absent)
+    assert [(one.name, one.result) for one in results] == [("sturdy=much", "Failed"), ("sturdy=little", "Passed")]
+    assert 0.4 < float(results[0].value) < 0.6
+    assert float(results[0].threshold) == pytest.approx(float(results[1].value) - 0.1, abs=0.01)
+    (only,) = judge(Evaluation(robustness=[gate.model_copy(update={"columns": ["little"]})]), scored, {}, absent)
+    assert only.name == "sturdy=little"
+
+
+def test_a_column_that_may_not_be_null_is_not_tried() -> None:
+    scored, absent = asked_without()
+    gate = Robustness(name="sturdy", metric="roc_auc", max_drop="0.1", columns=["never"])
+    with pytest.raises(ParametersInvalid, match="never is no feature that allows nulls"):
+        judge(Evaluation(robustness=[gate]), scored, {}, absent)
+
+
+def test_of_many_rows_some_are_asked_again() -> None:
+    scored, _ = asked_without()
+    asked: list[int] = []
+
+    def predict(given: Any) -> Any:
+        asked.append(len(given))
+        return np.full(len(given), 0.5)
+
+    absent = without(FEATURES, np.zeros((1000, 3)), predict, most=100)
+    results = judge(Evaluation(robustness=[Robustness(name="r", metric="accuracy", max_drop="1")]), scored, {}, absent)
+    assert asked == [100, 100]
+    assert {one.rows for one in results} == {100}

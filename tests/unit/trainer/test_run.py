@@ -604,3 +604,29 @@ def test_a_team_that_acts_on_scores_gates_by_cost_and_decides_by_it(place: Place
     assert failed.reason == "GatesFailed"
     assert "gate cost: expected_cost 0." in failed.message
     assert "is above 0.01" in failed.message
+
+
+def test_a_model_of_a_biased_set_is_refused(place: Place) -> None:
+    """Kind a is late far more often, as the rows have it; who must not decide by that says so."""
+    fair = {
+        "name": "kinds",
+        "column": "kind",
+        "metric": "demographic_parity_difference",
+        "maximum": "0.15",
+        "minRows": 50,
+    }
+    result = place.run(evaluation={"fairness": [fair], "decision": {"rule": "Fixed", "value": "0.4"}})
+    assert result.reason == "GatesFailed"
+    assert "gate kinds=a/" in result.message
+    assert "demographic_parity_difference 0." in result.message
+    assert place.artifacts() == []
+
+
+def test_a_model_that_hangs_on_one_column_is_refused(place: Place) -> None:
+    robust = {"name": "sturdy", "metric": "roc_auc", "maxDrop": "0.05"}
+    result = place.run(evaluation={"robustness": [robust]})
+    assert result.reason == "GatesFailed"
+    assert (result.gates[0].name, result.gates[0].result) == ("sturdy=amount", "Failed")
+    assert {gate.name for gate in result.gates} == {"sturdy=amount", "sturdy=kind"}
+    loose = place.run(evaluation={"robustness": [{**robust, "maxDrop": "0.5"}]}, run_uid="run-2")
+    assert loose.reason == "Succeeded", loose.message

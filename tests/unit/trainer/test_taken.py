@@ -234,3 +234,10 @@ def test_a_store_that_does_not_answer_may_be_tried_again(port: Port) -> None:
     given = {"import": {"s3": nowhere.dump(), "digest": "sha256:" + "0" * 64}}
     result = port.run(port.request(training=Training.model_validate(given)))
     assert (result.reason, exit_code(result)) == ("StoreUnreachable", 4)
+
+
+def test_an_imported_model_is_asked_with_missing_columns_too(port: Port) -> None:
+    robust = {"robustness": [{"name": "sturdy", "metric": "roc_auc", "maxDrop": "0.05"}]}
+    result = port.take(port.pushed(trained()).digest, evaluation=robust)
+    assert result.reason == "GatesFailed"
+    assert {gate.name: gate.result for gate in result.gates}["sturdy=amount"] == "Failed"
