@@ -66,6 +66,16 @@ class ColumnDrift(Schema):
     minimum_effect: Number = Field(description="Smallest value of it that counts, as decimal text. Example: 0.25.")
 
 
+class Together(Schema):
+    """When rows count as drifted, all features at once."""
+
+    minimum_effect: Number = Field(
+        default="0.2",
+        description="Smallest change of the mean reconstruction error (principal components that hold 65 % of "
+        "training's variance) that counts, in standard deviations of a row's error, as decimal text. Default: 0.2.",
+    )
+
+
 class DataDrift(Schema):
     """When the inputs or the predictions count as drifted."""
 
@@ -96,6 +106,11 @@ class DataDrift(Schema):
         description="Columns that are judged by another statistic, or from another effect on. Default: none; numbers "
         "go by KolmogorovSmirnov, categories by TotalVariation, from minimumEffect on.",
         json_schema_extra=keyed("name"),
+    )
+    together: Together | None = Field(
+        default=None,
+        description="Watch all features of a row at once, too: rows that never were, though each column looks as it "
+        "did. Default: columns are watched one by one.",
     )
     ignore: list[Annotated[str, StringConstraints(max_length=63)]] = Field(
         default=[],

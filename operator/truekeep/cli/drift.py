@@ -57,6 +57,8 @@ def drift(
             dropped = frozenset({PREDICTION})
             typer.echo(f"{current} has no column {probability}: the prediction is not compared", err=True)
         settings = laptop.settings(spec, dropped)
+        if beyond := laptop.beyond_a_file(spec):
+            typer.echo(f"{policy}: {beyond} needs more than one file, and is not judged here", err=True)
         counted = window_of_table(table, reference, names=names)
         report = judge(reference, counted, settings)
         title = f"{current.name} compared with {profile.name}"

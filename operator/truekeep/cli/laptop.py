@@ -104,6 +104,19 @@ def settings(spec: DriftPolicySpec | None, dropped: frozenset[str] = frozenset()
     return settings_of(spec.data, spec.window.min_rows, dropped)
 
 
+def beyond_a_file(spec: DriftPolicySpec | None) -> str:
+    """What of a policy can't be judged on one table without times, labels and neighbours, in words; "" for nothing."""
+    if spec is None:
+        return ""
+    parts = {
+        "data.reference SameHoursOfWeek": spec.data.reference != "Training",
+        "data.together": spec.data.together is not None,
+        "blackouts": bool(spec.blackouts),
+        "performance": spec.performance is not None,
+    }
+    return ", ".join(name for name, there in parts.items() if there)
+
+
 def write(text: str, path: Path | None) -> None:
     """To a file, or to standard output. InputError where the file can't be written."""
     if path is None or str(path) == "-":

@@ -90,11 +90,12 @@ def count(
     skipped: Skipped,
     without: Collection[str] = (),
     keys: Callable[[Any], None] | None = None,
+    together: bool = False,
 ) -> WindowSketch:
     """Rows of these files with start <= event time < end (ms), counted on the reference's cells. Columns in `without`,
     and those that a file has only as hashes, count as absent: nothing in the reference compares with a hash.
-    `keys`: is told the keys of each batch."""
-    whole = WindowSketch(reference)
+    `keys`: is told the keys of each batch. `together`: rows are measured all features at once, too."""
+    whole = WindowSketch(reference, together=together)
     features = [column.name for column in reference.columns if column.name not in {PREDICTION, *without}]
     categories = [name for name in features if (column := reference.column(name)) and column.type == "Category"]
     wanted = [EVENT_TIME, RECEIVED_AT, PROBABILITY, *features, *([KEY] if keys else [])]

@@ -26,12 +26,13 @@ from truekeep.api.driftpolicy import DataDrift, FindingKind, Statistic
 from truekeep.monitor import quality, statistics, words
 from truekeep.monitor.quality import Defect
 from truekeep.monitor.report import ColumnReport, Facts, ReportFinding, Severity, Significance, Statistics, WindowReport
-from truekeep.profiling.schema import PREDICTION, CategoryProfile, ColumnProfile, NumberProfile, Profile
+from truekeep.profiling.schema import PREDICTION, CategoryProfile, ColumnProfile, Errors, NumberProfile, Profile
 
 DRIFT_PART = 0.3  # of the false alarms allowed
 QUALITY_PART = 0.1
 SHAPE_UP_TO = 0.1  # greatest minimumEffect with which the shape of numbers counts
 DISCRETE = 50  # distinct numbers in the reference up to which the chi-square test decides
+TOGETHER = "(together)"  # stands for the column where all features are meant
 KINDS: tuple[FindingKind, ...] = ("DataQuality", "DataDrift", "PredictionDrift")
 
 
@@ -44,6 +45,7 @@ class Settings:
     minimum_effect: float = 0.03
     ignore: frozenset[str] = frozenset()
     named: Mapping[str, tuple[Statistic, float]] = field(default_factory=dict)  # by column: statistic, smallest effect
+    together: float | None = None  # smallest effect of all features at once; None: they are judged one by one
     dropped: frozenset[str] = frozenset()  # features that capture leaves out, or hashes, on purpose
 
     @property
@@ -59,6 +61,7 @@ def settings_of(drift: DataDrift, min_rows: int, dropped: frozenset[str] = froze
         false_alarms_per_thousand_windows=drift.false_alarms_per_thousand_windows,
         minimum_effect=float(drift.minimum_effect),
         ignore=frozenset(drift.ignore),
+        together=float(drift.together.minimum_effect) if drift.together else None,
         named={one.name: (one.statistic, float(one.minimum_effect)) for one in drift.columns},
         dropped=dropped,
     )
@@ -95,8 +98,10 @@ def judge(reference: Profile, window: Profile, settings: Settings, season: Profi
         for then, now in pairs
         if then.name not in broken and _enough(basis[then.name], now)
     }
-    corrected = statistics.holm(np.array([column.p_value for column in measured.values()]) / DRIFT_PART)
-    p_values = dict(zip(measured, corrected.clip(max=1.0).tolist(), strict=True))
+    rows = _together(reference, window, settings, season)
+    tested = [column.p_value for column in measured.values()] + ([rows.test.p_value] if rows else [])
+    corrected = statistics.holm(np.array(tested) / DRIFT_PART).clip(max=1.0).tolist()
+    p_values = dict(zip(measured, corrected, strict=False))
     weights = _weights([then for then, _ in pairs])
 
     columns = [
@@ -115,6 +120,10 @@ def judge(reference: Profile, window: Profile, settings: Settings, season: Profi
         for column, (then, now) in zip(columns, pairs, strict=True)
         for finding in _findings(column, basis[then.name], now, defects[then.name], weights[then.name])
     ]
+    if rows is not None:
+        column = _rows_column(rows, corrected[-1], settings.alpha)
+        columns.append(column)
+        findings += _rows_finding(column, rows)
     left_out = tuple(then.name for then in reference.columns if then.name in settings.dropped)
     return _report(window.rows, settings, findings, columns).model_copy(
         update={"left_out": left_out, "compared_rows": season.rows if season else None}
@@ -143,6 +152,70 @@ def _named(found: Measured, statistic: Statistic, threshold: float) -> Measured:
     if effect is None:  # a constant has no standard deviations
         return replace(found, threshold=threshold if found.statistic == statistic else found.threshold)
     return replace(found, effect=effect, statistic=statistic, threshold=threshold)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All features of a row at once, then and now."""
+
+    then: Errors
+    now: Errors
+    test: statistics.Test
+    threshold: float
+
+
+def _together(reference: Profile, window: Profile, settings: Settings, season: Profile | None) -> Rows | None:
+    """The reconstruction error (`profiling.space`); None where it is not asked for, or not known on both sides."""
+    then = (season.errors if season else None) or (reference.space.errors if reference.space else None)
+    now = window.errors
+    if settings.together is None or then is None or now is None or min(then.rows, now.rows) < quality.FEW_VALUES:
+        return None
+    first = statistics.Sample(then.rows, then.mean, then.standard_deviation)
+    second = statistics.Sample(now.rows, now.mean, now.standard_deviation)
+    return Rows(then, now, statistics.means(first, second), settings.together)
+
+
+def _rows_column(rows: Rows, p_corrected: float, alpha: float) -> ColumnReport:
+    def facts(errors: Errors) -> Facts:
+        deviation = errors.standard_deviation
+        return Facts(rows=errors.rows, values=errors.rows, missing=0.0, mean=errors.mean, standard_deviation=deviation)
+
+    effect = rows.test.value
+    return ColumnReport(
+        name=TOGETHER,
+        type="Number",
+        kind="DataDrift",
+        judged=True,
+        drifted=effect >= rows.threshold and p_corrected <= alpha,
+        statistic="ReconstructionError",
+        effect=effect,
+        threshold=rows.threshold,
+        p_value=rows.test.p_value,
+        p_corrected=p_corrected,
+        reference=facts(rows.then),
+        window=facts(rows.now),
+    )
+
+
+def _rows_finding(column: ColumnReport, rows: Rows) -> list[ReportFinding]:
+    if not column.drifted:
+        return []
+    words_ = f"rows as a whole: reconstruction error {words.number(rows.then.mean)} → {words.number(rows.now.mean)}, "
+    effect = column.effect or 0.0
+    return [
+        ReportFinding(
+            kind="DataDrift",
+            column=TOGETHER,
+            statistic="ReconstructionError",
+            value=decimal(effect),
+            threshold=decimal(rows.threshold),
+            p_value=decimal(column.p_corrected or 0.0),
+            message=f"{words_}{words.number(effect)} standard deviations of a row's",
+            severity="Breach",
+            effect=min(1.0, effect),
+            score=min(1.0, effect),
+        )
+    ]
 
 
 def _numbers(reference: NumberProfile, window: NumberProfile, minimum_effect: float) -> Measured:

@@ -319,8 +319,9 @@ def _season(subject: Subject, index: int) -> Profile | None:
         own = own and len(files) == len(subject.found.between(start, end))
         without = frozenset(request.dropped) | frozenset(request.hashed)
         counted = captures.count(
-            subject.lake, files, subject.reference, start=start, end=end, skipped=Skipped(), without=without
-        ).profile()
+            subject.lake, files, subject.reference, start=start, end=end, skipped=Skipped(), without=without,
+            together=drift.together is not None,
+        ).profile()  # fmt: skip
         # What was broken is nothing to compare with.
         if counted.rows and judge(subject.reference, counted, _settings(request)).verdict != "DataQuality":
             parts.append(counted)
@@ -337,7 +338,7 @@ def _judge_one(subject: Subject, index: int, now: datetime) -> Judged:
     settings = _settings(request)
     window = captures.count(
         subject.lake, files, subject.reference, start=start, end=end, skipped=skipped, without=settings.dropped,
-        keys=repeats.update,
+        keys=repeats.update, together=settings.together is not None,
     ).profile()  # fmt: skip
     season = _season(subject, index)
     report = judge(subject.reference, window, settings, season)

@@ -9,6 +9,7 @@ from truekeep.api.driftpolicy import Blackout
 from truekeep.monitor.report import ReportFinding, WindowReport
 from truekeep.profiling.schema import PREDICTION, ColumnProfile, Profile
 from truekeep.profiling.sketch import ColumnSketch
+from truekeep.profiling.space import added
 
 WEEK_HOURS = 168
 WEEK = timedelta(hours=WEEK_HOURS)
@@ -39,7 +40,12 @@ def merged(reference: Profile, windows: Sequence[Profile], *, prediction: bool) 
             if part is not None:
                 whole.merge(ColumnSketch.of(part))
         columns.append(_as_reference(then, whole.profile()))
-    return Profile(rows=sum(window.rows for window in windows), columns=tuple(columns))
+    found = [window.errors for window in windows if window.errors]
+    return Profile(
+        rows=sum(window.rows for window in windows),
+        columns=tuple(columns),
+        errors=added(found) if len(found) == len(windows) and found else None,
+    )
 
 
 def _as_reference(then: ColumnProfile, counted: ColumnProfile) -> ColumnProfile:

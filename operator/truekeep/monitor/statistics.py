@@ -27,6 +27,14 @@ class Test(NamedTuple):
     degrees: int = 0
 
 
+class Sample(NamedTuple):
+    """What is known of some values."""
+
+    rows: int
+    mean: float
+    deviation: float  # standard deviation, of the population
+
+
 def kolmogorov_smirnov(reference: Counts, window: Counts) -> Test:
     """Largest distance of the two distribution functions at the cells' edges, 0 to 1 (Smirnov 1939).
 
@@ -206,6 +214,17 @@ def tenths(reference: Counts, window: Counts, *, tails: bool = False) -> tuple[C
         group = np.where(until == 0, -1, np.where(until - reference == total, 10, group))
     starts = np.flatnonzero(np.diff(group, prepend=-2))
     return np.add.reduceat(reference, starts), np.add.reduceat(window, starts)
+
+
+def means(then: Sample, now: Sample) -> Test:
+    """How far two means are apart, in the first sample's standard deviations, and the significance of it, two-sided.
+
+    Welch's test (1947) with its normal limit: for values that are bounded, of samples of fifty and more."""
+    if min(then.rows, now.rows) < 2 or not then.deviation > 0:
+        return Test(0.0, 1.0)
+    apart = now.mean - then.mean
+    error = np.sqrt(then.deviation**2 / then.rows + now.deviation**2 / now.rows)
+    return Test(abs(apart) / then.deviation, float(2 * special.ndtr(-abs(apart) / error)))
 
 
 def holm(p_values: Floats) -> Floats:

@@ -13,6 +13,7 @@ from truekeep.contract.artifact import SignatureFeature
 from truekeep.profiling import cells
 from truekeep.profiling.schema import PREDICTION, ColumnProfile, Profile
 from truekeep.profiling.sketch import CategorySketch, ColumnSketch, NumberSketch
+from truekeep.profiling.space import ErrorSketch, fit
 from truekeep.profiling.values import Array, Floats, categories, numbers
 
 CATEGORIES = 2000  # distinct values that a reference tells apart; rarer ones are pooled
@@ -62,7 +63,7 @@ def profile(
     found = [*profile_table(Arrays(columns, rows), features, importance=importance, threads=1).columns]
     held_out = np.asarray(probabilities, dtype=np.float64)
     found.append(_reference(Arrays({PREDICTION: held_out}, len(held_out)), prediction(PREDICTION), None))
-    return Profile(rows=rows, columns=tuple(found)).dump()
+    return Profile(rows=rows, columns=tuple(found), space=fit(columns, features, rows)).dump()
 
 
 def profile_table(
@@ -233,16 +234,20 @@ def _counts_of(table: Table, name: str, wanted: Mapping[str, int]) -> tuple[dict
 
 
 class WindowSketch:
-    """A window of production, counted on a reference's cells batch by batch; windows of one reference add up."""
+    """A window of production, counted on a reference's cells batch by batch; windows of one reference add up.
 
-    def __init__(self, reference: Profile) -> None:
+    `together`: whether rows are also measured all features at once, where the reference knows how (`space`)."""
+
+    def __init__(self, reference: Profile, *, together: bool = False) -> None:
         self.rows = 0
         self.columns = [ColumnSketch.like(column) for column in reference.columns]
+        self.errors = ErrorSketch(reference.space) if together and reference.space else None
 
     def empty(self) -> WindowSketch:
         """Another one of the same reference, without rows; cheaper than a new one."""
         found = WindowSketch(Profile())
         found.columns = [column.empty() for column in self.columns]
+        found.errors = ErrorSketch(self.errors.space) if self.errors else None
         return found
 
     def update(self, columns: Mapping[str, Array], rows: int) -> None:
@@ -250,20 +255,25 @@ class WindowSketch:
         self.rows += rows
         for column in self.columns:
             column.update(columns.get(column.name), rows)
+        if self.errors:
+            self.errors.update(columns, rows)
 
     def merge(self, other: WindowSketch) -> None:
         """Take in another window of the same reference; ValueError where it has other columns or cells."""
         self.rows += other.rows
         for mine, theirs in zip(self.columns, other.columns, strict=True):
             mine.merge(theirs)
+        if self.errors and other.errors:
+            self.errors.moments.add(other.errors.moments)
 
     def profile(self) -> Profile:
         """As JSON."""
-        return Profile(rows=self.rows, columns=tuple(column.profile() for column in self.columns))
+        counted = tuple(column.profile() for column in self.columns)
+        return Profile(rows=self.rows, columns=counted, errors=self.errors.told() if self.errors else None)
 
 
-def window(columns: Mapping[str, Array], reference: Profile) -> Profile:
+def window(columns: Mapping[str, Array], reference: Profile, *, together: bool = False) -> Profile:
     """The profile of one batch on a reference's cells; the prediction's column is `(prediction)`."""
-    sketch = WindowSketch(reference)
+    sketch = WindowSketch(reference, together=together)
     sketch.update(columns, max((len(column) for column in columns.values()), default=0))
     return sketch.profile()

@@ -7,6 +7,7 @@ reference's own cells; profiles on the same cells add up, cell by cell.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
@@ -107,12 +108,41 @@ class ColumnProfile(Schema):
         return sum(self.categorical.counts) + self.categorical.unseen
 
 
+class SpaceColumn(Schema):
+    """How a column's values become numbers of one scale."""
+
+    name: str
+    type: Literal["Number", "Category"]
+    center: float = 0.0
+    scale: float = 1.0
+    ranks: Mapping[str, float] = Field(default_factory=dict)  # by category; others get `unseen`
+    unseen: float = 0.0
+
+
+class Errors(Schema):
+    """The errors of some rows."""
+
+    rows: int
+    mean: float
+    standard_deviation: float
+
+
+class Space(Schema):
+    """The plane of a reference, and the errors of the reference's own rows."""
+
+    columns: tuple[SpaceColumn, ...]
+    plane: tuple[tuple[float, ...], ...]  # orthonormal, shape (components, columns)
+    errors: Errors
+
+
 class Profile(Schema):
     """All columns; the prediction is the last and is named `(prediction)`."""
 
     schema_: Literal["truekeep.dev/profile/v1"] = Field(default="truekeep.dev/profile/v1", alias="schema")
     rows: int = 0
     columns: tuple[ColumnProfile, ...] = ()
+    space: Space | None = None  # reference: where its rows lie, all features at once
+    errors: Errors | None = None  # window: how far its rows lie from there
 
     def column(self, name: str) -> ColumnProfile | None:
         """The column of this name, if it is there."""

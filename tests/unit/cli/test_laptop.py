@@ -188,3 +188,20 @@ def test_html_is_one_file_and_escapes_what_comes_from_data(folder: Path, tmp_pat
     assert (done.exit_code, done.stdout) == (1, "")
     assert "<i>hour" not in page.read_text()
     assert "&lt;i&gt;hour" in page.read_text()
+
+
+def test_a_policy_can_name_a_statistic_and_what_one_file_can_not_show_is_told(folder: Path, tmp_path: Path) -> None:
+    more = POLICY.replace(
+        'data: {minimumEffect: "0.6", ignore: [kind]}',
+        'data: {together: {}, columns: [{name: amount, statistic: PopulationStability, minimumEffect: "0.2"}]}\n'
+        "  performance: {metric: roc_auc}",
+    )
+    (tmp_path / "policy.yaml").write_text(more)
+    done = run(
+        "drift", "--profile", folder / "profile.json", folder / "moved.parquet", "-f", tmp_path / "policy.yaml",
+        "-o", "json",
+    )  # fmt: skip
+    assert done.exit_code == 1
+    (finding,) = json.loads(done.stdout)["findings"]
+    assert (finding["column"], finding["statistic"], finding["threshold"]) == ("amount", "PopulationStability", 0.2)
+    assert "data.together, performance needs more than one file, and is not judged here" in done.stderr
