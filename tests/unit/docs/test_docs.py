@@ -24,9 +24,9 @@ OTHER_WORDS = {
     "Act", "Alert", "Approve", "Awaited", "BlueGreen", "Canary", "Category", "Complete", "ConfigMap",
     "CreateContainerConfigError", "CreateContainerError", "Data", "DataDrift", "Declined", "Drift", "DriftPolicy",
     "ErrImageNeverPull", "ErrImagePull", "Error", "Evicted", "Failed", "False", "Gates", "Given",
-    "ImagePullBackOff", "InvalidImageName", "KolmogorovSmirnov", "Manual", "Model", "MustNotApprove", "Never",
-    "NodeLost", "Normal", "Now", "Pending", "Performance", "PredictionDrift", "Preempting", "Promote", "Ready",
-    "Reconciling", "Refused", "Reject", "Retrain", "Rollback", "Rollout", "Routed", "RunContainerError", "Running",
+    "ImagePullBackOff", "InvalidImageName", "KolmogorovSmirnov", "Manual", "Minimum", "Model", "MustNotApprove",
+    "Counted", "Never", "NewData", "NodeLost", "Normal", "Now", "Pending", "Performance", "PredictionDrift", "Preempting", "Promote",
+    "Ready", "Reconciling", "Refused", "Reject", "Retrain", "Rollback", "Rollout", "Routed", "RunContainerError", "Running",
     "Scaled", "Schedule", "Secret", "Shadow", "Shutdown", "Spec", "Stale", "Stalled", "Stuck", "Succeeded",
     "Target", "Training", "True", "Unanswered", "Unknown", "Waiting", "Warning", "Wasserstein", "Wish", "Working",
 }  # fmt: skip
