@@ -144,7 +144,8 @@ def test_whoever_keeps_a_connection_is_told_to_leave_at_once_and_newcomers_are_a
 
 @dataclass
 class Caller(threading.Thread):
-    """Calls over gRPC, one call after the other, on a channel of its own; nothing is tried again."""
+    """Calls over gRPC, one call after the other, on a channel of its own. It tries nothing again; gRPC itself sends
+    again what no server has seen."""
 
     target: str
     stop: threading.Event
@@ -158,7 +159,7 @@ class Caller(threading.Thread):
         super().__init__(daemon=True)
 
     def run(self) -> None:
-        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+        options = [("grpc.use_local_subchannel_pool", 1)]
         request = messages.ServerReadyRequest().SerializeToString()
         with grpc.insecure_channel(self.target, options) as channel:
             channel.subscribe(self.count)
