@@ -21,14 +21,15 @@ KINDS = {"Model": Model, "TrainingRun": TrainingRun, "DriftPolicy": DriftPolicy,
 REASON = re.compile(r"^[A-Z][a-z]+([A-Z][a-z]+)*$")
 # CamelCase words in domain/ that are no reasons: conditions, states, enum values of the API, exit reasons of pods.
 OTHER_WORDS = {
-    "Act", "Alert", "Approve", "Awaited", "BlueGreen", "Canary", "Category", "Complete", "ConfigMap",
+    "Act", "Alert", "Approve", "Awaited", "BlueGreen", "Canary", "Category", "Complete", "ConfigMap", "Counted",
     "CreateContainerConfigError", "CreateContainerError", "Data", "DataDrift", "Declined", "Drift", "DriftPolicy",
     "ErrImageNeverPull", "ErrImagePull", "Error", "Evicted", "Failed", "False", "Gates", "Given",
     "ImagePullBackOff", "InvalidImageName", "KolmogorovSmirnov", "Manual", "Minimum", "Model", "MustNotApprove",
-    "Counted", "Never", "NewData", "NodeLost", "Normal", "Now", "Pending", "Performance", "PredictionDrift", "Preempting", "Promote",
-    "Ready", "Reconciling", "Refused", "Reject", "Retrain", "Rollback", "Rollout", "Routed", "RunContainerError", "Running",
-    "Scaled", "Schedule", "Secret", "Shadow", "Shutdown", "Spec", "Stale", "Stalled", "Stuck", "Succeeded",
-    "Target", "Training", "True", "Unanswered", "Unknown", "Waiting", "Warning", "Wasserstein", "Wish", "Working",
+    "Never", "NewData", "NodeLost", "Normal", "Now", "Pending", "Performance", "PredictionDrift", "Preempting",
+    "Promote", "Ready", "Reconciling", "Refused", "Reject", "Retrain", "Rollback", "Rollout", "Routed",
+    "RunContainerError", "Running", "Scaled", "Schedule", "Secret", "Shadow", "Shutdown", "Spec", "Stale",
+    "Stalled", "Stuck", "Succeeded", "Target", "Training", "True", "Unanswered", "Unknown", "Waiting", "Warning",
+    "Wasserstein", "Wish", "Working",
 }  # fmt: skip
 
 
