@@ -53,7 +53,11 @@ def lines(model: Json, policies: Sequence[Json]) -> Iterator[tuple[str, str]]:
         yield "kept warm", f"revision {previous['revision']}, since {previous.get('since', '?')}"
     if candidate:
         yield "on its way", f"revision {candidate['revision']}, {candidate.get('reachedPercent', 0)} % of the traffic"
-    for name, kind, unasked in (("gateway", "Routed", "NoGateway"), ("pods", "Scaled", "NoAutoscaling")):
+    for name, kind, unasked in (
+        ("gateway", "Routed", "NoGateway"),
+        ("pods", "Scaled", "NoAutoscaling"),
+        ("retention", "CapturesSwept", "NoSweepYet"),
+    ):
         said = next((each for each in found.get("conditions", ()) if each["type"] == kind), {"reason": unasked})
         if said["reason"] != unasked:
             yield name, _words(found, kind)

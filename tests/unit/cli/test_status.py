@@ -46,6 +46,14 @@ def test_it_says_how_gateway_and_autoscaler_stand_where_there_are_any() -> None:
     assert "pods" not in said
 
 
+def test_it_says_how_the_last_sweep_of_captures_went() -> None:
+    failed = {"type": "CapturesSwept", "status": "False", "reason": "SweepFailed", "message": "denied"}
+    model = {**MODEL, "status": {**MODEL["status"], "conditions": [failed]}}
+    assert dict(status.lines(model, []))["retention"] == "False, SweepFailed: denied"
+    waiting = {**failed, "status": "Unknown", "reason": "NoSweepYet"}
+    assert "retention" not in dict(status.lines({**model, "status": {"conditions": [waiting]}}, []))
+
+
 def test_it_says_what_live_traffic_showed() -> None:
     rows = [
         {"name": "ErrorRate", "verdict": "Failed", "value": "0.2000", "threshold": "0.0100"},
