@@ -35,7 +35,7 @@ def profile(
     from truekeep.cli import laptop
     from truekeep.cli.laptop import InputError
     from truekeep.contract.canonical import canonical_json
-    from truekeep.profiling.build import profile_table
+    from truekeep.profiling.build import profile_table, space_of_table
     from truekeep.profiling.schema import PREDICTION
     from truekeep.profiling.tables import TableError
     from truekeep.profiling.values import WrongTypeError
@@ -47,7 +47,8 @@ def profile(
         probability = prediction or laptop.CAPTURED_PROBABILITY
         named = [*(category or []), *(leave_out or []), *([prediction] if prediction else [])]
         features = _features(table, named, category or [], leave_out or [], probability)
-        found = profile_table(table, features)
+        inputs = [feature for feature in features if feature.name != probability]
+        found = profile_table(table, features).model_copy(update={"space": space_of_table(table, inputs)})
         if features[-1].name == probability:
             *columns, last = found.columns
             found = found.model_copy(update={"columns": (*columns, last.model_copy(update={"name": PREDICTION}))})

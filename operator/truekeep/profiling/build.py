@@ -8,10 +8,11 @@ from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import pyarrow as pa
 
 from truekeep.contract.artifact import SignatureFeature
 from truekeep.profiling import cells
-from truekeep.profiling.schema import PREDICTION, ColumnProfile, Profile
+from truekeep.profiling.schema import PREDICTION, ColumnProfile, Profile, Space
 from truekeep.profiling.sketch import CategorySketch, ColumnSketch, NumberSketch
 from truekeep.profiling.space import ErrorSketch, fit
 from truekeep.profiling.values import Array, Floats, categories, numbers
@@ -63,7 +64,7 @@ def profile(
     found = [*profile_table(Arrays(columns, rows), features, importance=importance, threads=1).columns]
     held_out = np.asarray(probabilities, dtype=np.float64)
     found.append(_reference(Arrays({PREDICTION: held_out}, len(held_out)), prediction(PREDICTION), None))
-    return Profile(rows=rows, columns=tuple(found), space=fit(columns, features, rows)).dump()
+    return Profile(rows=rows, columns=tuple(found), space=space_of_table(Arrays(columns, rows), features)).dump()
 
 
 def profile_table(
@@ -82,6 +83,32 @@ def profile_table(
         return _reference(table, feature, weights.get(feature.name))
 
     return Profile(rows=table.rows, columns=tuple(_each(column, features, threads)))
+
+
+def space_of_table(table: Table, features: Sequence[SignatureFeature]) -> Space | None:
+    """Where the rows of a table lie, all features at once; of more than 2^16 rows, those that cells are chosen from."""
+    places = _places(table.rows)
+    columns: dict[str, Array] = {}
+    for feature in features:
+        parts, start = [], 0
+        for batch in table.batches(feature.name):
+            if places is not None:
+                here = places[np.searchsorted(places, start) : np.searchsorted(places, start + len(batch))] - start
+                start += len(batch)
+                parts.append(batch[here] if isinstance(batch, np.ndarray) else batch.take(here))
+            else:
+                parts.append(batch)
+        if not parts:
+            return None
+        columns[feature.name] = _joined(parts)
+    return fit(columns, features, table.rows if places is None else len(places))
+
+
+def _joined(parts: list[Array]) -> Array:
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
+    chunks: list[Any] = [chunk for part in parts for chunk in getattr(part, "chunks", [part])]
+    return pa.chunked_array(chunks)
 
 
 def window_of_table(table: Table, reference: Profile, *, names: Mapping[str, str], threads: int = 2) -> Profile:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sklearn.decomposition import PCA
 
@@ -14,9 +15,10 @@ from truekeep.api.driftpolicy import DataDrift
 from truekeep.contract.artifact import SignatureFeature
 from truekeep.monitor.judge import TOGETHER, Settings, judge, settings_of
 from truekeep.monitor.report import WindowReport
-from truekeep.profiling import space
-from truekeep.profiling.build import WindowSketch, profile, window
+from truekeep.profiling import build, space
+from truekeep.profiling.build import Arrays, WindowSketch, profile, space_of_table, window
 from truekeep.profiling.schema import PREDICTION, Profile
+from truekeep.profiling.tables import ParquetTable
 
 NAMES = ("a", "b", "c", "d")
 FEATURES = [SignatureFeature(name=name, type="Number") for name in NAMES]
@@ -156,3 +158,24 @@ def test_the_same_rows_make_the_same_space_and_the_policy_asks_for_it(there: Pro
     policy = DataDrift.model_validate({"together": {"minimumEffect": "0.5"}})
     assert settings_of(policy, 100).together == 0.5
     assert settings_of(DataDrift(), 100).together is None
+
+
+def test_a_table_has_the_space_of_its_columns_whatever_its_batches(tmp_path: Any) -> None:
+    random = np.random.default_rng(7)
+    columns = made.draw(random, 3000)
+    table = pa.table({name: pa.array(columns[name], from_pandas=True) for name in ("normal", "few", "hour", "gaps")})
+    pq.write_table(table, tmp_path / "t.parquet", row_group_size=700)
+    features = [one for one in made.FEATURES if one.name in table.column_names]
+    whole = space_of_table(Arrays(columns, 3000), features)
+    assert whole is not None
+    assert space_of_table(ParquetTable(tmp_path / "t.parquet"), features) == whole
+
+
+def test_of_many_rows_a_sample_makes_the_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "SAMPLE_ROWS", 2000)
+    build._places.cache_clear()
+    columns = correlated(np.random.default_rng(8), 30_000)
+    found = space_of_table(Arrays(columns, 30_000), FEATURES)
+    build._places.cache_clear()
+    assert found is not None
+    assert found.errors.rows == 2000
