@@ -97,8 +97,8 @@ def _unfit(policy: PolicyView, model: ModelView) -> str | None:
 def _monitor_stand(observed: PolicyObserved, model: ModelView, now: datetime) -> Stand:
     job = max(observed.jobs, key=lambda job: (job.meta.created, job.meta.name), default=None)
     revision = model.status.active.revision if model.status.active else 0
-    watched = f"revision {revision} is watched on schedule {observed.policy.spec.schedule}{_not_compared(model)}"
-    good = Stand("Watching", "Watching", watched)
+    watched = f"revision {revision} is watched on schedule {observed.policy.spec.schedule}"
+    good = Stand("Watching", "Watching", watched + _not_compared(model) + _gone_too_soon(model, observed.policy))
     if job is None:
         return good
     if job.failed_reason is None:
@@ -120,6 +120,22 @@ def _not_compared(model: ModelView) -> str:
     features = {feature.name for feature in model.spec.data.features}
     without = sorted(features & {*capture.drop, *capture.hash}) if capture else []
     return f"; not compared, because capture drops or hashes them: {', '.join(without)}" if without else ""
+
+
+def _gone_too_soon(model: ModelView, policy: PolicyView) -> str:
+    """Whether captures are deleted before the window that they are in is judged, or before its labels are ripe."""
+    capture = model.spec.serving.capture
+    if capture is None or capture.retention_days is None:
+        return ""
+    labels = model.spec.data.label.matures_after_seconds if policy.spec.performance else 0
+    window = policy.spec.window
+    hours = window.hours + (window.allowed_lateness_seconds + labels) / 3600
+    if capture.retention_days * 24 >= hours:
+        return ""
+    return (
+        f"; captures are deleted after {capture.retention_days} days, but a window is judged up to {hours / 24:.1f} "
+        "days after its first row: raise the Model's spec.serving.capture.retentionDays"
+    )
 
 
 def _results(jobs: Sequence[JobView], policy_uid: str) -> list[MonitorResult]:

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.unit.domain.world import SETTINGS, START, spec
-from truekeep.api.model import ModelSpec, ModelStatus
+from tests.unit.domain.world import POLICY, SETTINGS, START, spec
+from truekeep.api.driftpolicy import DriftPolicySpec, DriftPolicyStatus
+from truekeep.api.model import ModelSpec, ModelStatus, ServedRevision
 from truekeep.domain.captures import swept
 from truekeep.domain.fingerprints import serving_key
 from truekeep.domain.model import decide
-from truekeep.domain.observed import JobView, Meta, ModelObserved, ModelView, PodView
+from truekeep.domain.observed import JobView, Meta, ModelObserved, ModelView, PodView, PolicyObserved, PolicyView
+from truekeep.domain.policy import decide as decide_policy
 from truekeep.domain.rehearsal import wants_rehearsal
 from truekeep.domain.run import mounts
 
@@ -92,6 +94,27 @@ def test_a_sweep_that_fails_is_an_event_once() -> None:
     assert not [
         note for note in decide(again, SETTINGS, START + timedelta(days=9)).notes if note.reason == "SweepFailed"
     ]
+
+
+def watching(window: dict[str, Any], **capture: Any) -> str:
+    """What a DriftPolicy on such a Model says."""
+    active = ServedRevision(revision=1, run="m-1", artifact_digest="sha256:" + "0" * 64, deployment="m-r1")
+    view = ModelView(Meta("ns", "m", "uid-m", START), model(**capture), ModelStatus(active=active))
+    policy = DriftPolicySpec.model_validate({**POLICY, "window": window})
+    observed = PolicyObserved(PolicyView(Meta("ns", "p", "uid-p", START), policy, DriftPolicyStatus()), view)
+    conditions = decide_policy(observed, SETTINGS, START).status.conditions
+    return next(each.message for each in conditions if each.type == "Ready")
+
+
+def test_a_policy_says_what_captures_keep_from_it() -> None:
+    assert watching({"hours": 48}) == "revision 1 is watched on schedule * * * * *"
+    assert watching({"hours": 48}, drop=["hour"], hash=["id", "carrier"], **SALT).endswith(
+        "; not compared, because capture drops or hashes them: carrier, hour"
+    )
+    assert watching({"hours": 48}, retentionDays=2) == watching({"hours": 48})
+    assert "captures are deleted after 2 days, but a window is judged up to 2.5 days after its first row" in watching(
+        {"hours": 48, "allowedLatenessSeconds": 43200}, retentionDays=2
+    )
 
 
 def test_a_change_of_what_is_hashed_is_rolled_out() -> None:
