@@ -4,6 +4,7 @@ what all of it costs in memory."""
 from __future__ import annotations
 
 import gzip
+import socket
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from contextlib import closing, suppress
 import httpx
 import orjson
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.unit.server.conftest import MODEL, NAMES, ROWS, Published, Running, Start, body, tensor
 from tests.unit.server.hostile import (
@@ -83,6 +86,26 @@ def test_what_was_asked_before_the_garbage_is_answered(server: Running) -> None:
             with closing(connect(server)) as connection:
                 connection.sendall(good * count + garbage)
                 assert statuses(until_closed(connection))[:count] == [200] * count
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    position=st.integers(0, 400),
+    change=st.binary(max_size=6) | st.sampled_from([b"\r\n", b"\r\n\r\n", b": ", b"chunked", b"-", b"99999999"]),
+    cut=st.integers(0, 6),
+    twice=st.booleans(),
+)
+def test_a_good_request_with_bytes_changed_is_answered_or_refused(
+    server: Running, position: int, change: bytes, cut: int, twice: bool
+) -> None:
+    good = head(LENGTH, "Content-Type: application/json") + CONTENT
+    at = position % len(good)
+    with closing(connect(server)) as connection:
+        connection.sendall((good if twice else b"") + good[:at] + change + good[at + cut :])
+        connection.shutdown(socket.SHUT_WR)
+        found = statuses(until_closed(connection))
+    assert set(found) <= {200, 400, 404, 405, 408, 413, 415, 422, 431}
+    assert found[:1] == [200] or not twice
 
 
 def test_nothing_behind_a_body_that_was_too_short_reaches_the_model(server: Running) -> None:
