@@ -32,7 +32,7 @@ def test_every_watch_ends_in_time() -> None:
 def test_only_events_are_watched_for() -> None:
     registry = Watch(lambda keys: None)._registry()
     assert isinstance(registry, kopf.OperatorRegistry)
-    assert len(registry._watching.get_all_handlers()) == len(OWN) + len(CHILDREN)
+    assert len(registry._watching.get_all_handlers()) == len(OWN) + 1 + len(CHILDREN), "one for approvals"
     for other in (registry._changing, registry._spawning, registry._indexing, registry._webhooks):
         assert not other.get_all_handlers()
 
