@@ -97,7 +97,8 @@ def read_baseline(store: Bucket, digest: str) -> tuple[Performance | None, str]:
         return Performance.model_validate_json(files[layout.PERFORMANCE]), ""
     except (ArtifactInvalid, ValidationError) as error:
         why = "can't be read" if isinstance(error, ValidationError) else str(error)
-        return None, f"{layout.PERFORMANCE} of the revision: {why}; it was judged by an earlier version, train again"
+        told = "an earlier version judged it: train again (where it is imported: truekeep import --label)"
+        return None, f"{layout.PERFORMANCE} of the revision: {why}; {told}"
 
 
 def describe(stored: StoredPerformance) -> list[str]:

@@ -36,6 +36,15 @@ class Graph:
 
 def read_graph(content: bytes) -> Graph:
     """The classifier in an ONNX file. UntrustedModelError where it is none, or holds what is not allowed."""
+    try:
+        return _read(content)
+    except UntrustedModelError:
+        raise
+    except (ValueError, TypeError, IndexError) as error:  # names that are no text, nodes without outputs
+        raise UntrustedModelError(f"is damaged ({type(error).__name__}: {error!s:.200})") from error
+
+
+def _read(content: bytes) -> Graph:
     from google.protobuf.message import DecodeError
     from onnx import ModelProto
 
@@ -44,6 +53,7 @@ def read_graph(content: bytes) -> Graph:
         model.ParseFromString(content)
     except DecodeError as error:
         raise UntrustedModelError(f"is no ONNX file ({error!s:.200})") from error
+    compiled.check(content, compiled.FOREIGN_OPERATORS | {("ai.onnx.ml", "ZipMap")})
     graph = model.graph
     constants = {one.name for one in graph.initializer}
     inputs = tuple(_input(one) for one in graph.input if one.name not in constants)
@@ -54,7 +64,6 @@ def read_graph(content: bytes) -> Graph:
     del graph.output[:]
     graph.output.append(output)
     stripped: bytes = model.SerializeToString(deterministic=True)
-    compiled.check(stripped, compiled.FOREIGN_OPERATORS)
     return Graph(stripped, inputs, output.name, classes or _classes(graph), _texts(graph))
 
 
