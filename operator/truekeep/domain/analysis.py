@@ -196,7 +196,8 @@ def _latency(rollout: Rollout, evidence: Evidence) -> Check:
     seen = evidence.judged
     late = p99_milliseconds(seen)
     other = evidence.late or p99_milliseconds(evidence.beside)
-    words = f"99 % of {seen.seconds.total if seen else 0} replies within {late} ms, {evidence.side}'s within {other} ms"
+    ours = f"99 % of {seen.seconds.total} replies within {late} ms" if seen and late else "no reply was timed"
+    words = f"{ours}, {evidence.side}'s within {other} ms" if other else ours
     row = {"name": name, "value": late, "threshold": str(limit) if limit else None}
     if limit is None:
         return Check.model_validate({**row, "verdict": "NotJudged", "message": words})

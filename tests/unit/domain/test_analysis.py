@@ -111,6 +111,11 @@ def test_without_limits_latency_and_shift_are_reported() -> None:
     assert float(found["PredictionShift"].value or 0) > 0.9
 
 
+def test_what_was_not_measured_is_not_made_up() -> None:
+    row = rows(traffic(40, errors=40), Traffic(), maxP99Milliseconds=None)["P99Latency"]
+    assert (row.value, row.message) == (None, "no reply was timed")
+
+
 def test_errors_of_both_are_not_held_against_the_candidate() -> None:
     assert rows(traffic(100, errors=20), traffic(200, errors=40))["ErrorRate"].verdict == "Passed"
 
