@@ -50,6 +50,7 @@ from truekeep.cluster.views import (
     run_view,
     service_view,
 )
+from truekeep.domain import system
 from truekeep.domain.analysis import interest, questions
 from truekeep.domain.conditions import find
 from truekeep.domain.model import NO_AUTOSCALING
@@ -247,6 +248,21 @@ class Observer:
         asked = [each for each in deployments if each.meta.name in wanted.deployments]
         return await self._metrics.traffic(asked, wanted.seconds)
 
+    async def _live_traffic(self, model: ModelView) -> Traffic | None:
+        """What the live revision's pods counted lately; None where no pod tells."""
+        active = model.status.active
+        if active is None:
+            return None
+        item, pods = await asyncio.gather(
+            self._api.get(kinds.DEPLOYMENT, model.meta.namespace, active.deployment),
+            self._api.list(kinds.POD, model.meta.namespace, {LABEL_DEPLOYMENT: active.deployment}),
+        )
+        if item is None:
+            return None
+        views = (await self._pods_by(pods, deployment_of)).get(active.deployment, [])
+        found = await self._metrics.traffic([self._deployment(model, item, views)], system.LOOK_BACK_SECONDS)
+        return found.get(active.deployment)
+
     async def _rehearsal(self, model: ModelView) -> JobView | None:
         """The Job in which the candidate answers captured requests."""
         candidate, namespace = model.status.candidate, model.meta.namespace
@@ -326,6 +342,7 @@ class Observer:
             jobs=tuple(sorted(views, key=lambda job: (job.meta.created, job.meta.name))),
             cronjob_intact=self._cronjob_intact(cronjob, policy, model) if cronjob else None,
             cronjob_revision=int(revision) if revision.isdecimal() else None,
+            traffic=await self._live_traffic(model) if model else None,
         )
         return Seen(observed, item.get("status") or {})
 

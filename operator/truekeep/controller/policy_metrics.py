@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from truekeep.api.driftpolicy import DriftPolicyStatus
 
-CONDITIONS = ("DriftDetected", "DataValid", "PerformanceDecayed", "RetrainHeld", "Stalled")
+CONDITIONS = ("DriftDetected", "DataValid", "PerformanceDecayed", "RetrainHeld", "ServingHealthy", "Stalled")
 LABELS = ["namespace", "policy", "model"]
 
 

@@ -225,3 +225,4 @@ class PolicyObserved:
     jobs: tuple[JobView, ...] = ()  # the CronJob's
     cronjob_intact: bool | None = None  # None: there is none; False: it differs from what is wanted
     cronjob_revision: int | None = None  # the revision that it watches now
+    traffic: Traffic | None = None  # of the live revision, lately; None: unknown

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from truekeep.api.driftpolicy import DriftPolicyStatus, PerformanceVerdict, WindowVerdict
 from truekeep.contract.results import MonitorResult
-from truekeep.domain import breaches
+from truekeep.domain import breaches, system
 from truekeep.domain.breaches import consecutive
 from truekeep.domain.conditions import Finding, find, settle
 from truekeep.domain.observed import JobView, ModelView, PolicyObserved, PolicyView, RunView
@@ -55,6 +55,7 @@ def decide(observed: PolicyObserved, settings: Settings, now: datetime) -> Polic
         stand,
         now,
         held=held,
+        health=system.serving(observed),
         apply_cronjob=watch and wrong,
         watch_revision=revision if watch else None,
         suspend_cronjob=suspended,
@@ -294,6 +295,7 @@ def _plan(
     now: datetime,
     *,
     held: Finding,
+    health: Finding,
     apply_cronjob: bool,
     watch_revision: int | None,
     suspend_cronjob: bool,
@@ -311,6 +313,7 @@ def _plan(
         data,
         decay,
         held,
+        health,
     ]
     generation = policy.meta.generation
     old = policy.status.conditions
@@ -322,6 +325,7 @@ def _plan(
             (data, data.status == "False"),
             (decay, decay.status == "True" or decay.reason == "EstimatedOnly"),
             (held, held.status == "True"),
+            (health, health.status == "False"),
         )
         if _turned(find(old, finding.type), finding)
     ]
@@ -343,4 +347,6 @@ def _turned(old: object, finding: Finding) -> bool:
         return finding.status == "True" and finding.type != "DataValid"
     if finding.reason in QUIET and finding.type in ("RetrainHeld", "PerformanceDecayed"):
         return False
+    if finding.type == system.KIND:  # that nobody asks is no news
+        return finding.status == "False" or (finding.status == "True" and getattr(old, "status", None) == "False")
     return getattr(old, "status", None) != finding.status or getattr(old, "reason", None) != finding.reason
