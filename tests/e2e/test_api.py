@@ -122,8 +122,13 @@ def fair(column: str) -> Change:
     return ("spec.evaluation", {"fairness": [gate]})
 
 
-def gated(**gate: Any) -> Change:
+def gated(gate: Json) -> Change:
     return ("spec.evaluation", {"gates": [{"name": "g", "metric": "roc_auc", **gate}]})
+
+
+def benchmarked(gate: Json) -> Change:
+    own = [{"name": "g", "metric": "roc_auc", **gate}]
+    return ("spec.evaluation", {"benchmarks": [{"name": "b", "source": {"s3": {"uri": "s3://sets/"}}, "gates": own}]})
 
 
 def features(**changes: Any) -> list[Json]:
@@ -159,29 +164,27 @@ CASES = [
         (STURDY, ("spec.data.features", features(nulls="Allow"))),
         (STURDY, ("spec.data.features", features(nulls="Refuse"))),
     ),
-    Case(
-        "Model.spec.evaluation.gates[]",
-        "exactly one of minimum and maximum",
-        (gated(minimum="0.6"),),
-        (gated(minimum="0.6", maximum="0.9"),),
-    ),
-    Case(
-        "Model.spec.evaluation.gates[]",
-        "better when lower",
-        (gated(metric="calibration_error", maximum="0.1"),),
-        (gated(metric="calibration_error", minimum="0.1"),),
-    ),
-    Case(
-        "Model.spec.evaluation.gates[]",
-        "at is the false-positive rate",
-        (gated(metric="recall_at_false_positive_rate", at="0.01", minimum="0.4"),),
-        (gated(metric="roc_auc", at="0.01", minimum="0.4"),),
-    ),
-    Case(
-        "Model.spec.evaluation.gates[]",
-        "k is the number of rows",
-        (gated(metric="precision_at_k", k=100, minimum="0.4"),),
-        (gated(metric="precision_at_k", minimum="0.4"),),
+    *(
+        Case(f"Model.spec.evaluation.{where}", says, (wrapped(good),), (wrapped(bad),))
+        for where, wrapped in (("gates[]", gated), ("benchmarks[].gates[]", benchmarked))
+        for says, good, bad in (
+            ("exactly one of minimum and maximum", {"minimum": "0.6"}, {"minimum": "0.6", "maximum": "0.9"}),
+            (
+                "better when lower",
+                {"metric": "calibration_error", "maximum": "0.1"},
+                {"metric": "calibration_error", "minimum": "0.1"},
+            ),
+            (
+                "at is the false-positive rate",
+                {"metric": "recall_at_false_positive_rate", "at": "0.01", "minimum": "0.4"},
+                {"at": "0.01", "minimum": "0.4"},
+            ),
+            (
+                "k is the number of rows",
+                {"metric": "precision_at_k", "k": 100, "minimum": "0.4"},
+                {"metric": "precision_at_k", "minimum": "0.4"},
+            ),
+        )
     ),
     Case(
         "Model.spec.evaluation.decision",

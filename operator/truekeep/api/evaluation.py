@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from truekeep.api.common import SET, Column, Fraction, ItemName, Number, Schema, keyed
+from truekeep.api.common import SET, Column, Fraction, ItemName, Number, Schema, Source, keyed
 
 Metric = Literal[
     "roc_auc",
@@ -142,6 +142,22 @@ class Robustness(Schema):
     )
 
 
+class Benchmark(Schema):
+    """A further set of rows with the truth beside them, that a model must get right whatever the newest data holds:
+    rare kinds of fraud, last year's storm. It is no part of training; keep its rows out of data.source."""
+
+    name: ItemName = Field(description="Name of the set; its gates are told as name/gate. Example: storms.")
+    source: Source = Field(
+        description="Where its rows lie, with data.timeColumn, data.key, data.label.column and all features as columns."
+    )
+    gates: list[Gate] = Field(
+        min_length=1,
+        max_length=10,
+        description="Bounds on metrics of this set, at the model's cut-off.",
+        json_schema_extra=keyed("name"),
+    )
+
+
 class Decision(Schema):
     """How the cut-off on the probability is chosen; it is part of the artifact and versioned with it."""
 
@@ -183,6 +199,7 @@ class Evaluation(Schema):
     CEL = (
         (
             "has(self.costs) || ((!has(self.gates) || self.gates.all(g, g.metric != 'expected_cost')) && "
+            "(!has(self.benchmarks) || self.benchmarks.all(b, b.gates.all(g, g.metric != 'expected_cost'))) && "
             "(!has(self.decision) || self.decision.rule != 'LeastCost'))",
             "metric expected_cost and decision rule LeastCost go by evaluation.costs; add falsePositive and "
             "falseNegative there",
@@ -212,6 +229,12 @@ class Evaluation(Schema):
         default=[],
         max_length=5,
         description="Bounds on the loss when a column is missing. Default: none.",
+        json_schema_extra=keyed("name"),
+    )
+    benchmarks: list[Benchmark] = Field(
+        default=[],
+        max_length=5,
+        description="Further sets of rows that a model must get right. Default: none.",
         json_schema_extra=keyed("name"),
     )
     costs: Costs | None = Field(default=None, description="What right and wrong decisions cost. Default: not known.")

@@ -126,6 +126,7 @@ def _sources(spec: ModelSpec) -> list[S3Location]:
     """Where the Model reads, each place once."""
     data = spec.data
     sources = [data.source, *([data.label.source] if data.label.source else []), *(one.source for one in data.joins)]
+    sources += [one.source for one in spec.evaluation.benchmarks]
     return list({one.s3.uri: one.s3 for one in sources}.values())
 
 

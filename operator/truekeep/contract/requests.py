@@ -79,6 +79,15 @@ def complete_training(training: Training, store: S3Location) -> Training:
     return training.model_copy(update={"import_": given.model_copy(update={"s3": complete(given.s3, store)})})
 
 
+def complete_evaluation(evaluation: Evaluation, store: S3Location) -> Evaluation:
+    """The evaluation section with the benchmarks' sources completed."""
+    benchmarks = [
+        one.model_copy(update={"source": one.source.model_copy(update={"s3": complete(one.source.s3, store)})})
+        for one in evaluation.benchmarks
+    ]
+    return evaluation.model_copy(update={"benchmarks": benchmarks})
+
+
 class Champion(Schema):
     """The revision that serves, for the comparison."""
 

@@ -169,6 +169,7 @@ def mounts(spec: ModelSpec) -> tuple[str, ...]:
     places = [spec.store.s3, data.source.s3, *(join.source.s3 for join in data.joins)]
     places += [data.label.source.s3] if data.label.source else []
     places += [spec.training.import_.s3] if spec.training.import_ else []
+    places += [one.source.s3 for one in spec.evaluation.benchmarks]
     places += [spec.serving.capture.s3] if spec.serving.capture else []
     secrets = {f"Secret {p.credentials_secret_ref.name}" for p in places if p.credentials_secret_ref}
     if spec.serving.capture and spec.serving.capture.hash_key_secret_ref:

@@ -14,7 +14,7 @@ from truekeep.api.names import (
     LABEL_RUN,
     MANAGED_BY,
 )
-from truekeep.contract.requests import Champion, TrainRequest, complete_data, complete_training
+from truekeep.contract.requests import Champion, TrainRequest, complete_data, complete_evaluation, complete_training
 from truekeep.contract.results import EXIT_INPUT
 from truekeep.domain.fingerprints import training_fingerprint
 from truekeep.domain.observed import ModelView, RunView
@@ -35,6 +35,7 @@ def training_job(model: ModelView, run: RunView, settings: Settings, champion: C
     store = spec.store.s3
     data = complete_data(spec.data, store)
     training = complete_training(spec.training, store)
+    evaluation = complete_evaluation(spec.evaluation, store)
     fingerprint = training_fingerprint(spec)
     labels = {LABEL_MODEL: model.meta.name, LABEL_RUN: run.meta.name, LABEL_COMPONENT: COMPONENT}
     request = TrainRequest(
@@ -51,12 +52,13 @@ def training_job(model: ModelView, run: RunView, settings: Settings, champion: C
         store=store,
         data=data,
         training=training,
-        evaluation=spec.evaluation,
+        evaluation=evaluation,
         champion=champion,
     )
     locations = [store, data.source.s3, *(join.source.s3 for join in data.joins)]
     if data.label.source:
         locations.append(data.label.source.s3)
+    locations += [one.source.s3 for one in evaluation.benchmarks]
     if training.import_:
         locations.append(training.import_.s3)
     annotations = {ANNOTATION_FINGERPRINT: fingerprint, ANNOTATION_GENERATION: str(model.meta.generation)}

@@ -90,6 +90,11 @@ def judge(
     results += [_fairness(one, scored, columns[one.column]) for one in evaluation.fairness]
     for robust in evaluation.robustness:
         results += _robustness(robust, scored, without)
+    return sorted_results(results)
+
+
+def sorted_results(results: Sequence[GateResult]) -> list[GateResult]:
+    """The worst first, those that were not judged last."""
     order = {"Failed": 0, "Passed": 1, "NotJudged": 2}
     return sorted(results, key=lambda result: (order[result.result], _margin(result)))
 

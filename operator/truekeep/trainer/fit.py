@@ -15,10 +15,12 @@ from truekeep.contract.artifact import Signature, SignatureFeature
 from truekeep.contract.canonical import canonical_json
 from truekeep.contract.requests import TrainRequest
 from truekeep.features import encode, models
-from truekeep.scores.metrics import Scored
+from truekeep.scores.metrics import Floats, Scored
 from truekeep.scores.results import results
 from truekeep.sources.columns import Want
+from truekeep.trainer import benchmarks as benchmark
 from truekeep.trainer import bundle, compare, evaluate, onnx_model, pipeline
+from truekeep.trainer.benchmarks import LoadedBenchmark
 from truekeep.trainer.dataset import Dataset
 from truekeep.trainer.faults import ParametersInvalid
 from truekeep.trainer.missing import Without, without
@@ -60,7 +62,14 @@ class Verdict:
         return not evaluate.failed(self.gates) and (self.champion is None or self.champion.result != "Failed")
 
 
-def train(request: TrainRequest, dataset: Dataset, champion: LoadedChampion | None, threads: int, say: Say) -> Verdict:
+def train(
+    request: TrainRequest,
+    dataset: Dataset,
+    champion: LoadedChampion | None,
+    threads: int,
+    say: Say,
+    benchmarks: Sequence[LoadedBenchmark] = (),
+) -> Verdict:
     """The whole recipe on labelled rows in time's order. InputFault where data or parameters make it impossible."""
     recipe, evaluation = request.training.recipe, request.evaluation
     if recipe is None:
@@ -78,6 +87,11 @@ def train(request: TrainRequest, dataset: Dataset, champion: LoadedChampion | No
     scored = Scored(dataset.labels[new], scores, cut_off)
     absent = without(features, holdout, fitted.probabilities) if evaluation.robustness else None
     metrics, gates, against = judged(request, dataset, new, scored, champion, say, absent)
+
+    def predict(rows: Dataset) -> Floats:
+        return fitted.probabilities(_matrix(rows, wants, features, slice(None)))
+
+    gates = evaluate.sorted_results([*gates, *benchmark.judge(evaluation, benchmarks, predict, cut_off, say)])
     facts: dict[str, Any] = {
         "holdout": {"since": iso(dataset.times[at]), "rows": len(scores), "positives": int(scored.labels.sum())},
         "train": {"rows": at, "positives": int(dataset.labels[old].sum()), "until": iso(dataset.times[at - 1])},

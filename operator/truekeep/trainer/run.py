@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, get_args
 
@@ -24,7 +24,7 @@ from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUTSIDE, Tra
 from truekeep.features import models
 from truekeep.storage import ArtifactInvalid, ObjectMissing, StoreError, artifacts
 from truekeep.storage.artifacts import Store
-from truekeep.trainer import evaluate, taken
+from truekeep.trainer import benchmarks, evaluate, taken
 from truekeep.trainer import record as records
 from truekeep.trainer.dataset import DataFault, Dataset, load
 from truekeep.trainer.faults import FaultReason, InputFault
@@ -103,11 +103,13 @@ class _Run:
             wants = champion.wants() if champion else []
             dataset = load(self.request.data, wants, self.world.opened, now, self.world.say)
             self._say_rows(dataset)
+            further = benchmarks.read(self.request, self.world.opened, now, self.world.say)
+            dataset = replace(dataset, pins=(*dataset.pins, *(pin for one in further for pin in one.pins)))
             warm.join()
             if given is not None:
-                verdict = taken.judge(self.request, given, dataset, champion, self.world.say)
+                verdict = taken.judge(self.request, given, dataset, champion, self.world.say, further)
             else:
-                verdict = train(self.request, dataset, champion, self.world.threads, self.world.say)
+                verdict = train(self.request, dataset, champion, self.world.threads, self.world.say, further)
         except DataFault as fault:
             return self._refused(fault, fault)
         except InputFault as fault:

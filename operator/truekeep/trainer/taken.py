@@ -13,7 +13,6 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from truekeep.api.common import S3Location
@@ -23,11 +22,13 @@ from truekeep.contract.requests import TrainRequest
 from truekeep.features import encode, models
 from truekeep.features.encode import Encoder
 from truekeep.features.models import ArtifactFaultError, Predict
-from truekeep.scores.metrics import Scored
+from truekeep.scores.metrics import Floats, Scored
 from truekeep.sources.columns import Want
 from truekeep.storage import ArtifactInvalid, artifacts
 from truekeep.storage.artifacts import Store
+from truekeep.trainer import benchmarks as benchmark
 from truekeep.trainer import evaluate
+from truekeep.trainer.benchmarks import LoadedBenchmark
 from truekeep.trainer.dataset import Dataset
 from truekeep.trainer.faults import DataInvalid, ImportInvalid
 from truekeep.trainer.fit import LoadedChampion, Say, Verdict, judged
@@ -101,27 +102,30 @@ def _check_features(signature: Signature, request: TrainRequest) -> None:
             )
 
 
-def judge(request: TrainRequest, given: Taken, dataset: Dataset, champion: LoadedChampion | None, say: Say) -> Verdict:
+def judge(
+    request: TrainRequest,
+    given: Taken,
+    dataset: Dataset,
+    champion: LoadedChampion | None,
+    say: Say,
+    benchmarks: Sequence[LoadedBenchmark] = (),
+) -> Verdict:
     """The gates' verdict on an imported model. DataInvalid where no rows can judge it, ImportInvalid where it does not
     answer them."""
     signature = given.signature
     until = signature.imported.trained_until if signature.imported else None
     rows, words = _rows(request, dataset, None if until is None else _microseconds(until))
-    wants = [Want(feature.name, feature.type) for feature in signature.features]
-    columns = dataset.named(wants, rows)
-    _check_rows(signature.features, columns)
-    matrix = encode.matrix(columns, signature.features)
-    try:
-        parts = [given.predict(matrix[start : start + _AT_ONCE]) for start in range(0, len(matrix), _AT_ONCE)]
-    except Exception as error:  # whatever a model says of rows that do not fit it
-        raise ImportInvalid(
-            f"the imported model does not answer the rows of spec.data ({type(error).__name__}: {error!s:.300}); give "
-            "it rows as those that it was trained on"
-        ) from error
-    scores: npt.NDArray[np.float64] = np.concatenate(parts)
+    matrix = _matrix(signature, dataset, rows)
+    scores = _scores(given, matrix)
     scored = Scored(dataset.labels[rows], scores, signature.cut_off)
     absent = without(signature.features, matrix, given.predict) if request.evaluation.robustness else None
     metrics, gates, against = judged(request, dataset, rows, scored, champion, say, absent)
+
+    def predict(further: Dataset) -> Floats:
+        return _scores(given, _matrix(signature, further, slice(None)))
+
+    further = benchmark.judge(request.evaluation, benchmarks, predict, signature.cut_off, say)
+    gates = evaluate.sorted_results([*gates, *further])
     say(f"  {words}")
     source = signature.imported
     facts: dict[str, Any] = {
@@ -147,6 +151,24 @@ def judge(request: TrainRequest, given: Taken, dataset: Dataset, champion: Loade
         facts=facts,
     )
     return replace(verdict, files=given.files) if verdict.passed else verdict
+
+
+def _matrix(signature: Signature, dataset: Dataset, rows: slice) -> Floats:
+    """The rows as the model takes them. DataInvalid where they hold what it refuses."""
+    columns = dataset.named([Want(feature.name, feature.type) for feature in signature.features], rows)
+    _check_rows(signature.features, columns)
+    return encode.matrix(columns, signature.features)
+
+
+def _scores(given: Taken, matrix: Floats) -> Floats:
+    try:
+        parts = [given.predict(matrix[start : start + _AT_ONCE]) for start in range(0, len(matrix), _AT_ONCE)]
+    except Exception as error:  # whatever a model says of rows that do not fit it
+        raise ImportInvalid(
+            f"the imported model does not answer the rows of spec.data ({type(error).__name__}: {error!s:.300}); give "
+            "it rows as those that it was trained on"
+        ) from error
+    return np.concatenate(parts)
 
 
 def _rows(request: TrainRequest, dataset: Dataset, until: int | None) -> tuple[slice, str]:

@@ -49,5 +49,9 @@ def test_the_fingerprint_of_a_recipe_says_nothing_of_imports_nor_of_gates_that_a
     )
 
 
-def test_the_secret_of_an_import_is_named_where_a_mount_fails() -> None:
+def test_the_secrets_of_an_import_and_of_a_benchmark_are_named_where_a_mount_fails() -> None:
     assert "Secret imports" in mounts(imported())
+    location = {"uri": "s3://storms/", "credentialsSecretRef": {"name": "sets"}}
+    gate = {"name": "auc", "metric": "roc_auc", "minimum": "0.6"}
+    further = {"name": "storms", "source": {"s3": location}, "gates": [gate]}
+    assert "Secret sets" in mounts(spec(evaluation={"benchmarks": [further]}))

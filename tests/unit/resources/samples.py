@@ -194,7 +194,13 @@ def built() -> dict[str, dict[str, Any] | None]:
     """Every golden manifest, by its name."""
     plain = model(PLAIN)
     away = {"uri": "s3://imports/", "endpoint": "http://there:7070", "credentialsSecretRef": {"name": "imports"}}
-    imported = model({**PLAIN, "training": {"import": {"s3": away, "digest": DIGEST}}})
+    further = {
+        "name": "storms",
+        "source": {"s3": {"uri": "s3://storms/", "credentialsSecretRef": {"name": "sets"}}},
+        "gates": [{"name": "auc", "metric": "roc_auc", "minimum": "0.6"}],
+    }
+    taken = {"training": {"import": {"s3": away, "digest": DIGEST}}, "evaluation": {"benchmarks": [further]}}
+    imported = model({**PLAIN, **taken})
     at_home = model({**PLAIN, "serving": {"gateway": {"name": "public"}}})
     return {
         "training-job": training_job(model(), run(), SETTINGS, CHAMPION),

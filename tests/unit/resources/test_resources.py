@@ -121,7 +121,7 @@ def test_requests_to_server_and_monitor_are_complete() -> None:
         ("serving-deployment", {"captures", "lake"}),
         ("monitor-cronjob", {"arrivals.reader", "captures", "lake"}),
         ("training-job-plain", set()),
-        ("training-job-import", {"imports"}),
+        ("training-job-import", {"imports", "sets"}),
     ],
 )
 def test_a_pod_mounts_the_secrets_that_it_needs_and_no_other(pod: str, secrets: set[str]) -> None:
