@@ -23,7 +23,7 @@ import numpy.typing as npt
 from truekeep.features.compiled import INPUT, OUTPUT
 from truekeep.trainer.onnx_boosters import lightgbm, xgboost
 from truekeep.trainer.onnx_nodes import Graph, NotConvertibleError
-from truekeep.trainer.onnx_trees import Tree, ensemble, plain_tree, single_precision
+from truekeep.trainer.onnx_trees import Meaning, Tree, ensemble, plain_tree, single_precision
 
 __all__ = ["NotConvertibleError", "convert"]
 
@@ -39,7 +39,9 @@ def convert(pipeline: Any, features: int) -> bytes:
         return graph.to_bytes(features)
     if kinds[-1] in _ESTIMATORS:
         name = INPUT
-        for _, step in preparation:
+        if kinds[-1] in _ASKING and kinds[:-1] == ["ColumnTransformer"]:
+            graph.meanings = _meanings(preparation[0][1])
+        for _, step in preparation if graph.meanings is None else ():
             name = _transform(graph, step, name)
         score = _ESTIMATORS[kinds[-1]](graph, estimator, name)
     else:
@@ -118,6 +120,36 @@ _TRANSFORMERS: Mapping[str, Callable[[Graph, Any, str], str]] = {
     "SimpleImputer": _imputer,
     "StandardScaler": _scaler,
 }
+
+
+def _meanings(encoder: Any) -> list[Meaning] | None:
+    """What each of its columns is in the matrix; None where that takes more than an imputer or indicators."""
+    found: list[Meaning] = []
+    for label, part, columns in encoder.transformers_:
+        positions = [int(column) for column in columns]
+        kind = type(part).__name__
+        if label == "remainder" or not positions:
+            continue
+        if part == "passthrough" or (kind == "FunctionTransformer" and part.func is None):
+            found += [Meaning("Number", column) for column in positions]
+        elif kind == "SimpleImputer" and not np.isnan(part.statistics_).any():
+            # Trees that come behind an imputer compare in single precision.
+            found += [
+                Meaning("Number", column, float(np.float32(value)))
+                for column, value in zip(positions, part.statistics_, strict=True)
+            ]
+            if part.indicator_ is not None:
+                found += [Meaning("Null", positions[int(column)]) for column in part.indicator_.features_]
+        elif kind == "OneHotEncoder":
+            _check_indicators(part)
+            for column, known in zip(positions, part.categories_, strict=True):
+                found += [
+                    Meaning("Null", column) if np.isnan(code) else Meaning("Category", column, float(code))
+                    for code in np.asarray(known, dtype=np.float64)
+                ]
+        else:
+            return None
+    return found
 
 
 def _looked_up(
@@ -330,6 +362,10 @@ def _binned_tree(predictor: Any, counts: Sequence[int]) -> Tree:
     )
 
 
+# Trees that may ask the matrix itself.
+_ASKING = frozenset((
+    "ExtraTreesClassifier", "GradientBoostingClassifier", "LGBMClassifier", "RandomForestClassifier", "XGBClassifier",
+))  # fmt: skip
 _ESTIMATORS: Mapping[str, Callable[[Graph, Any, str], str]] = {
     "ExtraTreesClassifier": _forest,
     "GradientBoostingClassifier": _gradient_boosting,

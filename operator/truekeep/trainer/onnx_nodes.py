@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from truekeep.features.compiled import INPUT, ML_DOMAIN, OUTPUT
+from truekeep.trainer.onnx_trees import Meaning
 
 OPSET, ML_OPSET, IR_VERSION = 21, 5, 10
 
@@ -23,6 +24,7 @@ class Graph:
     """Nodes and constants, named by their number."""
 
     nodes: list[Any] = field(default_factory=list)
+    meanings: Sequence[Meaning] | None = None  # of the trees' features, where they ask the matrix itself
     constants: list[Any] = field(default_factory=list)
 
     def constant(self, values: npt.NDArray[Any]) -> str:
