@@ -362,6 +362,7 @@ class DriftPolicyStatus(Schema):
     )
     last_run: RunName | None = Field(default=None, description="The last TrainingRun that this policy started.")
     last_check_time: datetime | None = Field(default=None, description="When the monitor last reported.")
+    newest_event_time: datetime | None = Field(default=None, description="The newest event that was captured.")
     summary: Text | None = Field(default=None, description="The newest window in a few words.")
 
 

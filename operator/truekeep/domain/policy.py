@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from pydantic import ValidationError
@@ -56,6 +56,7 @@ def decide(observed: PolicyObserved, settings: Settings, now: datetime) -> Polic
         now,
         held=held,
         health=system.serving(observed),
+        stale=_stale(status, observed.model, now),
         apply_cronjob=watch and wrong,
         watch_revision=revision if watch else None,
         suspend_cronjob=suspended,
@@ -170,6 +171,8 @@ def _absorb(observed: PolicyObserved, revision: int | None) -> DriftPolicyStatus
     mine = [window for window in ordered if window.revision == revision]
     performance = _performance(observed)
     shown = [one for one in performance if one.revision == revision]
+    told = [status.newest_event_time, *(one.newest_event for one in _results(observed.jobs, observed.policy.meta.uid))]
+    events = [event for event in told if event is not None]
     finished = [pod.finished for job in observed.jobs for pod in job.pods if pod.finished]
     started = [run for run in observed.runs if _policy_uid(run) == observed.policy.meta.uid]
     last = max(started, key=lambda run: (run.meta.created, run.meta.name), default=None)
@@ -185,6 +188,7 @@ def _absorb(observed: PolicyObserved, revision: int | None) -> DriftPolicyStatus
             "last_check_time": max(
                 [*finished, *([status.last_check_time] if status.last_check_time else [])], default=None
             ),
+            "newest_event_time": max(events, default=None),
             "summary": _summary(mine[0]) if mine else None,
         }
     )
@@ -274,18 +278,39 @@ def _held(policy: PolicyView, status: DriftPolicyStatus, observed: PolicyObserve
     return Finding("RetrainHeld", "False" if held.reason == "Answered" else "True", held.reason, held.message)
 
 
+def _stale(status: DriftPolicyStatus, model: ModelView | None, now: datetime) -> Finding | None:
+    """Whether events stopped to come, by the Model's rule on the age of its data."""
+    ages = [rule.max_age_seconds for rule in model.spec.data.rules if rule.max_age_seconds] if model else []
+    newest = status.newest_event_time
+    if not ages or newest is None or now - newest <= timedelta(seconds=min(ages)):
+        return None
+    words = f"the newest captured event is of {newest:%Y-%m-%d %H:%M} UTC, a rule's maxAgeSeconds is {min(ages)}"
+    return Finding("DataValid", "False", "NotFresh", f"{words}; look upstream: does anybody ask the model?")
+
+
+def _broken(status: DriftPolicyStatus) -> Finding | None:
+    """Whether the newest window's data is broken, which says more than its age."""
+    mine = [window for window in status.windows if window.revision == status.watched_revision]
+    if not mine or mine[0].verdict != "DataQuality":
+        return None
+    words = _defect(status) or _summary(mine[0])
+    return Finding(
+        "DataValid", "False", "DataQuality", f"{words}; mend it upstream: nothing is retrained on broken data"
+    )
+
+
 def _data(status: DriftPolicyStatus) -> Finding:
     mine = [window for window in status.windows if window.revision == status.watched_revision]
     if not mine:
         return Finding("DataValid", "Unknown", "NoWindowYet", "no window of the live revision is closed yet")
-    if mine[0].verdict != "DataQuality" and "DataQuality" not in mine[0].kinds:
+    if "DataQuality" not in mine[0].kinds:
         return Finding("DataValid", "True", "NoDefect", _summary(mine[0]))
-    broken = [finding.message for finding in status.findings if finding.kind == "DataQuality"]
-    words = broken[0] if broken else _summary(mine[0])
-    if mine[0].verdict == "DataQuality":
-        remedy = "mend it upstream: nothing is retrained on broken data"
-        return Finding("DataValid", "False", "DataQuality", f"{words}; {remedy}")
+    words = _defect(status) or _summary(mine[0])
     return Finding("DataValid", "False", "DataDefect", f"{words}; look upstream, before it gets worse")
+
+
+def _defect(status: DriftPolicyStatus) -> str | None:
+    return next((finding.message for finding in status.findings if finding.kind == "DataQuality"), None)
 
 
 def _plan(
@@ -296,6 +321,7 @@ def _plan(
     *,
     held: Finding,
     health: Finding,
+    stale: Finding | None,
     apply_cronjob: bool,
     watch_revision: int | None,
     suspend_cronjob: bool,
@@ -304,7 +330,8 @@ def _plan(
     def flag(value: bool) -> Flag:
         return "True" if value else "False"
 
-    drift, data, decay = _drift(policy, status), _data(status), _decay(policy, status)
+    drift, decay = _drift(policy, status), _decay(policy, status)
+    data = _broken(status) or stale or _data(status)
     wanted = [
         Finding("Ready", flag(stand.state == "Watching"), stand.reason, stand.message),
         Finding("Reconciling", flag(stand.state == "Waiting" and stand.reason != "Suspended"), stand.reason),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.unit.domain.test_loop import drift_runs, policy_condition, served
-from tests.unit.domain.world import World
+from tests.unit.domain.world import World, spec
 from truekeep.api.driftpolicy import PerformanceVerdict, WindowVerdict
 from truekeep.domain import breaches
 from truekeep.domain.conditions import find
@@ -312,3 +312,22 @@ def test_a_statistic_that_does_not_fit_is_told(column: dict[str, str], words: st
     world = watched(data={"columns": [column]})
     assert policy_condition(world, "Stalled") == ("True", "ColumnUnfit")
     assert words in message(world, "Stalled")
+
+
+def test_events_that_stop_to_come_are_told_where_a_rule_says_how_old_they_may_be() -> None:
+    world = watched()
+    world.report(6, verdict="NoDrift")
+    world.calm()
+    assert policy_condition(world, "DataValid") == ("True", "NoDefect")
+    world.change(spec(data={"rules": [{"name": "fresh", "maxAgeSeconds": 7200}]}))
+    world.calm()
+    world.report(7, verdict="NoDrift", newest=world.now)
+    world.reconcile()
+    assert policy_condition(world, "DataValid") == ("True", "NoDefect")
+    world.pass_time(3 * 3600)
+    world.reconcile()
+    assert policy_condition(world, "DataValid") == ("False", "NotFresh")
+    world.report(8, verdict="DataQuality", newest=world.now)
+    world.pass_time(3 * 3600)
+    world.reconcile()
+    assert policy_condition(world, "DataValid") == ("False", "DataQuality"), "what is broken says more than its age"

@@ -242,6 +242,7 @@ class World:
         revision: int | None = None,
         kinds: Sequence[str] = ("DataDrift",),
         performance: Sequence[PerformanceVerdict] = (),
+        newest: datetime | None = None,
     ) -> None:
         """A monitor reports windows, each a day of January by its number."""
         assert self.policy is not None
@@ -268,6 +269,7 @@ class World:
                 "reason": "Looked",
                 "windows": windows,
                 "performance": list(performance),
+                "newestEvent": newest,
                 "findings": [{**finding, "message": "`hour` moved"}] if verdict == "Drift" else [],
             }
         )
