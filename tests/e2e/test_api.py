@@ -194,7 +194,7 @@ CASES = [
     ),
     Case(
         "Model.spec.evaluation",
-        "go by evaluation.costs",
+        "go by evaluation.costs; add",
         (("spec.evaluation", {"gates": [COSTLY], "costs": COSTS}),),
         (("spec.evaluation", {"gates": [COSTLY]}),),
     ),

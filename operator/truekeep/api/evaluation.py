@@ -25,6 +25,7 @@ METRIC_HELP = (
 )
 
 GateMetric = Literal[Metric, "recall_at_false_positive_rate", "precision_at_k", "expected_cost", "calibration_error"]
+ChampionMetric = Literal[Metric, "neg_expected_cost"]
 GATE_METRIC_HELP = (
     f"{METRIC_HELP} Besides: recall_at_false_positive_rate (the largest share of positives that is found while at most "
     "`at` of the negatives are), precision_at_k (share of positives among the k highest probabilities), expected_cost "
@@ -182,7 +183,10 @@ class Decision(Schema):
 class ChampionRule(Schema):
     """How a new model is compared with the one that serves, on the same rows, new to both."""
 
-    metric: Metric = Field(description=METRIC_HELP)
+    metric: ChampionMetric = Field(
+        description=f"{METRIC_HELP} Besides: neg_expected_cost, minus the mean cost a row of the decisions of each at "
+        "its own cut-off, by evaluation.costs."
+    )
     rule: Literal["NotWorse", "Better"] = Field(
         default="NotWorse",
         description="NotWorse: the 95 % interval of the difference must not lie below -tolerance. Better: it must lie "
@@ -200,9 +204,10 @@ class Evaluation(Schema):
         (
             "has(self.costs) || ((!has(self.gates) || self.gates.all(g, g.metric != 'expected_cost')) && "
             "(!has(self.benchmarks) || self.benchmarks.all(b, b.gates.all(g, g.metric != 'expected_cost'))) && "
+            "(!has(self.champion) || self.champion.metric != 'neg_expected_cost') && "
             "(!has(self.decision) || self.decision.rule != 'LeastCost'))",
-            "metric expected_cost and decision rule LeastCost go by evaluation.costs; add falsePositive and "
-            "falseNegative there",
+            "metrics expected_cost and neg_expected_cost, and decision rule LeastCost, go by evaluation.costs; add "
+            "falsePositive and falseNegative there",
         ),
     )
 

@@ -56,19 +56,17 @@ def precision_at(scored: Scored, k: int) -> float:
     return float((positive * taken / total).sum() / rows)
 
 
-def expected_cost(scored: Scored, costs: Costs) -> float:
-    """The mean cost of a decision at the cut-off."""
+def row_costs(scored: Scored, costs: Costs) -> Floats:
+    """What the decision at the cut-off costs, shape (rows,)."""
     positive, taken = scored.labels == 1, scored.probabilities >= scored.cut_off
-    if not len(positive):
-        return float("nan")
-    counts = [
-        (positive & taken).sum(),
-        (~positive & taken).sum(),
-        (positive & ~taken).sum(),
-        (~positive & ~taken).sum(),
-    ]
-    prices = [costs.true_positive, costs.false_positive, costs.false_negative, costs.true_negative]
-    return float(sum(int(n) * float(price) for n, price in zip(counts, prices, strict=True)) / len(positive))
+    found, missed = float(costs.true_positive), float(costs.false_negative)
+    alarmed, quiet = float(costs.false_positive), float(costs.true_negative)
+    return np.where(positive, np.where(taken, found, missed), np.where(taken, alarmed, quiet))
+
+
+def expected_cost(scored: Scored, costs: Costs) -> float:
+    """The mean cost of a decision at the cut-off, NaN without rows."""
+    return float(row_costs(scored, costs).mean()) if len(scored.labels) else float("nan")
 
 
 def calibration_error(scored: Scored, bins: int = BINS) -> float:

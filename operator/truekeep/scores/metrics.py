@@ -38,7 +38,7 @@ def weighted(metric: Metric, scored: Scored) -> Callable[[Floats], Floats]:
     if metric == "average_precision":
         return _average_precision(scored)
     if metric in ("neg_log_loss", "neg_brier_score"):
-        return _mean(gains(metric, scored))
+        return mean(gains(metric, scored))
     return _confusion(metric, scored)
 
 
@@ -102,7 +102,8 @@ def gains(metric: Metric, scored: Scored) -> Floats:
     return np.asarray(np.log(likely))
 
 
-def _mean(gains: Floats) -> Callable[[Floats], Floats]:
+def mean(gains: Floats) -> Callable[[Floats], Floats]:
+    """The weighted mean of what each row gives, shape (rows,)."""
     return lambda weights: _ratio(weights @ gains, weights.sum(axis=1), np.nan)
 
 

@@ -7,13 +7,16 @@ the interval is the percentile interval (Efron & Tibshirani, An Introduction to 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from truekeep.api.evaluation import ChampionRule, Metric
+from truekeep.api.evaluation import ChampionMetric, ChampionRule, Costs
 from truekeep.api.trainingrun import ChampionResult
-from truekeep.scores.metrics import Floats, Scored, value, weighted
+from truekeep.scores.decisions import row_costs
+from truekeep.scores.metrics import Floats, Scored, mean, weighted
+from truekeep.trainer.faults import ParametersInvalid
 from truekeep.trainer.text import counted, decimal
 
 RESAMPLES = 400
@@ -33,13 +36,15 @@ class Interval:
     high: float
 
 
-def bootstrap(metric: Metric, challenger: Scored, champion: Scored, seed: int) -> Interval:
+def bootstrap(
+    metric: ChampionMetric, challenger: Scored, champion: Scored, seed: int, costs: Costs | None = None
+) -> Interval:
     """Percentile interval of the difference over resamples of pairs. The same input gives the same numbers.
 
     Resamples in which the metric is not defined (one class only) are left out."""
     rows = len(challenger.labels)
     resamples = RESAMPLES if rows <= MANY_ROWS else max(LEAST_RESAMPLES, RESAMPLES * MANY_ROWS // rows)
-    first, second = weighted(metric, challenger), weighted(metric, champion)
+    first, second = _weigher(metric, challenger, costs), _weigher(metric, champion, costs)
     random = np.random.default_rng(seed)
     differences: list[Floats] = []
     size = max(1, _CHUNK // rows)
@@ -50,7 +55,17 @@ def bootstrap(metric: Metric, challenger: Scored, champion: Scored, seed: int) -
     known = known[~np.isnan(known)]
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(known, [tail, 100 - tail]) if len(known) else (math.nan, math.nan)
-    return Interval(value(metric, challenger) - value(metric, champion), float(low), float(high))
+    alone = np.ones((1, rows))
+    return Interval(float((first(alone) - second(alone))[0]), float(low), float(high))
+
+
+def _weigher(metric: ChampionMetric, scored: Scored, costs: Costs | None) -> Callable[[Floats], Floats]:
+    """From weights, shape (weightings, rows), to the metric's values. ParametersInvalid where costs are not known."""
+    if metric != "neg_expected_cost":
+        return weighted(metric, scored)
+    if costs is None:
+        raise ParametersInvalid("evaluation.champion.metric neg_expected_cost needs evaluation.costs; add it")
+    return mean(-row_costs(scored, costs))
 
 
 def _counts(random: np.random.Generator, resamples: int, rows: int) -> Floats:
@@ -59,28 +74,34 @@ def _counts(random: np.random.Generator, resamples: int, rows: int) -> Floats:
     return np.bincount(drawn.ravel(), minlength=resamples * rows).reshape(resamples, rows).astype(np.float64)
 
 
-def judge(rule: ChampionRule, revision: int, challenger: Scored, champion: Scored, seed: int) -> ChampionResult:
+def judge(
+    rule: ChampionRule, revision: int, challenger: Scored, champion: Scored, seed: int, costs: Costs | None = None
+) -> ChampionResult:
     """The verdict by the declared rule; NotJudged where the rows are too few or of one class."""
     rows = len(challenger.labels)
     positives = int((challenger.labels == 1).sum())
     if rows < LEAST_ROWS or positives in (0, rows):
         few = f"{counted(rows, 'row')} new to both, fewer than {LEAST_ROWS}"
         return not_judged(rule, revision, few if rows < LEAST_ROWS else f"all {rows:,} rows are of one class", rows)
-    interval = bootstrap(rule.metric, challenger, champion, seed)
+    interval = bootstrap(rule.metric, challenger, champion, seed, costs)
     if math.isnan(interval.low):
         return not_judged(rule, revision, f"{rule.metric} is not defined on resamples of {rows:,} rows", rows)
     passes, words = _verdict(rule, interval)
     return ChampionResult(
         revision=revision,
         metric=rule.metric,
-        challenger=decimal(value(rule.metric, challenger)),
-        champion=decimal(value(rule.metric, champion)),
+        challenger=decimal(_value(rule.metric, challenger, costs)),
+        champion=decimal(_value(rule.metric, champion, costs)),
         low=decimal(interval.low),
         high=decimal(interval.high),
         rows=rows,
         result="Passed" if passes else "Failed",
         rule=words,
     )
+
+
+def _value(metric: ChampionMetric, scored: Scored, costs: Costs | None) -> float:
+    return float(_weigher(metric, scored, costs)(np.ones((1, len(scored.labels))))[0])
 
 
 def not_judged(rule: ChampionRule, revision: int, why: str, rows: int = 0) -> ChampionResult:

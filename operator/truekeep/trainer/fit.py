@@ -187,7 +187,7 @@ def _against(
     mine = Scored(scored.labels[mask], scored.probabilities[mask], scored.cut_off)
     other = Scored(scored.labels[mask], scores[mask], champion.signature.cut_off)
     seed = request.training.recipe.seed if request.training.recipe else 0
-    return compare.judge(rule, revision, mine, other, seed)
+    return compare.judge(rule, revision, mine, other, seed, request.evaluation.costs)
 
 
 def _listed(metrics: Sequence[MetricValue]) -> str:

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from truekeep.api.evaluation import ChampionRule, Metric
+from truekeep.api.evaluation import ChampionRule, Costs, Metric
+from truekeep.scores.decisions import expected_cost
 from truekeep.scores.metrics import Scored, value
 from truekeep.trainer import compare
 from truekeep.trainer.compare import Interval, bootstrap, judge
+from truekeep.trainer.faults import ParametersInvalid
 
 
 def pair(rows: int, better: float, seed: int = 1) -> tuple[Scored, Scored]:
@@ -163,3 +165,38 @@ def test_models_of_other_cut_offs_are_each_judged_by_their_own() -> None:
     same = judge(ChampionRule(metric="recall"), 1, challenger, challenger._replace(cut_off=1.1), seed=1)
     assert float(same.champion) == 0
     assert float(same.challenger) > 0.3
+
+
+COSTS = Costs(false_positive="1", false_negative="8")
+BY_COST = ChampionRule(metric="neg_expected_cost", rule="Better")
+
+
+def test_models_are_compared_by_what_their_decisions_cost() -> None:
+    """Each at its own cut-off: the same scores, decided on worse, cost more."""
+    challenger, champion = pair(4000, 0.0)
+    worse = champion._replace(cut_off=0.95)
+    result = judge(BY_COST, 3, challenger._replace(cut_off=0.3), worse, seed=1, costs=COSTS)
+    assert result.result == "Passed"
+    assert float(result.challenger) == pytest.approx(-expected_cost(challenger._replace(cut_off=0.3), COSTS), abs=1e-4)
+    assert float(result.champion) == pytest.approx(-expected_cost(worse, COSTS), abs=1e-4)
+    assert 0 < float(result.low) < float(result.high)
+    other = judge(BY_COST, 3, worse, challenger._replace(cut_off=0.3), seed=1, costs=COSTS)
+    assert other.result == "Failed"
+
+
+def test_the_interval_of_a_cost_is_that_of_a_mean() -> None:
+    """Of paired differences: normal theory knows its width."""
+    challenger, champion = pair(3000, 0.4)
+    found = bootstrap("neg_expected_cost", challenger, champion, 2, COSTS)
+    paid = [np.where(one.labels == 1, np.where(one.probabilities >= one.cut_off, 0, 8),
+                     np.where(one.probabilities >= one.cut_off, 1, 0)) for one in (challenger, champion)]  # fmt: skip
+    gained = paid[1] - paid[0]
+    assert found.difference == pytest.approx(gained.mean())
+    error = gained.std() / np.sqrt(3000)
+    assert found.low == pytest.approx(gained.mean() - 1.96 * error, abs=0.3 * error)
+    assert found.high == pytest.approx(gained.mean() + 1.96 * error, abs=0.3 * error)
+
+
+def test_without_costs_nothing_can_be_compared_by_them() -> None:
+    with pytest.raises(ParametersInvalid, match="needs evaluation"):
+        judge(BY_COST, 1, *pair(400, 0.1), seed=1)
