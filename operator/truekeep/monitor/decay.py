@@ -90,6 +90,15 @@ def watch(scene: Scene, judged: Iterable[Window], say: Callable[[str], None]) ->
     return outcome
 
 
+def oldest_start(scene: Scene) -> datetime:
+    """Windows that began before are given up: of the labels that they lack none will come any more."""
+    newest, where = scene.clock.newest_event, scene.request.labels
+    if newest is None or where is None:
+        return windows.EPOCH
+    length = scene.request.window.hours * windows.HOUR
+    return windows.moment(newest - where.matures_after_seconds * 1000 - (PATIENCE_WINDOWS + 1) * length)
+
+
 def read_baseline(store: Bucket, digest: str) -> tuple[Performance | None, str]:
     """What the revision showed on its holdout, or why that is not known."""
     try:

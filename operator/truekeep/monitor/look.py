@@ -222,8 +222,9 @@ def _performance(
     if subject.request.performance is None:
         return decay.Outcome()
     reports = dict(known)
+    oldest = decay.oldest_start(scene)
     for start, key in judged.items():
-        if start not in reports and layout.beside(key, decay.MEASURED) not in scene.listed:
+        if start not in reports and start >= oldest and layout.beside(key, decay.MEASURED) not in scene.listed:
             reports[start] = _read(scene.store, key)
     found = [
         decay.Window(
