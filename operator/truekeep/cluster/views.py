@@ -36,8 +36,8 @@ from truekeep.domain.observed import (
     ServiceView,
 )
 from truekeep.resources.compare import holds
-from truekeep.resources.serving_image import BACKEND
 from truekeep.resources.serving_deployment import ANNOTATION_TEMPLATE
+from truekeep.resources.serving_image import BACKEND
 
 Json = dict[str, Any]
 Verdict = Literal["Accepted", "Refused", "Stale", "Unanswered"]

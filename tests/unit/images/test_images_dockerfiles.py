@@ -164,7 +164,17 @@ def imported_rooms(file: Path) -> set[str]:
 
 def test_the_operators_image_has_what_import_linter_lets_it_import() -> None:
     """Rooms of the data side are forbidden to it twice: by import-linter and by their absence."""
-    assert not of(IMAGES[0]).rooms & {"storage", "features", "profiling", "sources", "scores", "trainer", "server", "monitor", "cli"}
+    assert not of(IMAGES[0]).rooms & {
+        "storage",
+        "features",
+        "profiling",
+        "sources",
+        "scores",
+        "trainer",
+        "server",
+        "monitor",
+        "cli",
+    }
 
 
 def test_the_parser_joins_lines_and_reads_flags() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from truekeep.server import spool as module
 from truekeep.contract.requests import SPOOL_DIR_ENV
+from truekeep.server import spool as module
 from truekeep.server.spool import BLOCK, Spool, open_spool
 
 KEY = "demo/flight-delay/revision=3/date=2026-01-05/hour=12/1_2_pod-1-0a1b_000000.parquet"
