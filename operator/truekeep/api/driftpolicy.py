@@ -255,6 +255,11 @@ class DriftPolicySpec(Schema):
     suspend: Literal["Never", "Now"] = Field(
         default="Never", description="Now: neither looks nor starts runs. Never: works. Default: Never."
     )
+    shards: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1,
+        description="Pods that count a window together, as an Indexed Job: each its share of the captured files; the "
+        "counts add up to those of one pod. Default: 1.",
+    )
     resources: Resources = Field(
         default=Resources(),
         description="CPU and memory of the monitor pod. Default: requests 100m and 256Mi, limits 1 CPU and 1Gi.",

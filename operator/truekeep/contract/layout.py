@@ -6,6 +6,7 @@ records/sha256/HEX.json                             record.json of a run, named 
 NAMESPACE/MODEL/runs/RUN-UID/result.json            a run's result; the first that is written wins
 NAMESPACE/MODEL/monitor/POLICY-UID/rN/START.json    what a monitor found in one window
 NAMESPACE/MODEL/monitor/POLICY-UID/rN/START.html    the same as a page, with the windows before it
+NAMESPACE/MODEL/monitor/POLICY-UID/rN/START.part-I-of-N.json    what one of several pods counted; gone with the report
 NAMESPACE/MODEL/monitor/POLICY-UID/rN/START.performance.json    how good the model was in it, by labels
 NAMESPACE/MODEL/monitor/POLICY-UID/rN/START.estimate.json       as it was estimated before; rewritten until labels came
 ```

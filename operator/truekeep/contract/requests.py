@@ -165,6 +165,7 @@ class MonitorRequest(Schema):
     drift: DataDrift
     dropped: tuple[str, ...] = ()  # features that spec.serving.capture.drop leaves out: they are not missed
     blackouts: tuple[Blackout, ...] = ()
+    shards: int = 1  # pods that count a window together
     max_duplicate_fraction: float | None = None  # the Model's strictest rule
     performance: PerformancePolicy | None = None
     labels: Labels | None = None  # there where `performance` is

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from truekeep.contract.requests import DEFAULT_TERMINATION_LOG, REQUEST_ENV, TERMINATION_LOG_ENV, MonitorRequest
 from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUTSIDE, MonitorResult
 from truekeep.monitor.look import ProfileMissingError, look
+from truekeep.monitor.shards import shard_of
 from truekeep.storage import StoreError
 
 EXIT_CRASH = 1
@@ -30,7 +31,7 @@ def main() -> int:
         )
         return EXIT_INPUT
     try:
-        result, code = look(request, datetime.now(UTC), _say), EXIT_JUDGED
+        result, code = look(request, datetime.now(UTC), _say, shard_of(request.shards)), EXIT_JUDGED
     except ProfileMissingError as error:
         result, code = _failed(request, error, "ProfileMissing"), EXIT_INPUT
     except StoreError as error:

@@ -19,11 +19,12 @@ from truekeep.contract import layout
 from truekeep.contract.canonical import canonical_json
 from truekeep.contract.requests import MonitorRequest
 from truekeep.contract.results import MonitorResult
-from truekeep.monitor import arrivals, captures, decay, seasons, windows
+from truekeep.monitor import arrivals, captures, decay, seasons, shards, windows
 from truekeep.monitor.captures import CaptureFile, Skipped
 from truekeep.monitor.judge import Settings, judge, settings_of
 from truekeep.monitor.publish import publish, subject_of
 from truekeep.monitor.report import StoredReport
+from truekeep.monitor.shards import Shard
 from truekeep.profiling.schema import Profile
 from truekeep.storage import ArtifactInvalid, ObjectMissing, artifacts
 from truekeep.storage.s3 import Bucket
@@ -54,6 +55,15 @@ class Captures:
         ]
 
 
+class Counted(NamedTuple):
+    """A window's profile, and what came with it."""
+
+    profile: Profile
+    skipped: Skipped
+    repeated: float  # fraction of the rows that share a key
+    files: int
+
+
 class Judged(NamedTuple):
     """A window with its report."""
 
@@ -71,10 +81,15 @@ class Subject:
     reference: Profile
     found: Captures
     rows: dict[int, int]  # of the windows that were judged, by their number
+    shard: Shard | None = None  # where several pods count
 
 
-def look(request: MonitorRequest, now: datetime, say: Callable[[str], None]) -> MonitorResult:
-    """Judge what is to be judged. StoreError where a store does not do what it must, ProfileMissingError."""
+def look(
+    request: MonitorRequest, now: datetime, say: Callable[[str], None], shard: Shard | None = None
+) -> MonitorResult:
+    """Judge what is to be judged. StoreError where a store does not do what it must, ProfileMissingError.
+
+    `shard`: what this pod counts, where several share a window; the first of them also looks at performance."""
     store, lake = Bucket.open(request.store), Bucket.open(request.capture)
     reference = read_profile(store, request.artifact_digest)
     found = list_captures(lake, request, now)
@@ -85,15 +100,20 @@ def look(request: MonitorRequest, now: datetime, say: Callable[[str], None]) -> 
     due = _due(lake, found, _done(request, judged, recent.values()), skipped)
     say(_opening(request, found, len(judged), len(due)))
     fresh: dict[datetime, StoredReport] = {}
-    subject = Subject(request, lake, reference, found, _rows(request, recent.values()))
+    subject = Subject(request, lake, reference, found, _rows(request, recent.values()), shard)
     last: Judged | None = None
     for index in due[:WINDOWS_AT_ONCE]:
-        last = _judge_one(subject, index, now)
+        counted = _count(subject, index)
+        if counted is None:
+            continue  # another pod will find all parts
+        last = _judge_one(subject, index, counted, now)
         start = last.report.window.start
         key = _key(request, start)
         if not store.put(key, canonical_json(last.report.dump()), only_if_absent=True):
             # Somebody was quicker; the first report holds.
             last = last._replace(report=_read(store, key) or last.report)
+        if shard is not None:
+            shards.clean(store, key, shard.of)
         report = last.report
         fresh[start] = report
         _publish(store, subject, last, [*recent.values(), *fresh.values()])
@@ -219,7 +239,7 @@ def _performance(
     say: Callable[[str], None],
 ) -> decay.Outcome:
     """Performance of the windows that were judged. Older ones are looked at while their labels may still come."""
-    if subject.request.performance is None:
+    if subject.request.performance is None or (subject.shard is not None and subject.shard.index):
         return decay.Outcome()
     reports = dict(known)
     oldest = decay.oldest_start(scene)
@@ -330,21 +350,41 @@ def _season(subject: Subject, index: int) -> Profile | None:
     return found if found.rows >= request.window.min_rows else None
 
 
-def _judge_one(subject: Subject, index: int, now: datetime) -> Judged:
+def _count(subject: Subject, index: int) -> Counted | None:
+    """A window, counted; by several pods, once all of their parts are there, else None."""
+    request, cut = subject.request, windows.Cut(subject.request.window.hours)
+    start, end = cut.start(index), cut.end(index)
+    files, shard = subject.found.between(start, end), subject.shard
+    skipped, repeats = Skipped(), arrivals.Repeats()
+    settings = _settings(request)
+    together = settings.together is not None
+    profile = captures.count(
+        subject.lake, files if shard is None else shard.mine(files), subject.reference, start=start, end=end,
+        skipped=skipped, without=settings.dropped, keys=None if shard else repeats.update, together=together,
+    ).profile()  # fmt: skip
+    if shard is None:
+        return Counted(profile, skipped, repeats.fraction, len(files))
+    store, key = Bucket.open(request.store), _key(request, windows.moment(start))
+    shards.write(store, key, shard, files, profile, skipped)
+    whole = shards.gather(store, key, shard.of, files, subject.reference, together=together)
+    if whole is None:
+        return None
+    # Keys of several pods can't be told apart without storing them: whoever puts the parts together reads them again.
+    for batch in captures.between(subject.lake, files, [captures.KEY], start=start, end=end, skipped=Skipped()):
+        if captures.KEY in batch:
+            repeats.update(batch[captures.KEY])
+    return Counted(*whole, repeats.fraction, len(files))
+
+
+def _judge_one(subject: Subject, index: int, counted: Counted, now: datetime) -> Judged:
     request, found = subject.request, subject.found
     cut = windows.Cut(request.window.hours)
     start, end = cut.start(index), cut.end(index)
-    files = found.between(start, end)
-    skipped, repeats = Skipped(), arrivals.Repeats()
-    settings = _settings(request)
-    window = captures.count(
-        subject.lake, files, subject.reference, start=start, end=end, skipped=skipped, without=settings.dropped,
-        keys=repeats.update, together=settings.together is not None,
-    ).profile()  # fmt: skip
+    window, skipped = counted.profile, counted.skipped
     season = _season(subject, index)
-    report = judge(subject.reference, window, settings, season)
+    report = judge(subject.reference, window, _settings(request), season)
     usual = arrivals.usual_rows(index, cut.hours, subject.rows)
-    report = arrivals.with_arrivals(report, repeats.fraction, request.max_duplicate_fraction, usual)
+    report = arrivals.with_arrivals(report, counted.repeated, request.max_duplicate_fraction, usual)
     subject.rows[index] = report.rows
     if (excuse := seasons.blackout(request.blackouts, windows.moment(start), windows.moment(end))) is not None:
         report = seasons.excused(report, excuse)
@@ -369,7 +409,7 @@ def _judge_one(subject: Subject, index: int, now: datetime) -> Judged:
         cut=request.window,
         judged_at=now,
         closed_by="NewestEvent" if found.clock.passed(end) else "Idle",
-        files=len(files),
+        files=counted.files,
         skipped=tuple(skipped.reasons),
         skipped_files=len(skipped.keys),
         report=report,

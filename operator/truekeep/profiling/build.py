@@ -277,6 +277,16 @@ class WindowSketch:
         found.errors = ErrorSketch(self.errors.space) if self.errors else None
         return found
 
+    @classmethod
+    def of(cls, profile: Profile, like: WindowSketch) -> WindowSketch:
+        """From a profile that was counted as `like` is, to add it to others."""
+        found = cls(Profile())
+        found.rows = profile.rows
+        found.columns = [ColumnSketch.of(column) for column in profile.columns]
+        if like.errors:
+            found.errors = ErrorSketch.of(like.errors.space, profile.errors)
+        return found
+
     def update(self, columns: Mapping[str, Array], rows: int) -> None:
         """Take in a batch of so many rows; a column that is not among `columns` counts as absent."""
         self.rows += rows

@@ -73,6 +73,14 @@ class ErrorSketch:
         self.space = space
         self.moments = Moments()
 
+    @classmethod
+    def of(cls, space: Space, found: Errors | None) -> ErrorSketch:
+        """From what was told of some rows."""
+        sketch = cls(space)
+        if found is not None:
+            sketch.moments = Moments(found.rows, found.mean, found.standard_deviation**2 * found.rows)
+        return sketch
+
     def update(self, columns: Mapping[str, Array], rows: int) -> None:
         """Take in a batch; one that lacks a column, or has it as another type, says nothing."""
         found = errors(self.space, columns, rows)

@@ -63,6 +63,7 @@ def monitor_cronjob(
         drift=policy.spec.data,
         dropped=tuple(capture.drop),
         hashed=tuple(capture.hash),
+        shards=policy.spec.shards,
         blackouts=tuple(policy.spec.blackouts),
         max_duplicate_fraction=_duplicates(model.spec),
         performance=policy.spec.performance,
@@ -96,7 +97,8 @@ def monitor_cronjob(
             "jobTemplate": {
                 "metadata": {"labels": {**MANAGED_BY, **labels}},
                 "spec": {
-                    "backoffLimit": RETRIES,
+                    **_indexed(policy.spec.shards),
+                    "backoffLimit": RETRIES * policy.spec.shards,
                     "activeDeadlineSeconds": DEADLINE_SECONDS,
                     "podFailurePolicy": {"rules": failure_rules(COMPONENT)},
                     "template": pod_template(
@@ -135,3 +137,8 @@ def _duplicates(spec: ModelSpec) -> float | None:
     """The strictest of the Model's rules on duplicates."""
     allowed = [rule.max_duplicate_fraction for rule in spec.data.rules if rule.max_duplicate_fraction is not None]
     return min((float(fraction) for fraction in allowed), default=None)
+
+
+def _indexed(shards: int) -> dict[str, Any]:
+    """What makes a Job of several pods that know which one they are."""
+    return {"completionMode": "Indexed", "completions": shards, "parallelism": shards} if shards > 1 else {}

@@ -288,3 +288,14 @@ def test_a_node_that_takes_a_pod_away_is_no_failure_of_training() -> None:
 )
 def test_what_holds_is_not_applied_again(wanted: object, live: object, answer: bool) -> None:
     assert holds(wanted, live) is answer
+
+
+def test_several_pods_that_count_a_window_know_which_they_are() -> None:
+    for count in (1, 4):
+        spec = policy().spec.model_copy(update={"shards": count})
+        cronjob = monitor_cronjob(model(FULL), replace(policy(), spec=spec), Watched(3, DIGEST), SETTINGS)
+        assert cronjob is not None
+        job = cronjob["spec"]["jobTemplate"]["spec"]
+        assert job.get("completionMode") == ("Indexed" if count > 1 else None)
+        assert (job.get("completions"), job.get("parallelism")) == ((4, 4) if count > 1 else (None, None))
+        assert MonitorRequest.model_validate_json(request_of(job["template"]["spec"])).shards == count
