@@ -8,6 +8,7 @@ request was due.
 from __future__ import annotations
 
 import base64
+import csv
 import json
 import subprocess
 from collections.abc import Sequence
@@ -63,7 +64,7 @@ def attack(url: str, bodies: Sequence[bytes], rate: int, seconds: int, folder: P
         check=True,
     )  # fmt: skip
     lines = subprocess.run([vegeta, "encode", "-to=csv", str(results)], check=True, capture_output=True, text=True)
-    return judged([line.split(",") for line in lines.stdout.splitlines()], rate)
+    return judged(list(csv.reader(lines.stdout.splitlines())), rate)
 
 
 def judged(lines: Sequence[Sequence[str]], rate: int) -> Loop:
@@ -76,8 +77,8 @@ def judged(lines: Sequence[Sequence[str]], rate: int) -> Loop:
     failures: dict[str, int] = {}
     for line in lines:
         if line[1] != "200":
-            why = base64.b64decode(line[5]).decode(errors="replace")[:80] if line[1] == "0" else line[1]
-            failures[why or line[5][:80]] = failures.get(why or line[5][:80], 0) + 1
+            why = f"{line[1]} {line[5]}"[:120]
+            failures[why] = failures.get(why, 0) + 1
     return Loop(
         rate=len(lines) * _SECOND / max(int(left.max() - left.min()), 1),
         latency=(left + taken - due) / 1e6,

@@ -26,7 +26,7 @@ def test_a_sender_that_is_held_up_hides_nothing() -> None:
 def test_failures_are_counted_by_their_kind() -> None:
     found = judged([hit(0, 0, 1), hit(1, 1, 1, 500), hit(2, 2, 1, 500), hit(3, 3, 1, 0)], 1000)
     assert sum(found.failures.values()) == 3
-    assert found.failures["500"] == 2
+    assert found.failures["500 "] == 2
 
 
 def cell(rate: float, p50: float = 1, p99: float = 2, dropped: int = 0) -> measure.Measured:
