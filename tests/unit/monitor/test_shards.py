@@ -50,7 +50,7 @@ def test_parts_make_the_report_that_one_pod_makes(scene: Scene, order: tuple[int
         for mine, yours in zip(ours["columns"], theirs["columns"], strict=True):
             assert mine["statistics"] == yours["statistics"]
             assert mine["effect"] == yours["effect"]
-            assert mine["window"].get("mean") == pytest.approx(yours["window"].get("mean"), rel=1e-9)
+            assert mine["window"].get("mean", 0.0) == pytest.approx(yours["window"].get("mean", 0.0), rel=1e-9)
     assert not [key for key in scene.everything() if ".part-" in key], "what is put together is not kept twice"
     assert look(request, NOW, quiet, Shard(0, 3)).windows == results[2].windows
 
