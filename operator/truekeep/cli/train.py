@@ -177,12 +177,16 @@ def told(result: TrainResult, out: Path) -> str:
     return "\n".join(lines)
 
 
+_BOUNDS = {"Minimum": "at least", "Maximum": "at most"}
+
+
 def _rows(result: TrainResult) -> list[str]:
     rows: list[tuple[Any, ...]] = [
-        (gate.name, gate.metric, gate.value, gate.threshold, gate.result) for gate in result.gates
+        (gate.name, gate.metric, gate.value, f"{_BOUNDS[gate.bound]} {gate.threshold}", gate.result)
+        for gate in result.gates
     ]
     if not rows:
         return []
-    rows.insert(0, ("gate", "metric", "value", "threshold", "result"))
+    rows.insert(0, ("gate", "metric", "value", "bound", "result"))
     widths = [max(len(str(row[column])) for row in rows) for column in range(5)]
     return ["  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -172,7 +172,7 @@ class _Run:
         broken = evaluate.failed(verdict.gates)
         if broken:
             said = "; ".join(evaluate.sentence(gate) for gate in broken)
-            return "GatesFailed", f"{said}. The live model stays; mend the data or the recipe, or lower the gate"
+            return "GatesFailed", f"{said}. The live model stays; mend the data or the recipe, or loosen the gate"
         if verdict.champion is not None and verdict.champion.result == "Failed":
             return "ChampionKept", f"The live model stays: {compared(verdict.champion)}"
         values = {metric.name: metric.value for metric in verdict.metrics}
