@@ -55,20 +55,22 @@ class Inference:
         self._scorer: Scoring | None = None
         self._inputs: frozenset[str] = frozenset()
         self.model: ServedModel | None = None
-        self.reader: Reader | None = None  # where nobody needs the tensors as they came
+        self.reader: Reader | None = None  # for a model that answers here; others need the tensors as they came
         self.capture: Capture | None = None
         self.in_flight = 0
 
     def serve(self, model: LoadedModel, capture: Capture | None) -> None:
         """Begin to answer with this model, and to capture where it is wanted."""
         self.serve_by(Scorer(model.predict, model.cost, self._limits.inline_seconds), model, capture)
-        self.reader = Reader(model.encoder.features, (self._time_column, self._key), self._limits.rows)
 
     def serve_by(self, scorer: Scoring, model: ServedModel, capture: Capture | None) -> None:
         """Likewise, with somebody else to answer for the model."""
         self.capture = capture
         self._scorer = scorer
         self._inputs = frozenset(model.encoder.names)
+        others = (self._time_column, self._key)
+        here = isinstance(model, LoadedModel)
+        self.reader = Reader(model.encoder.features, others, self._limits.rows) if here else None
         self.model = model
 
     @property

@@ -11,11 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from truekeep.contract.artifact import SignatureFeature
+from truekeep.contract.artifact import Signature, SignatureFeature
+from truekeep.contract.requests import ServeRequest
 from truekeep.features.encode import Encoder, FeatureError
+from truekeep.server.inference import Inference
 from truekeep.server.limits import Limits
+from truekeep.server.load import LoadedModel, ServedModel
+from truekeep.server.metrics import Metrics
 from truekeep.server.protocol import RequestError, parse
 from truekeep.server.quick import Reader
+from truekeep.server.scoring import Cost, Scorer
 
 FEATURES = [
     SignatureFeature(name="hour", type="Number"),
@@ -203,3 +208,27 @@ def test_whatever_one_tensor_holds_both_ways_say_the_same(rows: int, data: Any, 
         width = len(features)
         shaped = [data[start : start + width] for start in range(0, len(data), width)] if nested else data
         agree(features, {"inputs": [tensor("X", shaped, datatype, shape=[rows, width])]})
+
+
+def test_a_model_that_answers_in_this_process_is_asked_the_short_way() -> None:
+    """It would answer the same the long way, so that nothing else would tell."""
+    limits, metrics = Limits(), Metrics()
+    store = {"uri": "s3://models/"}
+    asked = ServeRequest.model_validate(
+        {
+            "namespace": "demo", "model": "m", "revision": 1, "run": "r", "artifactDigest": "sha256:" + "0" * 64,
+            "store": store, "timeColumn": "at", "key": "id", "connectionMaxAgeSeconds": 60,
+        }
+    )  # fmt: skip
+    signature = Signature(estimator="x", features=FEATURES, cut_off=0.5, examples=[])
+    known: dict[str, Any] = {
+        "signature": signature, "encoder": Encoder(FEATURES), "cost": Cost(0, 0), "self_test_difference": 0.0,
+        "format": "onnx",
+    }  # fmt: skip
+    here, elsewhere = LoadedModel(**known, predict=lambda matrix: matrix[:, 0]), ServedModel(**known)
+    scorer = Scorer(here.predict, here.cost, 1)
+    for model, quick in ((here, True), (elsewhere, False)):
+        inference = Inference(asked, limits, metrics)
+        inference.serve_by(scorer, model, None)
+        assert (inference.reader is not None) == quick
+    scorer.close()
