@@ -85,6 +85,7 @@ KINDS: tuple[tuple[type[Schema], str, str, list[Json], Json], ...] = (
             column("Model", ".spec.modelRef.name", text="The Model."),
             column("Ready", condition("Ready"), text="Whether it watches."),
             column("Drift", condition("DriftDetected"), text="Whether a breach stands."),
+            column("Decayed", condition("PerformanceDecayed"), text="Whether it answers worse than its gates showed."),
             column("Revision", ".status.watchedRevision", "integer", text="The revision watched."),
             column("Window", ".status.summary", text="The newest window."),
             column("Last-Run", ".status.lastRun", priority=1, text="The last run that it started."),
