@@ -29,6 +29,7 @@ from truekeep.features.models import read_signature
 from truekeep.features.trust import load_pipeline
 from truekeep.storage import artifacts
 
+pytestmark = pytest.mark.full  # an image with MLServer is made for it
 NAMESPACE = "truekeep-e2e-frameworks"
 NAME = "sums"
 ROWS = 400

@@ -19,6 +19,7 @@ from tests.story.stage import Stage
 from truekeep.cli.examples import fraud, world
 from truekeep.cli.examples.upload import upload
 
+pytestmark = pytest.mark.full  # a CronJob looks once a minute at most
 NAMESPACE = "truekeep-e2e-retraining"
 MODEL = "payments"
 MORE_DAYS = 12

@@ -17,6 +17,7 @@ from tests.e2e.load import Load
 from tests.e2e.shop import REQUEST, Shop, merged, open_shop, parameters, script_pod, small_model
 from tests.story.kube import Json, Kube, KubectlError, condition, image_names, name_of
 
+pytestmark = pytest.mark.full  # metrics-server is built for it, and a peak takes minutes
 NAMESPACE = "truekeep-e2e-scale"
 TIDE, POND = "tide", "pond"  # one that is scaled by its load, one by hand
 MOST = 3
