@@ -13,7 +13,7 @@ PYTEST := $(BIN)/pytest
 # All that uses the cluster runs in one process, one after the other, and the rest beside it.
 TWO := -n 2 --dist loadscope
 
-.PHONY: help demo test test-full unit e2e lint format bench venv lock crds images up install down
+.PHONY: help demo test test-full test-long unit e2e lint format bench venv lock crds images up install down
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -24,8 +24,10 @@ demo: install ## bring everything up and tell the whole story on the flight-dela
 test: lint install ## lint, types, unit tests, and the story and its faults on the real cluster
 	@$(PYTEST) $(TWO) tests/e2e tests/cluster tests/unit -m 'not full'
 
-test-full: lint install ## all of `make test`, the long suites, and last what takes the cluster down
-	@$(PYTEST) $(TWO) tests/e2e tests/cluster/test_cluster.py tests/unit
+test-full: test test-long ## `make test`, then the long suites
+
+test-long: install ## the long suites alone, and last what takes the cluster down; up to 80 minutes
+	@$(PYTEST) $(TWO) tests/e2e tests/cluster/test_cluster.py tests/unit -m full
 	@$(PYTEST) tests/cluster/test_lifecycle.py
 
 unit: venv ## unit tests alone, no cluster
