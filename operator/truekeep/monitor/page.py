@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterator
-from html import escape
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +12,7 @@ from truekeep.monitor import timeline, words
 from truekeep.monitor.judge import Settings
 from truekeep.monitor.report import ColumnReport, Facts, WindowReport
 from truekeep.monitor.timeline import Past
+from truekeep.pages.skeleton import document, text
 from truekeep.profiling.schema import CategoryProfile, NumberProfile, Profile
 from truekeep.profiling.values import Floats
 
@@ -26,29 +24,11 @@ WIDTH, HEIGHT = 320, 96
 _STYLE = (
     timeline.STYLE
     + """
-:root{color-scheme:light dark;--ink:#1c2330;--soft:#5b6675;--line:#d9dee6;--page:#f6f7f9;--card:#fff;--then:#9aa5b4;
---now:#1565c0;--bad:#b3261e;--warn:#8a5a00;--good:#1b6e3c}
-@media (prefers-color-scheme:dark){:root{--ink:#e6e9ef;--soft:#9aa5b4;--line:#323a47;--page:#12161d;--card:#1a202a;
---then:#6b7686;--now:#64b5f6;--bad:#ff8a80;--warn:#ffca66;--good:#81c995}}
-*{box-sizing:border-box}
-body{margin:0 auto;max-width:72rem;padding:1rem;background:var(--page);color:var(--ink);
-font:15px/1.45 system-ui,sans-serif;overflow-wrap:anywhere}
-h1{font-size:1.35rem;margin:.2rem 0}h2{font-size:1.1rem;margin:1.6rem 0 .6rem}h3{font-size:1rem;margin:0}
-p{margin:.3rem 0}.soft{color:var(--soft)}.Drift,.Break,.DataQuality{color:var(--bad)}.Breach{color:var(--bad)}
+.Drift,.Break,.DataQuality{color:var(--bad)}.Breach{color:var(--bad)}
 .Notice,.InsufficientData{color:var(--warn)}.NoDrift{color:var(--good)}
-ul{padding:0;margin:0;list-style:none}
-li{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.6rem .8rem;margin:.5rem 0}
-.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr));gap:.8rem}
-article{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.8rem;min-width:0}
 article.moved{border-color:var(--bad)}
-svg{display:block;width:100%;height:auto;margin:.4rem 0 0}
 .then{fill:var(--then)}.now{fill:none;stroke:var(--now);stroke-width:2}.nowbar{fill:var(--now)}
-.limit{stroke:var(--bad);stroke-width:2}.track{fill:var(--line)}
-.ends{display:flex;justify-content:space-between;font-size:.8rem;color:var(--soft)}
-table{width:100%;border-collapse:collapse;font-size:.85rem;margin-top:.4rem}
-td,th{text-align:right;padding:.1rem .2rem;font-weight:400;white-space:nowrap}
-td:first-child,th:first-child{text-align:left;white-space:normal}
-th{color:var(--soft)}td.bar{width:34%}td.bar svg{margin:0}
+td.bar{width:34%}td.bar svg{margin:0}
 .key b{display:inline-block;width:.8rem;height:.8rem;border-radius:.15rem;vertical-align:-.1rem;margin:0 .25rem 0 .6rem}
 .key .a{background:var(--then)}.key .b{background:var(--now)}
 """
@@ -70,21 +50,8 @@ class Subject(NamedTuple):
 
 def page(subject: Subject) -> str:
     """The whole page, as HTML. The same input gives the same text."""
-    hashed = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-    return "".join(
-        [
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-            f"<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'sha256-{hashed}'; "
-            "base-uri 'none'; form-action 'none'\">",
-            '<meta name="viewport" content="width=device-width,initial-scale=1">',
-            f"<title>{_text(subject.title)}</title><style>{_STYLE}</style></head><body>",
-            *_head(subject),
-            *timeline.drawings(subject.windows, subject.performance, subject.settings.minimum_effect, subject.max_drop),
-            *_found(subject.report),
-            *_cards(subject),
-            "</body></html>\n",
-        ]
-    )
+    windows = timeline.drawings(subject.windows, subject.performance, subject.settings.minimum_effect, subject.max_drop)
+    return document(subject.title, _STYLE, [*_head(subject), *windows, *_found(subject.report), *_cards(subject)])
 
 
 def _head(subject: Subject) -> Iterator[str]:
@@ -97,7 +64,7 @@ def _head(subject: Subject) -> Iterator[str]:
         "Blackout": "Blackout: nothing counts",
     }
     judged = sum(column.judged for column in report.columns)
-    yield f'<h1><span class="{report.verdict}">{verdicts[report.verdict]}</span></h1><p>{_text(subject.title)}</p>'
+    yield f'<h1><span class="{report.verdict}">{verdicts[report.verdict]}</span></h1><p>{text(subject.title)}</p>'
     basis = f"{subject.reference.rows:,}"
     if report.compared_rows is not None:
         basis = f"{report.compared_rows:,} of the same hours in the weeks before"
@@ -111,7 +78,7 @@ def _head(subject: Subject) -> Iterator[str]:
         f"{settings.false_alarms_per_thousand_windows} in 1,000 windows alarm although nothing moved.</p>"
     )
     if report.left_out:
-        names = _text(", ".join(report.left_out))
+        names = text(", ".join(report.left_out))
         yield f'<p class="soft">Not compared, because captures lack or hash them: {names}.</p>'
 
 
@@ -122,11 +89,11 @@ def _found(report: WindowReport) -> Iterator[str]:
         return
     yield "<ul>"
     for finding in report.findings[:CARDS]:
-        chance = "" if finding.p_value is None else f", p {_text(finding.p_value)}"
+        chance = "" if finding.p_value is None else f", p {text(finding.p_value)}"
         yield (
             f'<li><b class="{finding.severity}">{finding.severity}</b> <span class="soft">{finding.kind}</span><br>'
-            f'{_text(finding.message)}<br><span class="soft">{_text(finding.statistic)} {_text(finding.value)}, '
-            f"counts from {_text(finding.threshold)}{chance}</span></li>"
+            f'{text(finding.message)}<br><span class="soft">{text(finding.statistic)} {text(finding.value)}, '
+            f"counts from {text(finding.threshold)}{chance}</span></li>"
         )
     yield "</ul>"
 
@@ -145,7 +112,7 @@ def _cards(subject: Subject) -> Iterator[str]:
     for column in columns[:CARDS]:
         then, now = subject.reference.column(column.name), subject.window.column(column.name)
         kind = "moved" if column.name[:63] in counted else "still"
-        yield f'<article class="{kind}"><h3>{_text(_name(column.name))}</h3>'
+        yield f'<article class="{kind}"><h3>{text(_name(column.name))}</h3>'
         yield from _effect(column)
         if then is not None and now is not None:
             if column.type == "Number":
@@ -159,12 +126,12 @@ def _cards(subject: Subject) -> Iterator[str]:
 
 def _effect(column: ColumnReport) -> Iterator[str]:
     if column.effect is None or column.threshold is None:
-        yield f'<p class="soft">{column.type}, not judged: {_text(column.why_not)}</p>'
+        yield f'<p class="soft">{column.type}, not judged: {text(column.why_not)}</p>'
         return
     chance = "" if column.p_corrected is None else f", p {column.p_corrected:.2g}"
     ignored = ", ignored by the policy" if column.ignored else ""
     yield (
-        f'<p class="soft">{column.type}: {_text(column.statistic or "effect")} {column.effect:.3f}{chance}, counts '
+        f'<p class="soft">{column.type}: {text(column.statistic or "effect")} {column.effect:.3f}{chance}, counts '
         f"from {words.number(column.threshold)}{ignored}</p>"
     )
     full = max(0.1, 1.5 * column.threshold, column.effect)
@@ -246,7 +213,7 @@ def _categories(then: CategoryProfile, now: CategoryProfile) -> Iterator[str]:
     yield "<table><tr><th>value</th><th></th><th>then</th><th>now</th></tr>"
     for value, a, b in shown:
         if value or (value == "" and value in before):
-            label = _text(_name(value)) + ("" if value in before else ' <span class="Notice">new</span>')
+            label = text(_name(value)) + ("" if value in before else ' <span class="Notice">new</span>')
         else:
             label = f'<span class="soft">{max(0, len(rows) - BARS):,} others</span>'
         yield (
@@ -282,7 +249,3 @@ def _range(facts: Facts) -> str:
 
 def _name(text: str) -> str:
     return words.name(text)[1:-1] if text else "(empty text)"
-
-
-def _text(text: str) -> str:
-    return escape("".join(letter if letter.isprintable() else "?" for letter in text), quote=True)

@@ -14,12 +14,10 @@ from truekeep.monitor.report import WindowReport
 WIDTH, HEIGHT = 640, 170
 SHOWN = 30  # windows; the newest ones
 STYLE = """
-.axis{stroke:var(--line)}.base{stroke:var(--soft);stroke-dasharray:4 3}
 .bNoDrift{fill:var(--good)}.bDrift,.bDataQuality{fill:var(--bad)}.bInsufficientData,.bBlackout{fill:var(--line)}
 .dot{fill:var(--now)}.dot.Decayed{fill:var(--bad)}.bar{stroke:var(--now);stroke-width:2}.bar.Decayed{stroke:var(--bad)}
 .guess{fill:none;stroke:var(--soft);stroke-width:1.5}.guess.Decayed{stroke:var(--bad)}
 svg.time{max-width:52rem}
-details{margin:.4rem 0}summary{cursor:pointer;color:var(--soft)}.wide{overflow-x:auto}
 """
 
 

@@ -13,9 +13,9 @@ PYTHON_IMAGES = [image for image in IMAGES if not image.binaries]
 SHARED = {"api", "contract"}
 MAY_HAVE = {
     "operator": SHARED | {"domain", "resources", "cluster", "controller"},
-    "trainer": SHARED | {"storage", "features", "profiling", "sources", "scores", "trainer"},
+    "trainer": SHARED | {"storage", "features", "profiling", "sources", "scores", "pages", "trainer"},
     "server": SHARED | {"storage", "features", "profiling", "server"},
-    "monitor": SHARED | {"storage", "features", "profiling", "sources", "scores", "monitor"},
+    "monitor": SHARED | {"storage", "features", "profiling", "sources", "scores", "pages", "monitor"},
     "tools": {"*"},
 }
 MODULES = {
@@ -170,6 +170,7 @@ def test_the_operators_image_has_what_import_linter_lets_it_import() -> None:
         "profiling",
         "sources",
         "scores",
+        "pages",
         "trainer",
         "server",
         "monitor",
