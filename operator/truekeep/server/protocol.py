@@ -19,7 +19,7 @@ import numpy.typing as npt
 import orjson
 
 from truekeep.server.limits import Limits
-from truekeep.server.quick import Reader
+from truekeep.server.quick import Read, Reader
 
 PROBABILITY = "probability"
 PREDICTION = "prediction"
@@ -117,16 +117,26 @@ def parse(
     wanted, parameters = document.get("outputs"), document.get("parameters")
     outputs = _BOTH if wanted is None and parameters is None else _outputs(wanted, parameters)
     read = None if reader is None or binary is not None else reader.read(inputs)
+    if read is not None and (rest := _beside(read, limits)) is not None:
+        return InferRequest(identifier, rest, len(read.matrix), outputs, read.matrix, read.unknown)
     columns = Columns(names, limits)
-    if read is not None:
-        columns.rows = len(read.matrix)
-        for position, tensor in read.others:
-            _add(columns, tensor, position, binary)
-        return InferRequest(identifier, columns.values, columns.rows, outputs, read.matrix, read.unknown)
     _add_all(columns, inputs, binary)
     if binary is not None:
         binary.end()
     return InferRequest(identifier, columns.values, columns.rows, outputs)
+
+
+def _beside(read: Read, limits: Limits) -> dict[str, Values] | None:
+    """What a request has besides its features; None where it is wrong, which the long way says in its own words."""
+    if not read.others:
+        return {}
+    columns = Columns((), limits)
+    try:
+        for position, tensor in read.others:
+            _add(columns, tensor, position, None)
+    except RequestError:
+        return None
+    return columns.values if columns.rows == len(read.matrix) else None
 
 
 def checked_id(identifier: Any, limits: Limits) -> str | None:
@@ -155,7 +165,7 @@ class Columns:
         """One column."""
         if rows != self.rows:
             if self.rows >= 0:
-                first = shown(next(iter(self.values), "another"))
+                first = shown(next(iter(self.values)))
                 raise RequestError(400, f"tensor {shown(name)} has {rows} rows, but {first} has {self.rows}")
             self.rows = rows
         if name in self.values:

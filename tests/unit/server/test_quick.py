@@ -42,10 +42,17 @@ def long_way(features: list[SignatureFeature], body: bytes) -> Any:
         request = parse(body, LIMITS, encoder.names)
         others = {name: request.columns.pop(name) for name in ("at", "id") if name in request.columns}
         if request.columns.keys() != set(encoder.names):
-            raise RequestError(400, "names")
+            named(features, body)
         return encoder.encode(request.columns, request.rows), request.columns, others
     except (RequestError, FeatureError) as error:
         return error
+
+
+def named(features: list[SignatureFeature], body: bytes) -> None:
+    """What is found after the body was read: other names than the model's."""
+    names = {tensor["name"] for tensor in orjson.loads(body)["inputs"]} - {"at", "id"}
+    if names != {feature.name for feature in features}:
+        raise RequestError(400, "names")
 
 
 def agree(features: list[SignatureFeature], document: Any) -> bool:
@@ -54,7 +61,9 @@ def agree(features: list[SignatureFeature], document: Any) -> bool:
     reader = Reader(features, ("at", "id"), LIMITS.rows)
     expected = long_way(features, body)
     if isinstance(expected, RequestError):  # what is no feature is judged afterwards
-        assert reader.read(orjson.loads(body)["inputs"]) is None or "at" in str(expected)
+        with pytest.raises(RequestError) as refusal:
+            _ = parse(body, LIMITS, Encoder(features).names, None, reader) and named(features, body)
+        assert (refusal.value.status, str(refusal.value)) == (expected.status, str(expected))
         return False
     found = parse(body, LIMITS, Encoder(features).names, None, reader)
     if found.matrix is None:
