@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import shutil
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 EXIT_PASSED, EXIT_GATE, EXIT_INPUT = 0, 1, 2
 GATES = frozenset({"GatesFailed", "ChampionKept"})
-RECORD, RESULT = "record.json", "result.json"
+RECORD, RESULT, REPORT = "record.json", "result.json", "report.html"
 
 
 def train(
@@ -85,7 +86,7 @@ def _check_folder(out: Path) -> None:
 
 def _train(name: str, spec: ModelSpec, data: Path, out: Path, threads: int) -> TrainResult:
     from truekeep.contract import layout
-    from truekeep.storage import artifacts
+    from truekeep.storage import ObjectMissing, artifacts
     from truekeep.storage.folder import Folder
     from truekeep.trainer.run import World, run
 
@@ -104,6 +105,13 @@ def _train(name: str, spec: ModelSpec, data: Path, out: Path, threads: int) -> T
         (out / RESULT).write_text(json.dumps(result.dump(), indent=1) + "\n")
         if result.record:
             (out / RECORD).write_bytes(store.get(layout.record(result.record.id)))
+            for suffix, file in {
+                layout.REPORT: REPORT,
+                layout.PROVENANCE: layout.PROVENANCE,
+                layout.EVENTS: layout.EVENTS,
+            }.items():
+                with contextlib.suppress(ObjectMissing):
+                    (out / file).write_bytes(store.get(layout.beside_record(result.record.id, suffix)))
         if result.artifact:
             for file, content in artifacts.read(store, result.artifact.digest).items():
                 (out / file).write_bytes(content)
@@ -174,6 +182,8 @@ def told(result: TrainResult, out: Path) -> str:
         lines.append(f"wrote {out}: {result.artifact.digest}; try: truekeep serve {out}")
     elif result.record:
         lines.append(f"wrote {out / RECORD} and {out / RESULT}; there is no artifact")
+    if (out / REPORT).is_file():
+        lines.append(f"the report is {out / REPORT}")
     return "\n".join(lines)
 
 

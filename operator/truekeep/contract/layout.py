@@ -3,6 +3,9 @@
 ```
 artifacts/sha256/HEX/…                              immutable, content-addressed; manifest.json is written last
 records/sha256/HEX.json                             record.json of a run, named by its own digest
+records/sha256/HEX.html                             the run's report as a page
+records/sha256/HEX.provenance.json                  SLSA provenance (in-toto) of its artifact, where it made one
+records/sha256/HEX.openlineage.jsonl                OpenLineage's events of the run, one a line
 NAMESPACE/MODEL/runs/RUN-UID/result.json            a run's result; the first that is written wins
 NAMESPACE/MODEL/monitor/POLICY-UID/rN/START.json    what a monitor found in one window
 NAMESPACE/MODEL/monitor/POLICY-UID/rN/START.html    the same as a page, with the windows before it
@@ -39,6 +42,10 @@ DROPPED_COLUMNS = "truekeep.dropped"  # features that are left out
 SIGNATURE = "signature.json"
 PROFILE = "profile.json"
 PERFORMANCE = "performance.json"
+# Beside a record, never part of it.
+REPORT = "html"
+PROVENANCE = "provenance.json"
+EVENTS = "openlineage.jsonl"
 IMPORT_REPORT = "import.json"  # of a model that was trained elsewhere: what it was, and how it agrees
 
 
@@ -50,6 +57,11 @@ def artifact_file(digest: str, path: str) -> str:
 def record(digest: str) -> str:
     """Key of a record."""
     return f"records/sha256/{digest.removeprefix('sha256:')}.json"
+
+
+def beside_record(digest: str, suffix: str) -> str:
+    """Key of what belongs to a record: REPORT, PROVENANCE, or EVENTS."""
+    return record(digest).removesuffix("json") + suffix
 
 
 def run_result(namespace: str, model: str, run_uid: str) -> str:

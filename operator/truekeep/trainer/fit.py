@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from truekeep.api.trainingrun import ChampionResult, GateResult, MetricValue
 from truekeep.contract import layout
-from truekeep.contract.artifact import Signature, SignatureFeature
+from truekeep.contract.artifact import Performance, Signature, SignatureFeature
 from truekeep.contract.canonical import canonical_json
 from truekeep.contract.requests import TrainRequest
 from truekeep.features import encode, models
@@ -22,6 +22,7 @@ from truekeep.trainer import benchmarks as benchmark
 from truekeep.trainer import bundle, compare, evaluate, onnx_model, pipeline
 from truekeep.trainer.benchmarks import LoadedBenchmark
 from truekeep.trainer.dataset import Dataset
+from truekeep.trainer.evidence import Judged
 from truekeep.trainer.faults import ParametersInvalid
 from truekeep.trainer.missing import Without, without
 from truekeep.trainer.text import EPOCH, MICROSECONDS, counted, decimal, iso
@@ -55,6 +56,8 @@ class Verdict:
     rows: int  # that the published model was fitted on
     facts: dict[str, Any]  # for the record: where the holdout begins, rows, what scikit-learn warned of
     files: dict[str, bytes] = field(default_factory=dict)
+    judged: Judged | None = None  # for the report
+    performance: Performance | None = None  # likewise, where it is known: on the rows that judged it
 
     @property
     def passed(self) -> bool:
@@ -99,7 +102,8 @@ def train(
     }
     seconds = fitted.seconds
     until = int(dataset.times[at - 1])
-    verdict = Verdict(metrics, gates, against, cut_off, seconds, until, at, facts)
+    asked = Judged(scored, features, holdout, fitted.probabilities)
+    verdict = Verdict(metrics, gates, against, cut_off, seconds, until, at, facts, judged=asked)
     if not verdict.passed:
         return verdict
 
@@ -115,12 +119,20 @@ def train(
     draft = Signature(estimator=recipe.estimator, features=features, cut_off=cut_off, examples=[])
     holdout = _matrix(dataset, wants, features, new)
     files = bundle.files(fitted.pipeline, draft, dataset.named(wants, rows), scores, holdout)
-    files[layout.PERFORMANCE] = canonical_json(results(scored).dump())
+    shown = results(scored)
+    files[layout.PERFORMANCE] = canonical_json(shown.dump())
     compiled = Signature.model_validate_json(files[layout.SIGNATURE]).compiled
     if compiled is not None:
         say(onnx_model.sentence(compiled))
         facts["onnx"] = compiled.dump()
-    return replace(verdict, fit_seconds=seconds, trained_until=until, rows=len(dataset.times[rows]), files=files)
+    return replace(
+        verdict,
+        fit_seconds=seconds,
+        trained_until=until,
+        rows=len(dataset.times[rows]),
+        files=files,
+        performance=shown,
+    )
 
 
 def judged(

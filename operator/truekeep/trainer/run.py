@@ -1,7 +1,7 @@
 """One training run from request to result. What is outside (stores, clock, where words go) is handed in.
 
-Order of writing: the artifact's files, its manifest, the record, the result; the first result that is written wins,
-so that a pod that is started again, or twice, does nothing twice.
+Order of writing: the artifact's files, its manifest, the record, what lies beside it, the result; the first result that
+is written wins, so that a pod that is started again, or twice, does nothing twice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUTSIDE, Tra
 from truekeep.features import models
 from truekeep.storage import ArtifactInvalid, ObjectMissing, StoreError, artifacts
 from truekeep.storage.artifacts import Store
-from truekeep.trainer import benchmarks, evaluate, taken
+from truekeep.trainer import benchmarks, beside, evaluate, taken
 from truekeep.trainer import record as records
 from truekeep.trainer.dataset import DataFault, Dataset, load
 from truekeep.trainer.faults import FaultReason, InputFault
@@ -165,7 +165,7 @@ class _Run:
             artifact=artifact,
             trained_until=moment(verdict.trained_until) if artifact and verdict.trained_until is not None else None,
         )
-        return self._write(result, dataset, gates=verdict.gates, evaluation=verdict.facts)
+        return self._write(result, dataset, gates=verdict.gates, evaluation=verdict.facts, verdict=verdict)
 
     def _conclusion(self, dataset: Dataset, verdict: Verdict) -> tuple[str, str]:
         """Reason and message."""
@@ -196,8 +196,9 @@ class _Run:
         violations: Sequence[Mapping[str, Any]] = (),
         gates: Sequence[GateResult] = (),
         evaluation: Mapping[str, Any] | None = None,
+        verdict: Verdict | None = None,
     ) -> TrainResult:
-        """The record, then the result; where another pod was first, its result."""
+        """The record, what lies beside it, then the result; where another pod was first, its result."""
         document = records.build(
             self.request,
             result,
@@ -216,6 +217,7 @@ class _Run:
         key = layout.record(digest)
         self.store.put(key, content)
         self.world.say(f"wrote the record {self.store.uri(key)}")
+        beside.write(self.store, document, digest, verdict, self.request.evaluation, self.world.say)
         result = result.model_copy(update={"record": Record(id=digest, uri=self.store.uri(key))})
         if not self.store.put(_key(self.request), result.model_dump_json(by_alias=True).encode(), only_if_absent=True):
             self.world.say("another pod of this run was first; handing over its result")

@@ -30,6 +30,7 @@ from truekeep.trainer import benchmarks as benchmark
 from truekeep.trainer import evaluate
 from truekeep.trainer.benchmarks import LoadedBenchmark
 from truekeep.trainer.dataset import Dataset
+from truekeep.trainer.evidence import Judged
 from truekeep.trainer.faults import DataInvalid, ImportInvalid
 from truekeep.trainer.fit import LoadedChampion, Say, Verdict, judged
 from truekeep.trainer.missing import without
@@ -149,6 +150,7 @@ def judge(
         trained_until=None if until is None else _microseconds(until),
         rows=0,
         facts=facts,
+        judged=Judged(scored, signature.features, matrix, given.predict),
     )
     return replace(verdict, files=given.files) if verdict.passed else verdict
 

@@ -70,6 +70,11 @@ def test_a_model_that_passes_its_gates_is_an_artifact_with_a_record(tmp_path: Pa
     assert record["outcome"]["reason"] == "Succeeded"
     assert record["artifact"]["digest"] == manifest.digest()
     assert record["data"]["objects"][0]["uri"].endswith("lake/rows/a.parquet")
+    assert "Passed: this model may serve" in (folder / "report.html").read_text()
+    assert f"the report is {folder / 'report.html'}" in out
+    statement = json.loads((folder / "provenance.json").read_text())
+    assert "sha256:" + statement["subject"][0]["digest"]["sha256"] == manifest.digest()
+    assert len((folder / "openlineage.jsonl").read_text().splitlines()) == 2
 
 
 def test_the_same_files_make_the_same_artifact(tmp_path: Path, data: Path) -> None:
@@ -93,7 +98,9 @@ def test_a_gate_that_fails_ends_with_one_and_leaves_no_artifact(tmp_path: Path, 
     code, out, _ = run(tmp_path, data, evaluation=gates)
     assert code == 1
     assert "GatesFailed" in out
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["record.json", "result.json"]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["openlineage.jsonl", "record.json", "report.html", "result.json"]
+    assert "A gate failed" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_data_that_breaks_a_rule_ends_with_two_and_says_which(tmp_path: Path, data: Path) -> None:

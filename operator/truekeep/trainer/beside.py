@@ -1,0 +1,83 @@
+"""What is written beside a record: the report, the provenance, the events. Nothing of it is decided by, and no run may
+fail for it: what can't be made is said in the log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from truekeep.api.evaluation import Evaluation
+from truekeep.contract import layout
+from truekeep.contract.artifact import Performance, Signature
+from truekeep.contract.canonical import canonical_json
+from truekeep.profiling.schema import Profile
+from truekeep.storage import ArtifactInvalid, StoreError, artifacts
+from truekeep.storage.artifacts import Store
+from truekeep.trainer import evidence, provenance, report
+from truekeep.trainer.fit import Say, Verdict
+
+Record = Mapping[str, Any]
+
+
+def write(store: Store, record: Record, digest: str, verdict: Verdict | None, evaluation: Evaluation, say: Say) -> None:
+    """Never raises. `record` is as it was written, under `digest`."""
+    uri = store.uri(layout.record(digest))
+
+    def statement() -> bytes | None:
+        if verdict is None or not verdict.files:
+            return None
+        return canonical_json(provenance.statement(record, digest, uri, artifacts.manifest_of(verdict.files)))
+
+    def events() -> bytes:
+        return b"".join(canonical_json(one) + b"\n" for one in provenance.events(record, digest, uri))
+
+    made: dict[str, Callable[[], bytes | None]] = {
+        layout.REPORT: lambda: report.page(_told(store, record, digest, verdict, evaluation)).encode(),
+        layout.PROVENANCE: statement,
+        layout.EVENTS: events,
+    }
+    for suffix, make in made.items():
+        key = layout.beside_record(digest, suffix)
+        try:
+            content = make()
+            if content is not None:
+                store.put(key, content)
+                say(f"wrote {store.uri(key)}")
+        except Exception as error:  # a page is no reason to lose a model
+            say(f"could not make {store.uri(key)}: {type(error).__name__}: {error!s:.300}; the run goes on without it")
+
+
+def _told(store: Store, record: Record, digest: str, verdict: Verdict | None, evaluation: Evaluation) -> report.Told:
+    champion = _champion(store, record)
+    if verdict is None or verdict.judged is None:
+        return report.Told(record, digest, champion=champion)
+    found = evidence.gather(verdict.judged, evaluation, verdict.performance)
+    files = verdict.files
+    return report.Told(
+        record,
+        digest,
+        found,
+        Signature.model_validate_json(files[layout.SIGNATURE]) if layout.SIGNATURE in files else None,
+        Profile.model_validate_json(files[layout.PROFILE]) if layout.PROFILE in files else None,
+        champion,
+    )
+
+
+def _champion(store: Store, record: Record) -> report.Champion | None:
+    """The live revision's signature and results."""
+    previous = record["previous"]
+    if previous is None:
+        return None
+    try:
+        names = {file.path for file in artifacts.read_manifest(store, previous["artifactDigest"]).files}
+        wanted = names & {layout.SIGNATURE, layout.PERFORMANCE}
+        files = artifacts.read(store, previous["artifactDigest"], wanted)
+        return report.Champion(
+            Signature.model_validate_json(files[layout.SIGNATURE]) if layout.SIGNATURE in files else None,
+            Performance.model_validate_json(files[layout.PERFORMANCE]) if layout.PERFORMANCE in files else None,
+        )
+    except (ArtifactInvalid, StoreError, ValidationError, json.JSONDecodeError) as error:
+        return report.Champion(fault=str(error))
