@@ -88,10 +88,10 @@ def cheapest_cut_off(labels: npt.NDArray[np.int8], probabilities: Floats, costs:
     price = float(costs.false_positive) - float(costs.true_negative)
     saved = np.cumsum(positive) * gain - np.cumsum(negative) * price  # against taking nobody
     best = int(np.argmax(saved)) if len(saved) else -1
-    if best >= 0 and saved[best] > 0:
+    highest = float(scores[0]) if len(scores) else 0.0
+    if best >= 0 and (saved[best] > 0 or highest >= 1.0):  # nothing is above a probability of 1: somebody is taken
         return float(scores[best])
-    highest = float(scores[0]) if len(scores) else 1.0
-    return min(float(np.nextafter(highest, np.inf)), 1.0)
+    return float(np.nextafter(highest, np.inf))
 
 
 def _by_score(scored: Scored) -> tuple[Floats, Floats, Floats]:
