@@ -63,7 +63,7 @@ def table(
     """A table of plain text that scrolls by itself where it is too wide. `kinds`: a class of ours for each row."""
     yield '<div class="wide"><table><tr>' + "".join(f"<th>{text(one)}</th>" for one in head) + "</tr>"
     for place, row in enumerate(rows):
-        kind = f' class="{kinds[place]}"' if place < len(kinds) else ""
+        kind = f' class="{text(kinds[place])}"' if place < len(kinds) else ""
         yield f"<tr{kind}>" + "".join(f"<td>{text(cell, most)}</td>" for cell in row) + "</tr>"
     yield "</table></div>"
 

@@ -114,7 +114,7 @@ def wilson(hits: int, rows: int) -> tuple[float, float]:
     share, square = hits / rows, NORMAL_95**2
     middle = (share + square / (2 * rows)) / (1 + square / rows)
     half = NORMAL_95 * math.sqrt(share * (1 - share) / rows + square / (4 * rows**2)) / (1 + square / rows)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))  # rounding aside
 
 
 def decided(scored: Scored) -> Decided:

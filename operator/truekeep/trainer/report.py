@@ -26,8 +26,9 @@ dl{display:grid;grid-template-columns:minmax(6.5rem,auto) 1fr;gap:.15rem .8rem;m
 dt{color:var(--soft)}dd{margin:0;min-width:0}
 h3{margin:1rem 0 .2rem}
 tr.Failed td{color:var(--bad)}tr.NotJudged td{color:var(--soft)}
-td,th{padding:.15rem .45rem}td:first-child,th:first-child{padding-left:0;min-width:8rem}
+td,th{padding:.15rem .45rem}td:first-child,th:first-child{padding-left:0;min-width:6rem}
 tr+tr td{border-top:1px solid var(--line)}
+@media (max-width:30rem){td,th{padding:.15rem .3rem}td:first-child,th:first-child{min-width:4.5rem}}
 .good{color:var(--good)}.bad{color:var(--bad)}.warn{color:var(--warn)}
 svg.square,svg.bars{max-width:26rem}
 .dot{fill:var(--now)}.span{stroke:var(--now);stroke-width:2}.gain{fill:var(--now)}.loss{fill:var(--then)}
@@ -145,12 +146,12 @@ def _gates(evaluation: Mapping[str, Any]) -> Iterator[str]:
         bounds = {"Minimum": "at least ", "Maximum": "at most "}
         rows = [
             (
-                gate["name"], gate["result"], gate["metric"], gate["value"],
-                bounds[gate["bound"]] + gate["threshold"], f"{gate['rows']:,}",
+                gate["name"], gate["result"], gate["value"], bounds[gate["bound"]] + gate["threshold"],
+                f"{gate['rows']:,}", gate["metric"],
             )
             for gate in shown
         ]  # fmt: skip
-        head = ("name", "result", "metric", "value", "must be", "rows")
+        head = ("name", "result", "value", "must be", "rows", "metric")
         yield from table(head, rows, [gate["result"] for gate in shown])
         yield from _more(len(gates), MOST_ROWS)
 
