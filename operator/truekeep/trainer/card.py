@@ -89,7 +89,10 @@ def training(record: Record) -> Iterator[tuple[str, str]]:
     where = f" from {label['source']['s3']['uri']}" if label.get("source") else ""
     ripe = f", final {label['maturesAfterSeconds']:,} s after the event" if label.get("maturesAfterSeconds") else ""
     yield "label", f"{label['column']}{where}{ripe}"
-    yield "events", f"{data.get('windowStart', '–')} to {record['training']['trainedUntil'] or '–'}"
+    yield (
+        "events",
+        f"{data.get('windowStart', '–')} to {record['training']['trainedUntil'] or data.get('windowEnd', '–')}",
+    )
     if train := found.get("train"):
         yield (
             "judged model",

@@ -15,6 +15,7 @@ from truekeep.profiling.schema import Profile
 from truekeep.scores.intervals import interval
 from truekeep.trainer import card
 from truekeep.trainer.evidence import Evidence, Group, Importance
+from truekeep.trainer.text import counted
 
 SHOWN = 30  # features by importance
 MOST_OBJECTS = 200
@@ -143,7 +144,7 @@ def _gates(evaluation: Mapping[str, Any]) -> Iterator[str]:
         state = f'<span class="bad">{failed} failed</span>' if failed else '<span class="good">none failed</span>'
         yield f"<h2>{kind}: {state}</h2>"
         shown = gates[:MOST_ROWS]
-        bounds = {"Minimum": "at least ", "Maximum": "at most "}
+        bounds = {"Minimum": "≥ ", "Maximum": "≤ "}
         rows = [
             (
                 gate["name"], gate["result"], gate["value"], bounds[gate["bound"]] + gate["threshold"],
@@ -169,34 +170,46 @@ def _changed(told: Told) -> Iterator[str]:
         yield f'<p class="warn">Not compared: {text(compared["rule"])}</p>'
     else:
         yield f"<p>{text(compared['rule'])}</p>"
-        head = (f"{compared['metric']} on the same rows", "result", "this model", "champion", "difference", "rows")
-        ends = f"{compared['low']} … {compared['high']}"
-        row = (f"revision {compared['revision']}", compared["result"], compared["challenger"], compared["champion"],
-               ends, f"{compared['rows']:,}")  # fmt: skip
-        yield from table(head, [row], [compared["result"]])
-    yield from table(("", "champion", "this model"), list(_differences(told, previous)))
-    if told.champion and told.champion.fault:
-        yield f'<p class="warn">Its files could not be read: {text(told.champion.fault)}</p>'
-
-
-def _differences(told: Told, previous: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    record, champion = told.record, told.champion or Champion()
-    yield "trained until", previous.get("trainedUntil") or "unknown", record["training"]["trainedUntil"] or "–"
-    features = told.evidence.features if told.evidence else ()
-    if champion.signature is not None:
-        before = champion.signature
-        yield "estimator", before.estimator, card.estimator(record)
-        yield "cut-off", f"{before.cut_off:.6g}", record["evaluation"]["cutOff"] or "–"
-        if features:
-            then, now = {one.name for one in before.features}, {one.name for one in features}
-            yield "inputs", f"{len(then)}", f"{len(now)}"
-            yield from ((f"input {name}", "–", "new") for name in sorted(now - then))
-            yield from ((f"input {name}", "taken", "no longer") for name in sorted(then - now))
+        yield from facts(
+            [
+                ("result", compared["result"]),
+                (compared["metric"], f"{compared['challenger']}, the champion's is {compared['champion']}"),
+                ("difference", f"{compared['low']} … {compared['high']}"),
+                ("on", f"{compared['rows']:,} rows that are new to both"),
+            ]
+        )
+    champion = told.champion or Champion()
+    yield "<h3>Settings and inputs</h3>"
+    yield from facts(_differences(told, previous, champion.signature))
     if champion.performance is not None and told.evidence:
-        then_values = {one.name: one.value for one in champion.performance.metrics}
-        for one in told.evidence.performance.metrics:
-            if one.name in then_values:
-                yield f"{one.name}, each on its own holdout", f"{then_values[one.name]:.4f}", f"{one.value:.4f}"
+        then = {one.name: one.value for one in champion.performance.metrics}
+        yield "<h3>Metrics, each on its own holdout</h3>"
+        rows = [
+            (one.name, f"{then[one.name]:.4f}" if one.name in then else "–", f"{one.value:.4f}")
+            for one in told.evidence.performance.metrics
+        ]
+        yield from table(("metric", "champion", "this model"), rows)
+    if champion.fault:
+        yield f'<p class="warn">Its files could not be read: {text(champion.fault)}</p>'
+
+
+def _differences(told: Told, previous: Mapping[str, Any], before: Signature | None) -> Iterator[tuple[str, str]]:
+    """What is not as it was says so with an arrow."""
+    record = told.record
+    yield "trained until", _moved(previous.get("trainedUntil") or "unknown", record["training"]["trainedUntil"] or "–")
+    if before is None:
+        return
+    yield "estimator", _moved(before.estimator, card.estimator(record))
+    yield "cut-off", _moved(f"{before.cut_off:.6f}", record["evaluation"]["cutOff"] or "–")
+    if told.evidence:
+        then, now = {one.name for one in before.features}, {one.name for one in told.evidence.features}
+        yield "inputs", f"{len(now):,}, as before" if then == now else f"{len(then):,} → {len(now):,}"
+        yield "new inputs", ", ".join(sorted(now - then))
+        yield "gone inputs", ", ".join(sorted(then - now))
+
+
+def _moved(then: str, now: str) -> str:
+    return f"{now}, as before" if then == now else f"{then} → {now}"
 
 
 def _decision(told: Told) -> Iterator[str]:
@@ -303,7 +316,7 @@ def _data(record: Mapping[str, Any]) -> Iterator[str]:
     for warning in data.get("warnings", []):
         yield f'<p class="warn">{text(warning)}</p>'
     if objects:
-        yield f"<details><summary>{len(objects):,} objects</summary>"
+        yield f"<details><summary>{counted(len(objects), 'object')}</summary>"
         rows = [(one["uri"], f"{one['rows']:,}", f"{one['size']:,}", one["sha256"]) for one in objects[:MOST_OBJECTS]]
         yield from table(("object", "rows", "bytes", "sha256"), rows, most=1024)
         yield from _more(len(objects), MOST_OBJECTS)

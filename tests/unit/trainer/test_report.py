@@ -132,9 +132,10 @@ def test_the_champion_is_told_with_what_changed(tmp_path: Path) -> None:
     page = place.page(run_uid="second", champion=live, evaluation=compared)
     changed = section(page, "What changed since the champion")
     assert "Revision 4 serves" in changed
-    assert "roc_auc on the same rows" in changed
-    assert "<td>input kind</td><td>–</td><td>new</td>" in changed
-    assert re.search(r"<td>cut-off</td><td>0\.5</td><td>0\.\d{6}</td>", changed)
+    assert re.search(r"<dt>roc_auc</dt><dd>0\.\d+, the champion&#x27;s is 0\.\d+</dd>", changed)
+    assert "<dt>new inputs</dt><dd>kind</dd>" in changed
+    assert "<dt>estimator</dt><dd>sklearn.linear_model.LogisticRegression, as before</dd>" in changed
+    assert re.search(r"<dt>cut-off</dt><dd>0\.500000 → 0\.\d{6}</dd>", changed)
     lost = {**live, "artifactDigest": "sha256:" + "0" * 64}
     page = place.page(run_uid="third", champion=lost, evaluation=compared)
     assert "Its files could not be read" in section(page, "What changed since the champion")
