@@ -20,9 +20,9 @@ from truekeep.contract.requests import Labels, MonitorRequest, complete, complet
 from truekeep.domain.observed import ModelView, PolicyView
 from truekeep.domain.plan import Settings
 from truekeep.resources.amounts import MONITOR, container_resources
+from truekeep.resources.cron_job import Timing, cron_job
 from truekeep.resources.metadata import child_metadata
 from truekeep.resources.pods import pod_template
-from truekeep.resources.training_job import failure_rules
 
 COMPONENT = "monitor"
 RETRIES = 1
@@ -76,47 +76,31 @@ def monitor_cronjob(
         LABEL_REVISION: str(watched.revision),
         LABEL_COMPONENT: COMPONENT,
     }
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "CronJob",
-        "metadata": child_metadata(
-            monitor_name(policy.meta.name),
-            "DriftPolicy",
-            policy.meta,
-            labels,
-            {ANNOTATION_ARTIFACT: watched.artifact_digest},
-        ),
-        "spec": {
-            "schedule": policy.spec.schedule,
-            "timeZone": "Etc/UTC",
-            "suspend": watched.suspended,
-            "concurrencyPolicy": "Forbid",
-            "startingDeadlineSeconds": LATE_SECONDS,
-            "successfulJobsHistoryLimit": 3,
-            "failedJobsHistoryLimit": 2,
-            "jobTemplate": {
-                "metadata": {"labels": {**MANAGED_BY, **labels}},
-                "spec": {
-                    **_indexed(policy.spec.shards),
-                    "backoffLimit": RETRIES * policy.spec.shards,
-                    "activeDeadlineSeconds": DEADLINE_SECONDS,
-                    "podFailurePolicy": {"rules": failure_rules(COMPONENT)},
-                    "template": pod_template(
-                        component=COMPONENT,
-                        image=settings.monitor_image,
-                        request=request,
-                        resources=container_resources(policy.spec.resources, MONITOR),
-                        pods=model.spec.pods,
-                        locations=[store, location, *([wanted.source] if wanted else [])],
-                        hash_key=wanted.hash_key_secret if wanted else None,
-                        labels={**MANAGED_BY, **labels},
-                        tmp_size=TMP_SIZE,
-                        spec={"restartPolicy": "Never"},
-                    ),
-                },
-            },
-        },
-    }
+    template = pod_template(
+        component=COMPONENT,
+        image=settings.monitor_image,
+        request=request,
+        resources=container_resources(policy.spec.resources, MONITOR),
+        pods=model.spec.pods,
+        locations=[store, location, *([wanted.source] if wanted else [])],
+        hash_key=wanted.hash_key_secret if wanted else None,
+        labels={**MANAGED_BY, **labels},
+        tmp_size=TMP_SIZE,
+        spec={"restartPolicy": "Never"},
+    )
+    timing = Timing(
+        cron=policy.spec.schedule,
+        late=LATE_SECONDS,
+        deadline=DEADLINE_SECONDS,
+        retries=RETRIES * policy.spec.shards,
+        suspended=watched.suspended,
+        kept=3,
+        job=_indexed(policy.spec.shards),
+    )
+    annotations = {ANNOTATION_ARTIFACT: watched.artifact_digest}
+    name = monitor_name(policy.meta.name)
+    metadata = child_metadata(name, "DriftPolicy", policy.meta, labels, annotations)
+    return cron_job(metadata, labels, COMPONENT, timing, template)
 
 
 def _labels(spec: ModelSpec) -> Labels:

@@ -11,9 +11,9 @@ from truekeep.contract.requests import CountRequest, complete_data
 from truekeep.domain.observed import ModelView
 from truekeep.domain.plan import Settings
 from truekeep.resources.amounts import MONITOR, container_resources
+from truekeep.resources.cron_job import Timing, cron_job
 from truekeep.resources.metadata import child_metadata
 from truekeep.resources.pods import pod_template
-from truekeep.resources.training_job import failure_rules
 
 COMPONENT = "newdata"
 RETRIES = 1
@@ -32,39 +32,24 @@ def newdata_cronjob(model: ModelView, since: datetime, settings: Settings) -> di
         namespace=model.meta.namespace, model=model.meta.name, model_uid=model.meta.uid, data=data, since=since
     )
     labels = {LABEL_MODEL: model.meta.name, LABEL_COMPONENT: COMPONENT}
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "CronJob",
-        "metadata": child_metadata(newdata_name(model.meta.name), "Model", model.meta, labels),
-        "spec": {
-            "schedule": retraining.new_data.cron,
-            "timeZone": "Etc/UTC",
-            "suspend": retraining.suspend == "Now",
-            "concurrencyPolicy": "Forbid",
-            "startingDeadlineSeconds": LATE_SECONDS,
-            "successfulJobsHistoryLimit": 2,
-            "failedJobsHistoryLimit": 2,
-            "jobTemplate": {
-                "metadata": {"labels": {**MANAGED_BY, **labels}},
-                "spec": {
-                    "backoffLimit": RETRIES,
-                    "activeDeadlineSeconds": DEADLINE_SECONDS,
-                    "podFailurePolicy": {"rules": failure_rules(COMPONENT)},
-                    "template": pod_template(
-                        component=COMPONENT,
-                        image=settings.monitor_image,
-                        request=request,
-                        resources=container_resources(
-                            Resources(requests=ResourceAmounts(cpu="20m", memory="128Mi")), MONITOR
-                        ),
-                        pods=model.spec.pods,
-                        locations=[data.source.s3, *([data.label.source.s3] if data.label.source else [])],
-                        labels={**MANAGED_BY, **labels},
-                        tmp_size=TMP_SIZE,
-                        spec={"restartPolicy": "Never"},
-                        container={"command": ["python3", "-m", "truekeep.monitor.newdata"]},
-                    ),
-                },
-            },
-        },
-    }
+    template = pod_template(
+        component=COMPONENT,
+        image=settings.monitor_image,
+        request=request,
+        resources=container_resources(Resources(requests=ResourceAmounts(cpu="20m", memory="128Mi")), MONITOR),
+        pods=model.spec.pods,
+        locations=[data.source.s3, *([data.label.source.s3] if data.label.source else [])],
+        labels={**MANAGED_BY, **labels},
+        tmp_size=TMP_SIZE,
+        spec={"restartPolicy": "Never"},
+        container={"command": ["python3", "-m", "truekeep.monitor.newdata"]},
+    )
+    timing = Timing(
+        cron=retraining.new_data.cron,
+        late=LATE_SECONDS,
+        deadline=DEADLINE_SECONDS,
+        retries=RETRIES,
+        suspended=retraining.suspend == "Now",
+    )
+    metadata = child_metadata(newdata_name(model.meta.name), "Model", model.meta, labels)
+    return cron_job(metadata, labels, COMPONENT, timing, template)

@@ -11,9 +11,9 @@ from truekeep.contract.requests import SweepRequest, complete
 from truekeep.domain.observed import ModelView
 from truekeep.domain.plan import Settings
 from truekeep.resources.amounts import MONITOR, container_resources
+from truekeep.resources.cron_job import Timing, cron_job
 from truekeep.resources.metadata import child_metadata
 from truekeep.resources.pods import pod_template
-from truekeep.resources.training_job import failure_rules
 
 COMPONENT = "retention"
 RETRIES = 3
@@ -35,42 +35,23 @@ def retention_cronjob(model: ModelView, settings: Settings) -> dict[str, Any] | 
         retention_days=capture.retention_days,
     )
     labels = {LABEL_MODEL: model.meta.name, LABEL_COMPONENT: COMPONENT}
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "CronJob",
-        "metadata": child_metadata(retention_name(model.meta.name), "Model", model.meta, labels),
-        "spec": {
-            "schedule": schedule(model.meta.uid),
-            "timeZone": "Etc/UTC",
-            "suspend": False,
-            "concurrencyPolicy": "Forbid",
-            "startingDeadlineSeconds": LATE_SECONDS,
-            "successfulJobsHistoryLimit": 1,
-            "failedJobsHistoryLimit": 2,
-            "jobTemplate": {
-                "metadata": {"labels": {**MANAGED_BY, **labels}},
-                "spec": {
-                    "backoffLimit": RETRIES,
-                    "activeDeadlineSeconds": DEADLINE_SECONDS,
-                    "podFailurePolicy": {"rules": failure_rules(COMPONENT)},
-                    "template": pod_template(
-                        component=COMPONENT,
-                        image=settings.monitor_image,
-                        request=request,
-                        resources=container_resources(
-                            Resources(requests=ResourceAmounts(cpu="20m", memory="96Mi")), MONITOR
-                        ),
-                        pods=model.spec.pods,
-                        locations=[location],
-                        labels={**MANAGED_BY, **labels},
-                        tmp_size=TMP_SIZE,
-                        spec={"restartPolicy": "Never"},
-                        container={"command": ["python3", "-m", "truekeep.monitor.sweep"]},
-                    ),
-                },
-            },
-        },
-    }
+    template = pod_template(
+        component=COMPONENT,
+        image=settings.monitor_image,
+        request=request,
+        resources=container_resources(Resources(requests=ResourceAmounts(cpu="20m", memory="96Mi")), MONITOR),
+        pods=model.spec.pods,
+        locations=[location],
+        labels={**MANAGED_BY, **labels},
+        tmp_size=TMP_SIZE,
+        spec={"restartPolicy": "Never"},
+        container={"command": ["python3", "-m", "truekeep.monitor.sweep"]},
+    )
+    timing = Timing(
+        cron=schedule(model.meta.uid), late=LATE_SECONDS, deadline=DEADLINE_SECONDS, retries=RETRIES, kept=1
+    )
+    metadata = child_metadata(retention_name(model.meta.name), "Model", model.meta, labels)
+    return cron_job(metadata, labels, COMPONENT, timing, template)
 
 
 def schedule(uid: str) -> str:
