@@ -24,8 +24,9 @@ from truekeep.storage.s3 import Bucket
 
 NAMESPACE = "truekeep-e2e-performance"
 MODEL = "payments"
-FIRST = datetime(2024, 3, 4, tzinfo=UTC)
 DAY = timedelta(days=1)
+# The probe's requests are events of today, and a window is given up when its labels are due for thirty windows.
+FIRST = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - 6 * DAY
 ROWS = 700
 CAPTURED = {"serving": {"capture": {"s3": {"uri": "s3://lake/captures/"}, "flushSeconds": 1}}}
 POLICY: Json = {
