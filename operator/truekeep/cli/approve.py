@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
 from truekeep.api.common import GROUP, VERSION
-from truekeep.cli.kube import Json, Person, person
+from truekeep.cli.kube import Json, Namespace, Person, person, refuse
 
 Reason = Annotated[str, typer.Option("--reason", "-m", help="Why, for the record.", prompt="Why (for the record)")]
-Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Default: that of the kubeconfig's context.")]
 Revision = Annotated[
     int | None, typer.Option("--revision", min=1, help="Decide on this revision. Default: the one that waits.")
 ]
@@ -58,14 +57,14 @@ def _artifact(who: Person, model: str, revision: int | None) -> tuple[int, str]:
     if revision is None:
         awaiting = (who.get("models", model).get("status") or {}).get("awaiting")
         if not awaiting:
-            _wrong(f"no revision of {who.namespace}/{model} waits for a decision; --revision N names another one")
+            refuse(f"no revision of {who.namespace}/{model} waits for a decision; --revision N names another one")
         return int(awaiting["revision"]), str(awaiting["artifactDigest"])
     runs = [run for run in who.list("trainingruns") if run["spec"]["modelRef"]["name"] == model]
     found = [run["status"] for run in runs if (run.get("status") or {}).get("revision") == revision]
     if not found:
         numbers = sorted(run["status"]["revision"] for run in runs if (run.get("status") or {}).get("revision"))
         there = ", ".join(map(str, numbers)) or "none"
-        _wrong(f"{who.namespace}/{model} has no revision {revision}; there are {there}")
+        refuse(f"{who.namespace}/{model} has no revision {revision}; there are {there}")
     return revision, str(found[0]["artifact"]["digest"])
 
 
@@ -82,8 +81,3 @@ def approval(model: str, revision: int, digest: str, decided: Json, expires: dat
         "metadata": {"name": name},
         "spec": spec,
     }
-
-
-def _wrong(message: str) -> NoReturn:
-    typer.echo(f"truekeep: {message}", err=True)
-    raise typer.Exit(2)

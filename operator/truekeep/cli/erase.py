@@ -7,9 +7,12 @@ import sys
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from truekeep.cli import kube
+from truekeep.cli.kube import Namespace, refuse
 
 if TYPE_CHECKING:
     from truekeep.api.common import S3Location
@@ -17,7 +20,6 @@ if TYPE_CHECKING:
     from truekeep.storage.s3 import Bucket
 
 EXIT_INCOMPLETE = 1
-EXIT_INPUT = 2
 MOST_KEYS = 1_000_000
 SHOWN = 20  # files, in what is printed
 
@@ -39,9 +41,7 @@ def erase(
         Path | None, typer.Option(help="A file with a key a line; - for standard input.", allow_dash=True)
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it. Without, what would be done is shown.")] = False,
-    namespace: Annotated[
-        str | None, typer.Option("--namespace", "-n", help="Default: that of the kubeconfig's context.")
-    ] = None,
+    namespace: Namespace = None,
     captures: Annotated[
         str | None,
         typer.Option(help="spec.serving.capture.s3.uri. Default: asked of the cluster. Example: s3://lake/captures/."),
@@ -80,7 +80,7 @@ def erase(
         _carry_out(bucket, account, sought, begun=begun, namespace=namespace, model=model, by=by, reason=reason)
         _tell_the_rest(bucket.keeps_versions())
     except StoreError as error:
-        _refuse(str(error))
+        refuse(str(error))
     raise typer.Exit(0 if account.complete else EXIT_INCOMPLETE)
 
 
@@ -126,14 +126,14 @@ def _sought(keys: list[str], keys_file: Path | None, hash_key_files: list[Path])
             keys = [*keys, *(line for line in text.split("\n") if line.strip())]
         hash_keys = tuple(hash_key_of(path, str(path)) for path in hash_key_files)
     except (OSError, UnicodeDecodeError) as error:
-        _refuse(f"{keys_file}: {error}; give a text file with a key a line")
+        refuse(f"{keys_file}: {error}; give a text file with a key a line")
     except HashKeyError as error:
-        _refuse(str(error))
+        refuse(str(error))
     keys = [each.removesuffix("\r") for each in keys]
     if not keys or not all(keys):
-        _refuse("no key was given, or an empty one; give --key VALUE, or --keys-file FILE with a key a line")
+        refuse("no key was given, or an empty one; give --key VALUE, or --keys-file FILE with a key a line")
     if len(keys) > MOST_KEYS:
-        _refuse(f"{len(keys):,} keys were given; at most {MOST_KEYS:,} go at once: split the file")
+        refuse(f"{len(keys):,} keys were given; at most {MOST_KEYS:,} go at once: split the file")
     return Sought(tuple(dict.fromkeys(keys)), hash_keys)
 
 
@@ -147,21 +147,20 @@ def _where(
 
     if captures is not None:
         if namespace is None:
-            _refuse("with --captures, --namespace says in which namespace the Model is; give it")
+            refuse("with --captures, --namespace says in which namespace the Model is; give it")
         try:
             return getpass.getuser(), namespace, S3Location(uri=captures, endpoint=endpoint)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             option = "--captures" if first["loc"][0] == "uri" else "--endpoint"
-            _refuse(f"{option}: {first['msg']}; examples: s3://lake/captures/, http://127.0.0.1:7070")
+            refuse(f"{option}: {first['msg']}; examples: s3://lake/captures/, http://127.0.0.1:7070")
     from truekeep.api.model import ModelSpec
-    from truekeep.cli.kube import person
     from truekeep.contract.requests import complete
 
-    who = person(namespace)
+    who = kube.person(namespace)
     spec = ModelSpec.model_validate(who.get("models", model)["spec"])
     if spec.serving.capture is None:
-        _refuse(f"Model {who.namespace}/{model} has no spec.serving.capture; give --captures with its former uri")
+        refuse(f"Model {who.namespace}/{model} has no spec.serving.capture; give --captures with its former uri")
     location = complete(spec.serving.capture.s3, spec.store.s3)
     # The Secret and the certificates are the cluster's; here it is the person's own.
     mine = {"credentials_secret_ref": None, "ca_bundle_ref": None, "endpoint": endpoint or location.endpoint}
@@ -200,8 +199,3 @@ def _tell_the_rest(versions: bool | None) -> None:
     known = {True: (older,), None: (untold,), False: ()}[versions]
     for text in (*known, *NOT_REACHED):
         typer.echo(f"  - {text}")
-
-
-def _refuse(message: str) -> NoReturn:
-    typer.echo(f"truekeep: {message}", err=True)
-    raise typer.Exit(EXIT_INPUT)

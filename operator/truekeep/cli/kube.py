@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from truekeep.api.common import GROUP, VERSION
 
 Json = Mapping[str, Any]
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Default: that of the kubeconfig's context.")]
 TIMEOUT_SECONDS = 15
 
 
@@ -81,5 +82,10 @@ def give_up(error: Exception) -> NoReturn:
     except (ValueError, KeyError, TypeError):
         said = ""
     words = said or f"the cluster can't be asked: {error}; is KUBECONFIG right, and are the CRDs there?"
+    refuse(words, error)
+
+
+def refuse(words: str, cause: Exception | None = None) -> NoReturn:
+    """Say what is wrong and end with 2."""
     typer.echo(f"truekeep: {words}", err=True)
-    raise typer.Exit(2) from error
+    raise typer.Exit(2) from cause

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from truekeep.cli.kube import Json, person
+from truekeep.cli.kube import Json, Namespace, person, refuse
 
 WIDTH, INDENT = 79, 12
 
@@ -27,15 +27,13 @@ def lineage(
         ),
     ] = None,
     output: Annotated[str, typer.Option("--output", "-o", help="text or json.")] = "text",
-    namespace: Annotated[
-        str | None, typer.Option("--namespace", "-n", help="Default: that of the kubeconfig's context.")
-    ] = None,
+    namespace: Namespace = None,
 ) -> None:
     """Show which data, image, gates and people made each revision of MODEL, and from when to when it answered.
 
     Ends with 2 where there is no such revision, or nobody knows what answered at that time."""
     if output not in {"text", "json"}:
-        _wrong(f"--output is {output!r}; it must be text or json")
+        refuse(f"--output is {output!r}; it must be text or json")
     who = person(namespace)
     found = who.get("models", model)
     entries = revisions(found, who.list("trainingruns"), who.list("modelapprovals"))
@@ -45,13 +43,13 @@ def lineage(
         if number is None:
             since = [each["since"] for each in _status(found).get("history") or []]
             known = f"the status knows from {since[-1]} on" if since else "nothing has answered yet"
-            _wrong(f"nobody knows what answered at {moment:%Y-%m-%d %H:%M} UTC: {known}")
+            refuse(f"nobody knows what answered at {moment:%Y-%m-%d %H:%M} UTC: {known}")
         entries = [each for each in entries if each["revision"] == number]
     if revision is not None:
         entries = [each for each in entries if each["revision"] == revision]
     if not entries:
         wanted = f"revision {revision}" if revision else "revision"
-        _wrong(f"{who.namespace}/{model} has no {wanted}")
+        refuse(f"{who.namespace}/{model} has no {wanted}")
     if output == "json":
         typer.echo(json.dumps(entries, indent=2, ensure_ascii=False))
     else:
@@ -165,8 +163,3 @@ def _is_about(approval: Json, model: str, digest: str | None) -> bool:
 def _status(item: Json) -> Json:
     found: Json = item.get("status") or {}
     return found
-
-
-def _wrong(message: str) -> None:
-    typer.echo(f"truekeep: {message}", err=True)
-    raise typer.Exit(2)

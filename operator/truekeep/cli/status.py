@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from truekeep.api.common import GROUP, VERSION
-
-Json = Mapping[str, Any]
-TIMEOUT_SECONDS = 15
+from truekeep.cli.kube import Json, Namespace, person
 
 
 def status(
-    namespace: Annotated[
-        str | None, typer.Option("--namespace", "-n", help="Default: that of the kubeconfig's context.")
-    ] = None,
+    namespace: Namespace = None,
 ) -> None:
     """Show the Models of a namespace: which revision answers, why it is (not) ready, what was found and what failed."""
-    try:
-        where, models, policies = _read(namespace)
-    except Exception as error:  # of the client: a dozen kinds, none of them for a person
-        typer.echo(
-            f"truekeep: the cluster can't be asked: {error}; is KUBECONFIG right, and are the CRDs there?", err=True
-        )
-        raise typer.Exit(2) from error
+    where, models, policies = _read(namespace)
     if not models:
         typer.echo(f"There is no Model in namespace {where}.")
         return
@@ -102,15 +90,5 @@ def _words(found: Json, kind: str) -> str:
 
 def _read(namespace: str | None) -> tuple[str, list[Json], list[Json]]:
     """The namespace, its Models and its DriftPolicies."""
-    from kubernetes import client, config
-
-    config.load_kube_config()  # type: ignore[no-untyped-call]
-    if namespace is None:
-        _, current = config.list_kube_config_contexts()  # type: ignore[no-untyped-call]
-        namespace = current["context"].get("namespace", "default")
-    ask = client.CustomObjectsApi().list_namespaced_custom_object
-    found: dict[str, list[Json]] = {}
-    for plural in ("models", "driftpolicies"):
-        listed: Any = ask(GROUP, VERSION, namespace, plural, _request_timeout=TIMEOUT_SECONDS)
-        found[plural] = listed["items"]
-    return str(namespace), found["models"], found["driftpolicies"]
+    who = person(namespace)
+    return who.namespace, who.list("models"), who.list("driftpolicies")

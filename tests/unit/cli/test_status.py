@@ -86,10 +86,10 @@ def test_without_models_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cluster_that_does_not_answer_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(namespace: str | None) -> None:
+    def fail() -> None:
         raise ConnectionError("refused")
 
-    monkeypatch.setattr(status, "_read", fail)
+    monkeypatch.setattr("kubernetes.config.load_kube_config", fail)
     result = CliRunner().invoke(app, ["status"])
     assert result.exit_code == 2
     assert "refused; is KUBECONFIG right" in result.output
