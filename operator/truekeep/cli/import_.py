@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from truekeep.cli.laptop import InputError, refuse
+from truekeep.cli.laptop import InputError, check_folder, emptied, refuse
+from truekeep.contract.layout import MANIFEST
 
 if TYPE_CHECKING:
     from truekeep.api.data import Feature
@@ -83,7 +84,7 @@ def import_(
     except ModuleNotFoundError as error:
         refuse(InputError(f"the package {error.name} is missing; install truekeep[cli,trainer]"))
     try:
-        _check_folder(out)
+        check_folder(out, MANIFEST, "an artifact's")
         wishes = Wishes(
             columns=tuple(name.strip() for name in columns.split(",")) if columns else (),
             label=label,
@@ -151,24 +152,11 @@ def told(made: Package) -> str:
     return "\n".join(lines)
 
 
-def _check_folder(out: Path) -> None:
-    from truekeep.contract.layout import MANIFEST
-
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is no folder; name one that is new or empty")
-    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
-        raise InputError(f"--out {out}: holds other files; name a folder that is new, empty, or an artifact's")
-
-
 def _write(out: Path, made: Package) -> None:
     """The files, the manifest last; those of an artifact that was there before are gone."""
-    from truekeep.contract.layout import MANIFEST
     from truekeep.storage.artifacts import manifest_of
 
-    out.mkdir(parents=True, exist_ok=True)
-    for old in out.iterdir():
-        if old.is_file():
-            old.unlink()
+    emptied(out)
     for name, content in made.files.items():
         (out / name).write_bytes(content)
     (out / MANIFEST).write_bytes(manifest_of(made.files).to_bytes())

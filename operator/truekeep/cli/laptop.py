@@ -45,6 +45,22 @@ def documents(path: Path) -> list[Any]:
         raise InputError(f"{path}: can't be read: {' '.join(str(error).split())}") from error
 
 
+def check_folder(out: Path, mark: str, whose: str) -> None:
+    """Whether --out may be written into: new, empty, or with the file `mark` of what was there before. InputError."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is no folder; name one that is new or empty")
+    if out.is_dir() and any(out.iterdir()) and not (out / mark).is_file():
+        raise InputError(f"--out {out}: holds other files; name a folder that is new, empty, or {whose}")
+
+
+def emptied(out: Path) -> None:
+    """Make the folder, without the files that were there before."""
+    out.mkdir(parents=True, exist_ok=True)
+    for old in out.iterdir():
+        if old.is_file():
+            old.unlink()
+
+
 def refuse(error: Exception) -> NoReturn:
     """Say what is wrong and end with the code for wrong input."""
     typer.echo(f"truekeep: {error}", err=True)

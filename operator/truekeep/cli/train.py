@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-import shutil
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +16,7 @@ from truekeep import __version__
 from truekeep.api.common import S3Location
 from truekeep.api.model import ModelSpec
 from truekeep.cli.admission import faults
-from truekeep.cli.laptop import InputError, documents, refuse
+from truekeep.cli.laptop import InputError, check_folder, documents, emptied, refuse
 
 if TYPE_CHECKING:
     from truekeep.contract.requests import TrainRequest
@@ -47,7 +46,7 @@ def train(
     Codes: 0, all gates passed; 1, a gate failed: no artifact is written; 2, wrong input, or data that breaks a rule."""
     try:
         name, spec = read_model(file)
-        _check_folder(out)
+        check_folder(out, RECORD, "of an earlier training")
         from truekeep.trainer import threads
 
         allowed = threads.fix()  # before numpy is imported
@@ -77,13 +76,6 @@ def read_model(path: Path) -> tuple[str, ModelSpec]:
     return str(models[0]["metadata"]["name"]), ModelSpec.model_validate(models[0]["spec"])
 
 
-def _check_folder(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is no folder; name one that is new or empty")
-    if out.is_dir() and any(out.iterdir()) and not (out / RECORD).is_file():
-        raise InputError(f"--out {out}: holds other files; name a folder that is new, empty, or of an earlier training")
-
-
 def _train(name: str, spec: ModelSpec, data: Path, out: Path, threads: int) -> TrainResult:
     from truekeep.contract import layout
     from truekeep.storage import ObjectMissing, artifacts
@@ -101,7 +93,7 @@ def _train(name: str, spec: ModelSpec, data: Path, out: Path, threads: int) -> T
         result = run(request, World(opened, lambda: datetime.now(UTC), typer.echo, threads))
         if result.reason == "StoreUnreachable":
             raise InputError(result.message)
-        _emptied(out)
+        emptied(out)
         (out / RESULT).write_text(json.dumps(result.dump(), indent=1) + "\n")
         if result.record:
             (out / RECORD).write_bytes(store.get(layout.record(result.record.id)))
@@ -118,16 +110,6 @@ def _train(name: str, spec: ModelSpec, data: Path, out: Path, threads: int) -> T
             manifest = store.get(layout.artifact_file(result.artifact.digest, layout.MANIFEST))
             (out / layout.MANIFEST).write_bytes(manifest)
     return result
-
-
-def _emptied(out: Path) -> None:
-    """The folder, without what an earlier training left."""
-    out.mkdir(parents=True, exist_ok=True)
-    for old in out.iterdir():
-        if old.is_file():
-            old.unlink()
-        else:
-            shutil.rmtree(old)
 
 
 def _sources(spec: ModelSpec) -> list[S3Location]:
