@@ -163,7 +163,8 @@ def _rules(node: Any, schema: Json, path: str, old: Any) -> Iterator[Fault]:
         if "oldSelf" in rule["rule"] and old is None:
             continue
         if not _holds(rule["rule"], node, old):
-            yield Fault(path, rule["message"])
+            told = _evaluated(rule["messageExpression"], node, old) if "messageExpression" in rule else None
+            yield Fault(path, told if isinstance(told, str) else rule["message"])
     if isinstance(node, dict):
         for name, child in schema.get("properties", {}).items():
             if name in node:
@@ -183,6 +184,12 @@ def _escaped(node: Any) -> Any:
 
 
 def _holds(rule: str, node: Any, old: Any) -> bool:
+    return bool(_evaluated(rule, node, old))
+
+
+def _evaluated(expression: str, node: Any, old: Any) -> Any:
+    """What an expression says of a node; None where it can't be evaluated, which the API server takes for a rule that
+    does not hold."""
     context = cel.Context()
     # Of Kubernetes' own functions, those that our rules use.
     context.add_function("isSorted", lambda items: list(items) == sorted(items))
@@ -191,6 +198,6 @@ def _holds(rule: str, node: Any, old: Any) -> bool:
     if old is not None:
         context.add_variable("oldSelf", _escaped(old))
     try:
-        return bool(cel.evaluate(rule, context))
+        return cel.evaluate(expression, context)
     except (KeyError, ValueError, TypeError, RuntimeError):
-        return False  # as the API server does: a rule that can't be evaluated does not hold
+        return None
