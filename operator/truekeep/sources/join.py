@@ -35,6 +35,31 @@ def by_key(left: pa.Array[Any], right: pa.Array[Any]) -> Positions:
     return np.asarray(positions[pc.fill_null(found, -1).to_numpy(zero_copy_only=False)])
 
 
+class Among:
+    """Which rows of file after file may have one of these keys: every row that has, and few others.
+
+    To look keys up, all of them are hashed anew for each file, which takes longer than to read it. So rows are taken by
+    the range of the keys alone, until they are twice as many as the keys; only then each is looked up."""
+
+    def __init__(self, keys: pa.Array[Any]) -> None:
+        self._keys = keys
+        ends: Any = pc.min_max(keys)
+        self._least, self._greatest = ends["min"], ends["max"]
+        self._room = 2 * len(keys)
+
+    def __call__(self, values: Any) -> npt.NDArray[np.bool_]:
+        """Mask of the rows, shape (rows,). A null is none of them."""
+        found: Any = pc.and_(pc.greater_equal(values, self._least), pc.less_equal(values, self._greatest))
+        mask = np.asarray(pc.fill_null(found, False).to_numpy(zero_copy_only=False), dtype=np.bool_)
+        taken = int(mask.sum())
+        if taken > self._room:
+            found = pc.is_in(values, value_set=self._keys, skip_nulls=True)
+            mask = np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.bool_)
+            taken = int(mask.sum())
+        self._room -= taken
+        return mask
+
+
 def as_of(
     left_times: npt.NDArray[np.int64],
     left_by: Sequence[pa.Array[Any]],

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 
 from truekeep.api.common import S3Location
 from truekeep.api.data import Data, Join
@@ -170,13 +169,8 @@ class _Loader:
             return np.asarray(values)
         key = Want(self.data.key, "Category")
         keys: Any = main.columns[key]
-
-        def keep(values: Values) -> npt.NDArray[np.bool_]:
-            found: Any = pc.is_in(values, value_set=keys, skip_nulls=True)  # type: ignore[arg-type]
-            return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.bool_)
-
         location = self.data.label.source.s3
-        table = self._read_table("label", location, [key, label], Selection(key, keep))
+        table = self._read_table("label", location, [key, label], Selection(key, join.Among(keys)))
         if not self._require(table, location, [key.name, label.name]):
             self.found += validate.relevant(table, _mask(len(table), np.empty(0, np.int64)), {"", key.name})
             return np.full(len(main), NO_LABEL, dtype=np.int8)

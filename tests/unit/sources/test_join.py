@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from truekeep.sources.columns import NO_TIME
-from truekeep.sources.join import as_of, by_key, last_of_each
+from truekeep.sources.join import Among, as_of, by_key, last_of_each
 
 
 def strings(*values: str | None) -> pa.Array:
@@ -95,3 +95,13 @@ def test_as_of_does_what_it_says(
             if (max_age is None or time - known <= max_age) and known >= best_time:
                 best, best_time = candidate, known
         assert position == best
+
+
+def test_rows_of_file_after_file_that_may_have_a_key() -> None:
+    """By range at first; once as many as twice the keys are held, by the keys themselves."""
+    among = Among(pa.array(["k10", "k12", None, "k19"]))
+    assert among(pa.array(["k05", "k10", "k11", None, "k20"])).tolist() == [False, True, True, False, False]
+    assert among(pa.array(["k13"] * 6)).tolist() == [True] * 6  # none is a key, but there is room for six
+    assert among(pa.array(["k13", "k12", "k19"])).tolist() == [False, True, True]
+    assert not Among(pa.array([], pa.string()))(pa.array(["k1", None])).any()
+    assert not Among(pa.nulls(2, pa.string()))(pa.array(["k1", None])).any()

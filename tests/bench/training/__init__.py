@@ -1,0 +1,1 @@
+"""What a training run costs beyond `fit`: see README.md."""
