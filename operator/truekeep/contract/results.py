@@ -20,10 +20,13 @@ from truekeep.contract.requests import TERMINATION_LIMIT
 EXIT_JUDGED = 0
 EXIT_INPUT = 3
 EXIT_OUTSIDE = 4
+VIOLATIONS_KEPT = 3  # in a termination message that has no room for more
+MESSAGE_KEPT = 500  # characters of words that stay before those go, too
 
 TrainReason = Literal[
-    "Succeeded", "DataInvalid", "ParametersInvalid", "ImportInvalid", "GatesFailed", "ChampionKept", "StoreUnreachable"
-]
+    "Succeeded", "DataInvalid", "DataChanged", "ParametersInvalid", "ImportInvalid", "TuningFailed", "GatesFailed",
+    "ChampionKept", "StoreUnreachable",
+]  # fmt: skip
 
 
 class TrainResult(Schema):

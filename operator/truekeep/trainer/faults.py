@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-FaultReason = Literal["DataInvalid", "ParametersInvalid", "ImportInvalid"]
+FaultReason = Literal["DataInvalid", "DataChanged", "ParametersInvalid", "ImportInvalid", "TuningFailed"]
 
 
 class InputFault(Exception):  # noqa: N818  it is the user's fault, not the program's error
@@ -24,6 +24,12 @@ class DataInvalid(InputFault):
     reason: FaultReason = "DataInvalid"
 
 
+class DataChanged(InputFault):
+    """What a run read before is not there any more, or another object now."""
+
+    reason: FaultReason = "DataChanged"
+
+
 class ParametersInvalid(InputFault):
     """The estimator can't be built or fitted with these hyperparameters."""
 
@@ -34,3 +40,21 @@ class ImportInvalid(InputFault):
     """A model that was trained elsewhere can't be taken."""
 
     reason: FaultReason = "ImportInvalid"
+
+
+class TuningFailed(InputFault):
+    """Too few trials have a score."""
+
+    reason: FaultReason = "TuningFailed"
+
+
+class DataChanged(InputFault):
+    """An object that this run has read already is another one now."""
+
+    reason: FaultReason = "DataChanged"
+
+
+class DeliveryInvalid(InputFault):
+    """What a team's image made can't be taken, or does not answer."""
+
+    reason: FaultReason = "DeliveryInvalid"
