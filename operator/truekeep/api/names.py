@@ -11,6 +11,8 @@ MANAGED_BY = {"app.kubernetes.io/managed-by": "truekeep"}
 
 LABEL_MODEL = f"{GROUP}/model"
 LABEL_RUN = f"{GROUP}/run"
+LABEL_STAGE = f"{GROUP}/stage"  # of a run, on its Jobs: Tune, Fit, Train
+LABEL_ATTEMPT = f"{GROUP}/attempt"  # number of the try, on a run's Jobs
 LABEL_POLICY = f"{GROUP}/policy"
 LABEL_REVISION = f"{GROUP}/revision"
 LABEL_DEPLOYMENT = f"{GROUP}/deployment"

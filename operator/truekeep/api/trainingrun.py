@@ -21,6 +21,7 @@ from truekeep.api.common import (
     keyed,
 )
 
+Stage = Literal["Tune", "Fit", "Train"]  # of a run: each is a Job
 Decimal12 = Annotated[str, StringConstraints(max_length=32)]
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar
 
 from truekeep.api.names import (
     LABEL_COMPONENT,
@@ -24,6 +24,7 @@ from truekeep.api.names import (
     retention_name,
     serving_selector,
 )
+from truekeep.api.trainingrun import Stage
 from truekeep.cluster import kinds
 from truekeep.cluster.api import Api
 from truekeep.cluster.errors import NotFound
@@ -294,23 +295,24 @@ class Observer:
             return None
         run = run_view(item)
         labels = {LABEL_RUN: name, LABEL_COMPONENT: "trainer"}
-        if finished(run):  # it never changes any more; what is left to see is its Job
-            job = await self._api.get(kinds.JOB, namespace, name)
-            mine = job is not None and controller_uid(job) == run.meta.uid
-            return Seen(RunObserved(run, None, job=job_view(job) if job and mine else None), item.get("status") or {})
+        if finished(run):  # it never changes any more; what is left to see are its Jobs
+            jobs = await self._api.list(kinds.JOB, namespace, labels)
+            mine = [job_view(job) for job in jobs if controller_uid(job) == run.meta.uid]
+            return Seen(RunObserved(run, None, **_by_stage(mine)), item.get("status") or {})
         model_name = run.spec.model_ref.name
-        model, siblings, job, pods = await asyncio.gather(
+        model, siblings, jobs, pods = await asyncio.gather(
             self._api.get(kinds.MODEL, namespace, model_name),
             self._api.list(kinds.TRAINING_RUN, namespace),
-            self._api.get(kinds.JOB, namespace, name),
+            self._api.list(kinds.JOB, namespace, labels),
             self._api.list(kinds.POD, namespace, labels),
         )
+        mine = await asyncio.gather(*(self._job(job, pods) for job in jobs if controller_uid(job) == run.meta.uid))
         others = _of_model(siblings, model_name, run_view)
         observed = RunObserved(
             run=run,
             model=model_view(model)[0] if model else None,
             siblings=tuple(other for other in others if other.meta.name != name),
-            job=await self._job(job, pods) if job and controller_uid(job) == run.meta.uid else None,
+            **_by_stage(mine),
         )
         return Seen(observed, item.get("status") or {})
 
@@ -385,6 +387,23 @@ class Observer:
         fields = f"regarding.kind={kind.kind},regarding.uid={uid},type=Warning"
         events = await self._api.list(kinds.EVENT, namespace, fields=fields)
         return sorted(events, key=_last_seen)
+
+
+class _Tries(TypedDict):
+    """The Jobs of a run, as RunObserved takes them."""
+
+    jobs: dict[Stage, JobView]
+    earlier: tuple[JobView, ...]
+
+
+def _by_stage(jobs: Iterable[JobView]) -> _Tries:
+    newest: dict[Stage, JobView] = {}
+    earlier = []
+    for job in sorted(jobs, key=lambda job: (job.attempt, job.meta.created, job.meta.name)):
+        if job.stage in newest:
+            earlier.append(newest[job.stage])
+        newest[job.stage] = job
+    return {"jobs": newest, "earlier": tuple(earlier)}
 
 
 def _last_seen(event: Json) -> str:

@@ -17,9 +17,11 @@ from truekeep.api.names import (
     ANNOTATION_ARTIFACT,
     ANNOTATION_SERVING_KEY,
     FIELD_MANAGER,
+    LABEL_ATTEMPT,
     LABEL_DEPLOYMENT,
     LABEL_REVISION,
     LABEL_RUN,
+    LABEL_STAGE,
 )
 from truekeep.api.trainingrun import TrainingRunSpec, TrainingRunStatus
 from truekeep.domain.observed import (
@@ -35,6 +37,7 @@ from truekeep.domain.observed import (
     RunView,
     ServiceView,
 )
+from truekeep.domain.stages import ALL, LAST
 from truekeep.resources.compare import holds
 from truekeep.resources.serving_deployment import ANNOTATION_TEMPLATE
 from truekeep.resources.serving_image import BACKEND
@@ -43,6 +46,7 @@ Json = dict[str, Any]
 Verdict = Literal["Accepted", "Refused", "Stale", "Unanswered"]
 Status = TypeVar("Status", bound=Schema)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+STAGES = {str(stage): stage for stage in ALL}
 WAITING_QUIETLY = frozenset({"ContainerCreating", "PodInitializing", ""})
 
 
@@ -295,6 +299,8 @@ def job_view(item: Json, pods: Iterable[PodView] = (), create_error: str | None 
         suspended=bool((item.get("spec") or {}).get("suspend")),
         pods=tuple(sorted(pods, key=lambda pod: (pod.created, pod.name))),
         create_error=create_error,
+        stage=STAGES.get(label(item, LABEL_STAGE), LAST),
+        attempt=max(1, _integer(label(item, LABEL_ATTEMPT), 1)),
     )
 
 

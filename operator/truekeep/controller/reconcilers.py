@@ -38,7 +38,7 @@ from truekeep.resources.newdata_cronjob import newdata_cronjob
 from truekeep.resources.rehearsal_job import rehearsal_job
 from truekeep.resources.retention_cronjob import retention_cronjob
 from truekeep.resources.services import deployment_service, stable_service
-from truekeep.resources.training_job import training_job
+from truekeep.resources.stage_job import stage_job
 from truekeep.resources.training_run import training_run
 
 logger = logging.getLogger(__name__)
@@ -268,11 +268,12 @@ class RunReconciler:
 
     async def _carry_out(self, observed: RunObserved, plan: RunPlan) -> None:
         if plan.create_job and observed.model and not observed.run.meta.deleting:
-            job = training_job(observed.model, observed.run, self._tools.settings, champion_of(observed))
+            settings, champion = self._tools.settings, champion_of(observed)
+            job = stage_job(plan.create_job, observed.model, observed.run, settings, champion, plan.attempt)
             await self._tools.writer.create(kinds.JOB, job)
-        if plan.delete_job and observed.job:
-            job_meta = observed.job.meta
-            await self._tools.writer.delete(kinds.JOB, job_meta.namespace, job_meta.name, job_meta.uid)
+        for each in (*observed.earlier, *observed.jobs.values()):
+            if each.stage in plan.delete_jobs and not each.meta.deleting:
+                await self._tools.writer.delete(kinds.JOB, each.meta.namespace, each.meta.name, each.meta.uid)
 
 
 def champion_of(observed: RunObserved) -> Champion | None:

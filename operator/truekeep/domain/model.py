@@ -16,7 +16,7 @@ from truekeep.domain.history import with_history
 from truekeep.domain.observed import ModelObserved, RunView
 from truekeep.domain.plan import ModelPlan, Note, Settings
 from truekeep.domain.rollout import Rollout, advance, apply_to
-from truekeep.domain.run import message_of, reason_of, succeeded
+from truekeep.domain.run import DECLINED, message_of, reason_of, succeeded
 from truekeep.domain.triggers import Training, training
 from truekeep.domain.wish import OF_THE_ARTIFACT, Wish, wish
 
@@ -107,7 +107,7 @@ def _failure(status: ModelStatus, work: Training, rollout: Rollout) -> Failure |
     if rollout.failure is not None:
         return rollout.failure
     last = work.last
-    if last is None or succeeded(last) or reason_of(last) == "ChampionKept":
+    if last is None or succeeded(last) or reason_of(last) in DECLINED:
         return status.last_failure
     moment = whole_seconds(last.status.completion_time or last.meta.created)
     if status.last_failure is not None and status.last_failure.time >= moment:

@@ -10,7 +10,7 @@ from typing import Literal
 from truekeep.api.driftpolicy import DriftPolicySpec, DriftPolicyStatus
 from truekeep.api.model import ModelSpec, ModelStatus
 from truekeep.api.modelapproval import ModelApprovalSpec
-from truekeep.api.trainingrun import TrainingRunSpec, TrainingRunStatus
+from truekeep.api.trainingrun import Stage, TrainingRunSpec, TrainingRunStatus
 from truekeep.domain.histogram import Histogram
 
 
@@ -99,6 +99,8 @@ class JobView:
     suspended: bool = False
     pods: tuple[PodView, ...] = ()
     create_error: str | None = None  # why no pod could be made: quota, a missing PriorityClass, admission
+    stage: Stage = "Train"  # of the run that it belongs to
+    attempt: int = 1  # number of the try
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,8 @@ class RunObserved:
     run: RunView
     model: ModelView | None
     siblings: tuple[RunView, ...] = ()  # the other runs of the same Model
-    job: JobView | None = None
+    jobs: Mapping[Stage, JobView] = field(default_factory=dict)  # the newest try of each stage
+    earlier: tuple[JobView, ...] = ()  # tries that others followed
 
 
 @dataclass(frozen=True)

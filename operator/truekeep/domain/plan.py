@@ -9,7 +9,8 @@ from typing import Literal
 
 from truekeep.api.driftpolicy import DriftPolicyStatus
 from truekeep.api.model import Candidate, ModelStatus
-from truekeep.api.trainingrun import TrainingRunStatus, Trigger
+from truekeep.api.trainingrun import Stage, TrainingRunStatus, Trigger
+from truekeep.domain.notices import Due
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,24 @@ class ModelPlan:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """One try of a stage: what its Job has of its own, besides what the spec says."""
+
+    number: int = 1
+    seconds: int | None = None  # that are left of the run's time; None: all of spec.training.timeoutSeconds
+
+
+FIRST_ATTEMPT = Attempt()
+
+
+@dataclass(frozen=True)
 class RunPlan:
     """What to do about a TrainingRun."""
 
     status: TrainingRunStatus
-    create_job: bool = False
-    delete_job: bool = False
+    create_job: Stage | None = None
+    attempt: Attempt = FIRST_ATTEMPT  # of the Job to create
+    delete_jobs: tuple[Stage, ...] = ()  # all tries of these stages
     notes: tuple[Note, ...] = ()
     look_again_seconds: float | None = None
 

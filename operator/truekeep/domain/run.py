@@ -1,7 +1,9 @@
-"""What to do about a TrainingRun: wait for its turn, start its Job once, read how it ended, number the revision."""
+"""What to do about a TrainingRun: wait for its turn, go through its stages, read how it ended, number the revision."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -13,16 +15,27 @@ from truekeep.api.names import ANNOTATION_AUTHOR, ANNOTATION_FINGERPRINT, ANNOTA
 from truekeep.api.trainingrun import TrainingRunStatus
 from truekeep.contract.results import TrainResult
 from truekeep.domain.conditions import Finding, find, holds, settle, whole_seconds
+from truekeep.domain.fingerprints import training_fingerprint
 from truekeep.domain.observed import JobView, ModelView, PodView, RunObserved, RunView
-from truekeep.domain.plan import Note, RunPlan, Settings
+from truekeep.domain.plan import FIRST_ATTEMPT, Attempt, Note, RunPlan, Settings
 from truekeep.domain.pods import EXIT_OUT_OF_MEMORY, Trouble, newest, obstacle, tail
+from truekeep.domain.stages import LAST, Order, Stage, furthest, job_name, stages
 
 State = Literal["Working", "Stuck", "Succeeded", "Failed", "Declined"]
 # A second try may help: nothing is wrong with the data or the settings.
 RETRYABLE = frozenset({"StoreUnreachable", "PodLost"})
 # How a run may end that says nothing is broken: the live model is simply the better one.
-DECLINED = frozenset({"ChampionKept"})
+DECLINED = frozenset({"ChampionKept", "SpecChanged"})
+# What says nothing about the spec that was trained, nor of the model: it is as if the run had not been.
+VOID = frozenset({"SpecChanged"})
+# What a run says of itself while a pod of the stage runs.
+DOING: Mapping[Stage, tuple[str, str]] = {
+    "Tune": ("Tuning", "trying settings"),
+    "Fit": ("Fitting", "fitting"),
+    "Train": ("Training", "training"),
+}
 POLL_SECONDS = 15.0
+LEAST_SECONDS = 60  # that a Job gets
 
 
 @dataclass(frozen=True)
@@ -56,28 +69,42 @@ def message_of(run: RunView) -> str:
     return ready.message if ready else ""
 
 
-def decide(observed: RunObserved, settings: Settings, now: datetime) -> RunPlan:
-    """What to do about a run. Pure: the same observation and time, the same answer."""
+def decide(observed: RunObserved, settings: Settings, now: datetime, order: Order = stages) -> RunPlan:
+    """What to do about a run. Pure: the same observation and time, the same answer. order: the stages of a spec."""
     run = observed.run
     if finished(run):
-        return _retire_job(observed, settings, now)
+        return _retire_jobs(observed, settings, now)
     if run.meta.deleting:
         return RunPlan(status=run.status)
     if observed.model is None:
         name = run.spec.model_ref.name
         message = f"there is no Model {name} in this namespace; the run starts when there is one"
         return _plan(run, run.status, Stand("Stuck", "ModelNotFound", message), now)
+    job = furthest(observed.jobs)
+    if job is not None:
+        return _follow_job(observed, observed.model, job, now, order)
     ahead = _ahead(observed)
-    if observed.job is None and ahead is not None:
+    if ahead is not None:
         message = f"waits for run {ahead.meta.name}: a model is trained by one run at a time"
         return _plan(run, run.status, Stand("Working", "Queued", message), now, look_again=POLL_SECONDS)
-    if observed.job is None:
-        status = run.status.model_copy(
-            update={"job": run.meta.name, "start_time": run.status.start_time or whole_seconds(now)}
-        )
-        stand = Stand("Working", "Starting", "the training Job is being made")
-        return _plan(run, status, stand, now, create_job=True, look_again=POLL_SECONDS)
-    return _follow_job(observed, observed.model, observed.job, now)
+    return _begin(run, observed.model, run.status, order(observed.model.spec)[0], now)
+
+
+def _begin(run: RunView, model: ModelView, status: TrainingRunStatus, stage: Stage, now: datetime) -> RunPlan:
+    """Make the Job of a stage, with what is left of the run's time."""
+    name = job_name(run.meta.name, stage)
+    status = status.model_copy(update={"job": name, "start_time": status.start_time or whole_seconds(now)})
+    left = _deadline(status, model.spec, now) - now
+    # A Job that was there before may have left its result in the store: there is always time to read it.
+    seconds = max(math.ceil(left.total_seconds()), LEAST_SECONDS)
+    stand = Stand("Working", "Starting", f"the Job of stage {stage} is being made")
+    attempt = Attempt(seconds=seconds)
+    return _plan(run, status, stand, now, create_job=stage, attempt=attempt, look_again=POLL_SECONDS)
+
+
+def _deadline(status: TrainingRunStatus, spec: ModelSpec, now: datetime) -> datetime:
+    """When the run's time is over."""
+    return (status.start_time or now) + timedelta(seconds=spec.training.timeout_seconds)
 
 
 def _ahead(observed: RunObserved) -> RunView | None:
@@ -91,7 +118,7 @@ def _ahead(observed: RunObserved) -> RunView | None:
     return min(others, key=lambda other: (other.meta.created, other.meta.name), default=None)
 
 
-def _follow_job(observed: RunObserved, model: ModelView, job: JobView, now: datetime) -> RunPlan:
+def _follow_job(observed: RunObserved, model: ModelView, job: JobView, now: datetime, order: Order) -> RunPlan:
     run = observed.run
     status = run.status.model_copy(
         update={
@@ -107,11 +134,12 @@ def _follow_job(observed: RunObserved, model: ModelView, job: JobView, now: date
     ended = job.complete or job.failed_reason is not None
     if result is not None and (result.reason != "StoreUnreachable" or ended):
         return _finish(observed, model, status, result, now)
+    if job.complete and job.stage != LAST:
+        return _go_on(run, model, status, job, now, order)
     if job.complete:
         # The pod and its message are gone, but the result is in the store: a new pod finds it there.
         stand = Stand("Working", "ResultLost", "the pod is gone with its message; a new one reads the result again")
-        delete = not job.meta.deleting
-        return _plan(run, status, stand, now, delete_job=delete, look_again=2.0)
+        return _plan(run, status, stand, now, delete_jobs=(job.stage,), look_again=2.0)
     if job.failed_reason is not None:
         stand = _failure(job, model.spec)
         status = status.model_copy(update={"completion_time": whole_seconds(now)})
@@ -120,8 +148,33 @@ def _follow_job(observed: RunObserved, model: ModelView, job: JobView, now: date
     if stand.state == "Stuck" and _may_start_anew(job, status, model):
         message = f"the Model changed while the pod could not start, so its Job is made anew; it was {stand.reason}"
         anew = Stand("Working", "Starting", message)
-        return _plan(run, status, anew, now, delete_job=not job.meta.deleting, look_again=2.0)
+        if len(observed.jobs) == 1:
+            status = status.model_copy(update={"start_time": None})  # nothing ran yet: all of its time is left
+        return _plan(run, status, anew, now, delete_jobs=(job.stage,), look_again=2.0)
     return _plan(run, status, stand, now, look_again=POLL_SECONDS)
+
+
+def _go_on(
+    run: RunView, model: ModelView, status: TrainingRunStatus, job: JobView, now: datetime, order: Order
+) -> RunPlan:
+    """From a stage that is complete to the next, unless that one would be of another spec."""
+    wanted = order(model.spec)
+    if status.training_fingerprint != training_fingerprint(model.spec) or job.stage not in wanted:
+        message = (
+            f"the Model changed since stage {job.stage} began, and one run never mixes two specs; a run of its own is "
+            "started for the new one"
+        )
+        status = status.model_copy(update={"completion_time": whole_seconds(now)})
+        return _plan(run, status, Stand("Declined", "SpecChanged", message), now, look_again=1.0)
+    following = wanted[wanted.index(job.stage) + 1]
+    if now >= _deadline(status, model.spec, now):
+        message = (
+            f"the run took longer than spec.training.timeoutSeconds ({model.spec.training.timeout_seconds}); "
+            f"stage {following} did not begin any more"
+        )
+        status = status.model_copy(update={"completion_time": whole_seconds(now)})
+        return _plan(run, status, Stand("Failed", "DeadlineExceeded", message), now, look_again=1.0)
+    return _begin(run, model, status, following, now)
 
 
 def _may_start_anew(job: JobView, status: TrainingRunStatus, model: ModelView) -> bool:
@@ -145,7 +198,7 @@ def _result(job: JobView, run_uid: str) -> TrainResult | None:
             result = TrainResult.model_validate_json(pod.exit_message)
         except ValidationError:
             continue
-        if result.run_uid == run_uid:
+        if result.run_uid == run_uid and (job.stage == LAST or result.reason != "Succeeded"):
             return result
     return None
 
@@ -159,8 +212,9 @@ def _progress(job: JobView, spec: ModelSpec, now: datetime) -> Stand:
     pod = newest(job.pods)
     if pod is not None and pod.phase == "Running":
         attempt = f" (try {len(job.pods)})" if len(job.pods) > 1 else ""
-        return Stand("Working", "Training", f"pod {pod.name} is training{attempt}")
-    return Stand("Working", "Starting", "the training pod is starting")
+        reason, doing = DOING[job.stage]
+        return Stand("Working", reason, f"pod {pod.name} is {doing}{attempt}")
+    return Stand("Working", "Starting", f"the pod of stage {job.stage} is starting")
 
 
 def mounts(spec: ModelSpec) -> tuple[str, ...]:
@@ -233,17 +287,17 @@ def _finish(
     return _plan(observed.run, status.model_copy(update=update), stand, now, look_again=1.0)
 
 
-def _retire_job(observed: RunObserved, settings: Settings, now: datetime) -> RunPlan:
+def _retire_jobs(observed: RunObserved, settings: Settings, now: datetime) -> RunPlan:
     run = observed.run
     stand = _stand_again(run)
     plan = _plan(run, run.status, stand, now)
-    if observed.job is None or observed.job.meta.deleting:
+    if all(job.meta.deleting for job in (*observed.jobs.values(), *observed.earlier)):
         return plan
     done = run.status.completion_time or now
     left = (done + timedelta(seconds=settings.job_retention_seconds) - now).total_seconds()
     if left > 0:
         return RunPlan(status=plan.status, notes=plan.notes, look_again_seconds=left)
-    return RunPlan(status=plan.status, notes=plan.notes, delete_job=True)
+    return RunPlan(status=plan.status, notes=plan.notes, delete_jobs=tuple(observed.jobs))
 
 
 def _stand_again(run: RunView) -> Stand:
@@ -260,8 +314,9 @@ def _plan(
     stand: Stand,
     now: datetime,
     *,
-    create_job: bool = False,
-    delete_job: bool = False,
+    create_job: Stage | None = None,
+    attempt: Attempt = FIRST_ATTEMPT,
+    delete_jobs: tuple[Stage, ...] = (),
     look_again: float | None = None,
 ) -> RunPlan:
     done = stand.state in {"Succeeded", "Failed", "Declined"}
@@ -288,5 +343,10 @@ def _plan(
         bad = stand.state in {"Stuck", "Failed"}
         notes = (Note("Warning" if bad else "Normal", stand.reason, stand.message or stand.reason),)
     return RunPlan(
-        status=status, create_job=create_job, delete_job=delete_job, notes=notes, look_again_seconds=look_again
+        status=status,
+        create_job=create_job,
+        attempt=attempt,
+        delete_jobs=delete_jobs,
+        notes=notes,
+        look_again_seconds=look_again,
     )

@@ -19,7 +19,7 @@ from truekeep.domain.newdata import News, news
 from truekeep.domain.observed import ModelObserved, PolicyView, RunView
 from truekeep.domain.plan import RunIntent
 from truekeep.domain.pods import Trouble
-from truekeep.domain.run import RETRYABLE, finished, reason_of, succeeded
+from truekeep.domain.run import RETRYABLE, VOID, finished, reason_of, succeeded
 
 UNASKED = frozenset({"Schedule", "NewData"})
 MAX_ATTEMPTS = 5
@@ -55,7 +55,7 @@ def training(observed: ModelObserved, fingerprint: str, busy: bool, now: datetim
     same = [run for run in ended if run.status.training_fingerprint == fingerprint]
     satisfied = any(succeeded(run) for run in same)
     retryable = [run for run in same if reason_of(run) in RETRYABLE]
-    hopeless = any(not succeeded(run) and reason_of(run) not in RETRYABLE for run in same)
+    hopeless = any(not succeeded(run) and reason_of(run) not in RETRYABLE | VOID for run in same)
     settled = satisfied or hopeless or len(retryable) >= MAX_ATTEMPTS
     result = Training(
         fingerprint, active, last, satisfied, settled, handled_retrain=observed.model.status.handled_retrain
@@ -64,7 +64,8 @@ def training(observed: ModelObserved, fingerprint: str, busy: bool, now: datetim
     came = news(observed)
     result = replace(result, schedule=clock.plan, problem=clock.problem, wait_seconds=clock.wait_seconds, news=came)
     if not settled:
-        return _train_spec(result, observed, retryable, now)
+        void = sum(reason_of(run) in VOID for run in same)
+        return _train_spec(result, observed, retryable, void, now)
     manual = _manual(observed)
     if manual is not None:
         handled = manual.trigger.value
@@ -80,8 +81,12 @@ def training(observed: ModelObserved, fingerprint: str, busy: bool, now: datetim
     return result if result.wanted else _train_unasked(result, observed, came.run or clock.run, now)
 
 
-def _train_spec(result: Training, observed: ModelObserved, failed: Sequence[RunView], now: datetime) -> Training:
-    """A run for the spec as it is now: the first, or another try after something outside had failed."""
+def _train_spec(
+    result: Training, observed: ModelObserved, failed: Sequence[RunView], void: int, now: datetime
+) -> Training:
+    """A run for the spec as it is now: the first, or another try after something outside had failed.
+
+    void: how many runs for it ended without saying anything of it."""
     if result.active is not None:
         return result
     meta = observed.model.meta
@@ -94,7 +99,7 @@ def _train_spec(result: Training, observed: ModelObserved, failed: Sequence[RunV
     why = "the Model is new" if first else "spec.data, spec.training or spec.evaluation changed"
     message = f"{why}; try {len(failed) + 1}" if failed else why
     # A run of this name can only be a deleted one's successor or a try that was never started: the count makes it new.
-    name = run_name(meta.name, meta.uid, "spec", result.fingerprint, str(len(failed)))
+    name = run_name(meta.name, meta.uid, "spec", result.fingerprint, str(len(failed) + void))
     return replace(result, wanted=RunIntent(name, Trigger(type="Spec", message=message)))
 
 

@@ -1,35 +1,27 @@
-"""The Job that trains: made once for a run, and never changed, because a Job can't be (and Kueue owns `suspend`)."""
+"""The Job of the stage Train: it fits, or takes an artifact in, judges it, and hands the result over."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from truekeep.api.names import (
-    ANNOTATION_AUTHOR,
-    ANNOTATION_FINGERPRINT,
-    ANNOTATION_GENERATION,
-    ANNOTATION_IMAGE,
-    LABEL_COMPONENT,
-    LABEL_MODEL,
-    LABEL_RUN,
-    MANAGED_BY,
-)
+from truekeep.api.names import MANAGED_BY
 from truekeep.contract.requests import Champion, TrainRequest, complete_data, complete_evaluation, complete_training
 from truekeep.contract.results import EXIT_INPUT
 from truekeep.domain.fingerprints import training_fingerprint
 from truekeep.domain.observed import ModelView, RunView
-from truekeep.domain.plan import Settings
+from truekeep.domain.plan import FIRST_ATTEMPT, Attempt, Settings
 from truekeep.resources.amounts import TRAINER, container_resources
-from truekeep.resources.metadata import child_metadata
 from truekeep.resources.pods import pod_template
+from truekeep.resources.stage_manifest import COMPONENT, StageManifest
 
-COMPONENT = "trainer"
 RETRIES = 2  # of a pod that crashed, or found the store gone; a run that judged never repeats
 EXIT_KILLED = 137  # out of memory; where the node is at fault, the pod says DisruptionTarget instead
 TMP_SIZE = "4Gi"
 
 
-def training_job(model: ModelView, run: RunView, settings: Settings, champion: Champion | None) -> dict[str, Any]:
+def training_job(
+    model: ModelView, run: RunView, settings: Settings, champion: Champion | None, attempt: Attempt = FIRST_ATTEMPT
+) -> dict[str, Any]:
     """The training Job of a run, for the Model as it is now. It bears the run's name."""
     spec = model.spec
     store = spec.store.s3
@@ -37,7 +29,6 @@ def training_job(model: ModelView, run: RunView, settings: Settings, champion: C
     training = complete_training(spec.training, store)
     evaluation = complete_evaluation(spec.evaluation, store)
     fingerprint = training_fingerprint(spec)
-    labels = {LABEL_MODEL: model.meta.name, LABEL_RUN: run.meta.name, LABEL_COMPONENT: COMPONENT}
     request = TrainRequest(
         namespace=run.meta.namespace,
         model=model.meta.name,
@@ -61,32 +52,19 @@ def training_job(model: ModelView, run: RunView, settings: Settings, champion: C
     locations += [one.source.s3 for one in evaluation.benchmarks]
     if training.import_:
         locations.append(training.import_.s3)
-    annotations = {ANNOTATION_FINGERPRINT: fingerprint, ANNOTATION_GENERATION: str(model.meta.generation)}
-    annotations[ANNOTATION_IMAGE] = settings.trainer_image
-    author = model.meta.annotations.get(ANNOTATION_AUTHOR)
-    if author:
-        annotations[ANNOTATION_AUTHOR] = author
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": child_metadata(run.meta.name, "TrainingRun", run.meta, labels, annotations),
-        "spec": {
-            "backoffLimit": RETRIES,
-            "activeDeadlineSeconds": spec.training.timeout_seconds,
-            "podFailurePolicy": {"rules": failure_rules(COMPONENT)},
-            "template": pod_template(
-                component=COMPONENT,
-                image=settings.trainer_image,
-                request=request,
-                resources=container_resources(spec.training.resources, TRAINER),
-                pods=spec.pods,
-                locations=locations,
-                labels={**MANAGED_BY, **labels},
-                tmp_size=TMP_SIZE,
-                spec={"restartPolicy": "Never"},
-            ),
-        },
-    }
+    stage = StageManifest("Train", model, run, attempt, settings.trainer_image)
+    template = pod_template(
+        component=COMPONENT,
+        image=settings.trainer_image,
+        request=request,
+        resources=container_resources(spec.training.resources, TRAINER),
+        pods=spec.pods,
+        locations=locations,
+        labels={**MANAGED_BY, **stage.labels},
+        tmp_size=TMP_SIZE,
+        spec={"restartPolicy": "Never"},
+    )
+    return stage.job({"backoffLimit": RETRIES, "podFailurePolicy": {"rules": failure_rules(COMPONENT)}}, template)
 
 
 def failure_rules(container: str) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from truekeep.domain.fingerprints import serving_key
 from truekeep.domain.histogram import Histogram
 from truekeep.domain.observed import Traffic
 from truekeep.domain.run import finished
+from truekeep.domain.stages import Stage
 from truekeep.domain.wish import Target, is_rejected
 
 SPECS = (
@@ -170,10 +171,13 @@ def never_forward_to_what_failed(world: World, before: ModelStatus) -> None:
     assert not is_rejected(world.observed(), target, SETTINGS), "a rejected revision was promoted"
 
 
-@given(st.lists(actions, max_size=40))
+ORDERS: tuple[tuple[Stage, ...], ...] = (("Train",), ("Tune", "Train"), ("Fit", "Train"), ("Tune", "Fit", "Train"))
+
+
+@given(st.lists(actions, max_size=40), st.sampled_from(ORDERS))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_it_comes_to_rest_and_then_writes_nothing(script: list[tuple[str, object]]) -> None:
-    world = World()
+def test_it_comes_to_rest_and_then_writes_nothing(script: list[tuple[str, object]], order: tuple[Stage, ...]) -> None:
+    world = World(order=lambda spec: order)
     world.watch(
         performance={"metric": "roc_auc"},
         responses=[{"finding": "DataDrift", "action": "Retrain"}, {"finding": "Performance", "action": "Rollback"}],

@@ -35,6 +35,7 @@ from truekeep.domain.observed import (
     Traffic,
 )
 from truekeep.domain.plan import DeploymentIntent, ModelPlan, Note, Settings
+from truekeep.domain.stages import LAST, Order, job_name, stages
 
 START = datetime(2026, 1, 5, 12, 0, tzinfo=UTC)
 SETTINGS = Settings()
@@ -126,6 +127,9 @@ class World:
     notes: list[Note] = field(default_factory=list)
     writes: int = 0
     jobs_made: list[str] = field(default_factory=list)
+    owners: dict[str, str] = field(default_factory=dict)  # the run of each Job that was ever made
+    seconds: dict[str, int | None] = field(default_factory=dict)  # that they got
+    order: Order = stages
 
     # what is there ---------------------------------------------------------------------------------------------
 
@@ -135,6 +139,9 @@ class World:
     @property
     def model(self) -> ModelView:
         return ModelView(self.meta("m", created=START, generation=self.generation), self.spec, self.status)
+
+    def run_of(self, job: JobView) -> str:
+        return self.owners[job.meta.name]
 
     def observed(self) -> ModelObserved:
         return ModelObserved(
@@ -221,13 +228,20 @@ class World:
                 self.rehearsals[name] = replace(job, complete=True, finished=self.now, pods=(pod,))
 
     def end_job(self, name: str, reason: str = "Succeeded", digest: str = "a", **pod: object) -> None:
-        """The training pod of a run ends, with a result or as `pod` says."""
-        job, run = self.jobs.get(name), self.runs[name]
-        if job is None or job.complete or job.failed_reason:
+        """The pod of a Job of a run ends, with a result or as `pod` says."""
+        job = self.jobs.get(name)
+        if job is None:
+            return
+        run = self.runs[self.run_of(job)]
+        if job.complete or job.failed_reason:
             return
         if pod:
             view = PodView(f"{name}-x", self.now, phase="Failed", **pod)
             self.jobs[name] = replace(job, failed_reason="PodFailurePolicy", finished=self.now, pods=(view,))
+            return
+        if job.stage != LAST and reason == "Succeeded":
+            view = PodView(f"{name}-x", self.now, phase="Succeeded", exit_code=0, finished=self.now)
+            self.jobs[name] = replace(job, complete=True, finished=self.now, pods=(view,))
             return
         good = reason in {"Succeeded", "GatesFailed", "ChampionKept"}
         message = result_message(run, job.meta.annotations[ANNOTATION_FINGERPRINT], reason, digest)
@@ -373,18 +387,24 @@ class World:
         for name in sorted(self.runs):
             run = self.runs[name]
             siblings = tuple(other for other in self.runs.values() if other.meta.name != name)
-            plan = run_domain.decide(RunObserved(run, self.model, siblings, self.jobs.get(name)), SETTINGS, self.now)
-            if plan.create_job and name not in self.jobs and self._write(budget):
+            mine = {job.stage: job for job in self.jobs.values() if self.run_of(job) == name}
+            plan = run_domain.decide(RunObserved(run, self.model, siblings, mine), SETTINGS, self.now, self.order)
+            made = job_name(name, plan.create_job, plan.attempt.number) if plan.create_job else ""
+            if plan.create_job and made not in self.jobs and self._write(budget):
                 marks = {
                     ANNOTATION_FINGERPRINT: training_fingerprint(self.spec),
                     ANNOTATION_GENERATION: str(self.generation),
                 }
                 author = self.annotations.get(ANNOTATION_AUTHOR)
                 marks |= {ANNOTATION_AUTHOR: author} if author else {}
-                self.jobs[name] = JobView(replace(self.meta(name), annotations=marks))
-                self.jobs_made.append(name)
-            if plan.delete_job and name in self.jobs and self._write(budget):
-                del self.jobs[name]
+                about = replace(self.meta(made), annotations=marks)
+                self.jobs[made] = JobView(about, stage=plan.create_job, attempt=plan.attempt.number)
+                self.owners[made] = name
+                self.seconds[made] = plan.attempt.seconds
+                self.jobs_made.append(made)
+            for job in mine.values():
+                if job.stage in plan.delete_jobs and self._write(budget):
+                    del self.jobs[job.meta.name]
             if plan.status.dump() != run.status.dump() and self._write(budget):
                 status = TrainingRunStatus.model_validate_json(plan.status.model_dump_json(by_alias=True))
                 self.runs[name] = replace(run, status=status)

@@ -1,0 +1,75 @@
+"""What the Jobs of all stages of a run have in common: name, labels, owner, marks, deadline.
+
+A Job is made once for a try, and never changed, because it can't be (and Kueue owns `suspend`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from truekeep.api.names import (
+    ANNOTATION_AUTHOR,
+    ANNOTATION_FINGERPRINT,
+    ANNOTATION_GENERATION,
+    ANNOTATION_IMAGE,
+    LABEL_ATTEMPT,
+    LABEL_COMPONENT,
+    LABEL_MODEL,
+    LABEL_RUN,
+    LABEL_STAGE,
+)
+from truekeep.api.trainingrun import Stage
+from truekeep.domain.fingerprints import training_fingerprint
+from truekeep.domain.observed import ModelView, RunView
+from truekeep.domain.plan import Attempt
+from truekeep.domain.stages import job_name
+from truekeep.resources.metadata import child_metadata
+
+COMPONENT = "trainer"  # of every stage, whatever runs in it: by it the Jobs and pods of a run are found
+
+
+@dataclass(frozen=True)
+class StageManifest:
+    """One try of a stage of a run, for the Model as it is now."""
+
+    stage: Stage
+    model: ModelView
+    run: RunView
+    attempt: Attempt
+    image: str  # what runs
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Labels of the Job and of its pods."""
+        return {
+            LABEL_MODEL: self.model.meta.name,
+            LABEL_RUN: self.run.meta.name,
+            LABEL_COMPONENT: COMPONENT,
+            LABEL_STAGE: self.stage,
+            LABEL_ATTEMPT: str(self.attempt.number),
+        }
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """Of which spec it is, by whom, and what runs."""
+        meta = self.model.meta
+        author = meta.annotations.get(ANNOTATION_AUTHOR)
+        return {
+            ANNOTATION_FINGERPRINT: training_fingerprint(self.model.spec),
+            ANNOTATION_GENERATION: str(meta.generation),
+            ANNOTATION_IMAGE: self.image,
+            **({ANNOTATION_AUTHOR: author} if author else {}),
+        }
+
+    def job(self, settings: Mapping[str, Any], template: Mapping[str, Any]) -> dict[str, Any]:
+        """The Job with this pod template; `settings` are further fields of its spec."""
+        name = job_name(self.run.meta.name, self.stage, self.attempt.number)
+        timeout = self.model.spec.training.timeout_seconds
+        deadline = timeout if self.attempt.seconds is None else min(timeout, self.attempt.seconds)
+        return {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": child_metadata(name, "TrainingRun", self.run.meta, self.labels, self.annotations),
+            "spec": {**settings, "activeDeadlineSeconds": deadline, "template": dict(template)},
+        }
