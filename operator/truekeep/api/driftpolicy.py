@@ -24,6 +24,7 @@ from truekeep.api.common import (
 )
 from truekeep.api.evaluation import METRIC_HELP, Metric
 from truekeep.api.trainingrun import Decimal12
+from truekeep.api.webhook import Notice, Webhook
 
 Statistic = Literal["KolmogorovSmirnov", "TotalVariation", "PopulationStability", "JensenShannon", "Wasserstein"]
 FindingKind = Literal["Performance", "DataDrift", "PredictionDrift", "DataQuality"]
@@ -260,6 +261,11 @@ class DriftPolicySpec(Schema):
         description="Pods that count a window together, as an Indexed Job: each its share of the captured files; the "
         "counts add up to those of one pod. Default: 1.",
     )
+    webhook: Webhook | None = Field(
+        default=None,
+        description="Who is told, as CloudEvents, when DriftDetected, PerformanceDecayed, DataValid, ServingHealthy or "
+        "Stalled turns for the worse, and when it turns back. Default: nobody; conditions, Events and metrics tell.",
+    )
     resources: Resources = Field(
         default=Resources(),
         description="CPU and memory of the monitor pod. Default: requests 100m and 256Mi, limits 1 CPU and 1Gi.",
@@ -364,6 +370,12 @@ class DriftPolicyStatus(Schema):
     )
     next_run_time: datetime | None = Field(
         default=None, description="Before this time no further run is started: cooldown, budget, or rejected runs."
+    )
+    notices: list[Notice] = Field(
+        default=[],
+        max_length=5,
+        description="What the webhook was told last, by condition.",
+        json_schema_extra=ATOMIC,
     )
     last_run: RunName | None = Field(default=None, description="The last TrainingRun that this policy started.")
     last_check_time: datetime | None = Field(default=None, description="When the monitor last reported.")

@@ -43,6 +43,11 @@ def monitor_name(policy: str) -> str:
     return f"{policy}-monitor"
 
 
+def notice_name(policy: str, digest: str) -> str:
+    """Name of the Job that tells a policy's webhook of one turn of a condition."""
+    return f"{policy}-notice-{digest.removeprefix('sha256:')[:10]}"
+
+
 def retention_name(model: str) -> str:
     """Name of the CronJob that deletes a model's old captures."""
     return f"{model}-retention"

@@ -342,11 +342,23 @@ class Observer:
             model=model,
             runs=_of_model(runs, model_name, run_view),
             jobs=tuple(sorted(views, key=lambda job: (job.meta.created, job.meta.name))),
+            notices=await self._notices(policy),
             cronjob_intact=self._cronjob_intact(cronjob, policy, model) if cronjob else None,
             cronjob_revision=int(revision) if revision.isdecimal() else None,
             traffic=await self._live_traffic(model) if model else None,
         )
         return Seen(observed, item.get("status") or {})
+
+    async def _notices(self, policy: PolicyView) -> tuple[JobView, ...]:
+        """The Jobs that tell the webhook, where there is one."""
+        if policy.spec.webhook is None:
+            return ()
+        namespace, labels = policy.meta.namespace, {LABEL_POLICY: policy.meta.name, LABEL_COMPONENT: "notice"}
+        jobs, pods = await asyncio.gather(
+            self._api.list(kinds.JOB, namespace, labels), self._api.list(kinds.POD, namespace, labels)
+        )
+        mine = [job for job in jobs if controller_uid(job) == policy.meta.uid]
+        return tuple(await asyncio.gather(*(self._job(job, pods) for job in mine)))
 
     def _cronjob_intact(self, cronjob: Json, policy: PolicyView, model: ModelView | None) -> bool:
         active = model.status.active if model else None

@@ -7,6 +7,7 @@ travel in a request: they are mounted as files, `SECRETS/NAME/AWS_ACCESS_KEY_ID`
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from pydantic import Field
 
@@ -190,6 +191,15 @@ class CountRequest(Schema):
     model_uid: str
     data: Data
     since: datetime
+
+
+class NotifyRequest(Schema):
+    """A CloudEvent to be sent to a webhook."""
+
+    url: str
+    token_secret: str | None = None
+    token_key: str | None = None
+    event: dict[str, Any]
 
 
 class RehearseRequest(Schema):

@@ -34,7 +34,7 @@ def keys_of_child(item: Mapping[str, Any]) -> list[Key]:
     match labels.get(LABEL_COMPONENT):
         case "trainer" if labels.get(LABEL_RUN):
             return [Key("TrainingRun", namespace, str(labels[LABEL_RUN]), model)]
-        case "monitor" if labels.get(LABEL_POLICY):
+        case "monitor" | "notice" if labels.get(LABEL_POLICY):
             return [Key("DriftPolicy", namespace, str(labels[LABEL_POLICY]), model)]
         case "server" | "rehearsal" | "retention" | "newdata":
             return [Key("Model", namespace, model, model)]

@@ -35,6 +35,7 @@ from truekeep.resources.disruption_budget import disruption_budget
 from truekeep.resources.httproute import httproute
 from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
 from truekeep.resources.newdata_cronjob import newdata_cronjob
+from truekeep.resources.notice_job import notice_job
 from truekeep.resources.rehearsal_job import rehearsal_job
 from truekeep.resources.retention_cronjob import retention_cronjob
 from truekeep.resources.services import deployment_service, stable_service
@@ -317,6 +318,10 @@ class PolicyReconciler:
 
     async def _carry_out(self, observed: PolicyObserved, plan: PolicyPlan) -> None:
         policy, model = observed.policy, observed.model
+        for due in plan.tell:
+            job = notice_job(model, policy, due, self._tools.settings)
+            if job:
+                await self._tools.writer.create(kinds.JOB, job)
         if plan.delete_cronjob:
             await self._tools.writer.delete_owned(kinds.CRON_JOB, policy.meta, monitor_name(policy.meta.name))
         active = model.status.active if model else None

@@ -226,6 +226,7 @@ class PolicyObserved:
     model: ModelView | None
     runs: tuple[RunView, ...] = ()
     jobs: tuple[JobView, ...] = ()  # the CronJob's
+    notices: tuple[JobView, ...] = ()  # Jobs that tell the webhook
     cronjob_intact: bool | None = None  # None: there is none; False: it differs from what is wanted
     cronjob_revision: int | None = None  # the revision that it watches now
     traffic: Traffic | None = None  # of the live revision, lately; None: unknown

@@ -11,6 +11,7 @@ from truekeep.api.driftpolicy import DriftPolicyStatus
 from truekeep.api.model import Candidate, ModelStatus
 from truekeep.api.trainingrun import Stage, TrainingRunStatus, Trigger
 from truekeep.domain.notices import Due
+from truekeep.domain.notices import Due
 
 
 @dataclass(frozen=True)
@@ -145,5 +146,6 @@ class PolicyPlan:
     watch_revision: int | None = None
     suspend_cronjob: bool = False
     delete_cronjob: bool = False
+    tell: tuple[Due, ...] = ()  # make the Jobs that tell the webhook
     notes: tuple[Note, ...] = ()
     look_again_seconds: float | None = None

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from truekeep.api.driftpolicy import DriftPolicyStatus, PerformanceVerdict, WindowVerdict
 from truekeep.contract.results import MonitorResult
-from truekeep.domain import breaches, system
+from truekeep.domain import breaches, notices, system
 from truekeep.domain.breaches import consecutive
 from truekeep.domain.conditions import Finding, find, settle
 from truekeep.domain.observed import JobView, ModelView, PolicyObserved, PolicyView, RunView
@@ -48,7 +48,9 @@ def decide(observed: PolicyObserved, settings: Settings, now: datetime) -> Polic
     watch = revision is not None and model is not None and model.spec.serving.capture is not None
     wrong = not observed.cronjob_intact or observed.cronjob_revision != revision
     held = _held(policy, status, observed, now)
-    status = status.model_copy(update=breaches.outlook(policy, status, observed.runs, now))
+    told = notices.settled(policy, observed.notices)
+    status = status.model_copy(update={**breaches.outlook(policy, status, observed.runs, now), "notices": told})
+    telling = PolicyView(policy.meta, policy.spec, policy.status.model_copy(update={"notices": told}))
     return _plan(
         policy,
         status,
@@ -57,6 +59,8 @@ def decide(observed: PolicyObserved, settings: Settings, now: datetime) -> Polic
         held=held,
         health=system.serving(observed),
         stale=_stale(status, observed.model, now),
+        told=notices.finding(telling),
+        tell=notices.to_send(telling, observed.notices),
         apply_cronjob=watch and wrong,
         watch_revision=revision if watch else None,
         suspend_cronjob=suspended,
@@ -322,6 +326,8 @@ def _plan(
     held: Finding,
     health: Finding,
     stale: Finding | None,
+    told: Finding,
+    tell: tuple[notices.Due, ...],
     apply_cronjob: bool,
     watch_revision: int | None,
     suspend_cronjob: bool,
@@ -341,6 +347,7 @@ def _plan(
         decay,
         held,
         health,
+        told,
     ]
     generation = policy.meta.generation
     old = policy.status.conditions
@@ -353,6 +360,7 @@ def _plan(
             (decay, decay.status == "True" or decay.reason == "EstimatedOnly"),
             (held, held.status == "True"),
             (health, health.status == "False"),
+            (told, told.status == "False"),
         )
         if _turned(find(old, finding.type), finding)
     ]
@@ -363,6 +371,7 @@ def _plan(
         watch_revision=watch_revision,
         suspend_cronjob=suspend_cronjob,
         delete_cronjob=delete_cronjob,
+        tell=tell,
         notes=tuple(notes),
         look_again_seconds=POLL_SECONDS,
     )
@@ -370,6 +379,8 @@ def _plan(
 
 def _turned(old: object, finding: Finding) -> bool:
     """Whether a condition says something new that is worth an Event."""
+    if finding.type == notices.KIND:  # that it was delivered, the receiver knows
+        return finding.status == "False" and getattr(old, "message", None) != finding.message
     if old is None:
         return finding.status == "True" and finding.type != "DataValid"
     if finding.reason in QUIET and finding.type in ("RetrainHeld", "PerformanceDecayed"):

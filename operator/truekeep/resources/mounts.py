@@ -5,7 +5,7 @@ it lacks. A pod that started without would fail later and less clearly."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from truekeep.api.common import S3Location
@@ -18,16 +18,19 @@ READABLE_BY_GROUP = 0o440  # the pod's group, which is its user's too
 Volumes = list[dict[str, Any]]
 
 
-def location_volumes(locations: Iterable[S3Location], hash_key: str | None = None) -> tuple[Volumes, Volumes]:
-    """Volumes and mounts for what the locations name, and the Secret with the key of the hashes; each object once, by
-    name, so that the order never changes.
+def location_volumes(
+    locations: Iterable[S3Location], hash_key: str | None = None, more: Mapping[str, Sequence[str]] | None = None
+) -> tuple[Volumes, Volumes]:
+    """Volumes and mounts for what the locations name, the Secret with the key of the hashes, and `more` Secrets with
+    these of their keys; each object once, by name, so that the order never changes.
 
     Volumes are numbered: a Secret's name may be longer than a volume's, and hold dots."""
-    secrets: dict[str, tuple[str, ...]] = {}
+    secrets: dict[str, tuple[str, ...]] = {name: tuple(keys) for name, keys in (more or {}).items()}
     bundles: dict[str, set[str]] = {}
     for location in locations:
         if location.credentials_secret_ref:
-            secrets[location.credentials_secret_ref.name] = CREDENTIAL_KEYS
+            name = location.credentials_secret_ref.name
+            secrets[name] = tuple(dict.fromkeys((*secrets.get(name, ()), *CREDENTIAL_KEYS)))
         if location.ca_bundle_ref:
             bundles.setdefault(location.ca_bundle_ref.name, set()).add(location.ca_bundle_ref.key)
     if hash_key is not None:

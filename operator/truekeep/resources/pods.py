@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,7 @@ def pod_template(
     pods: Pods,
     locations: Iterable[S3Location],
     hash_key: str | None = None,
+    secrets: Mapping[str, Sequence[str]] | None = None,
     labels: Mapping[str, str],
     tmp_size: str,
     scratch: Iterable[Scratch] = (),
@@ -43,8 +44,9 @@ def pod_template(
     """A pod template with one container, named after its component, that runs the image's own entry point.
 
     `request` is what the pod is asked to do; `hash_key` the Secret with the key of the hashes, where it needs one;
+    `secrets` are further ones, with the keys that are mounted;
     `scratch` are folders beside /tmp; `container` and `spec` add to the container and to the pod."""
-    volumes, mounts = location_volumes(locations, hash_key)
+    volumes, mounts = location_volumes(locations, hash_key, secrets)
     volumes = [*({"name": each.name, "emptyDir": {"sizeLimit": each.size}} for each in scratch), *volumes]
     mounts = [*({"name": each.name, "mountPath": each.path} for each in scratch), *mounts]
     body: dict[str, Any] = {

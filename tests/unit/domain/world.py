@@ -16,6 +16,7 @@ from truekeep.domain import model as model_domain
 from truekeep.domain import policy as policy_domain
 from truekeep.domain import run as run_domain
 from truekeep.domain.fingerprints import training_fingerprint
+from truekeep.domain.notices import Due
 from truekeep.domain.observed import (
     Answer,
     ApprovalView,
@@ -107,6 +108,8 @@ class World:
     jobs: dict[str, JobView] = field(default_factory=dict)
     policy: PolicyView | None = None
     monitor_jobs: list[JobView] = field(default_factory=list)
+    notice_jobs: dict[str, JobView] = field(default_factory=dict)  # that tell the webhook
+    told: list[Due] = field(default_factory=list)
     cronjob_revision: int | None = None
     deployments: dict[str, DeploymentView] = field(default_factory=dict)
     service: ServiceView | None = None
@@ -248,6 +251,17 @@ class World:
         view = PodView(f"{name}-x", self.now, exit_code=0 if good else 3, exit_message=message, finished=self.now)
         failed = None if good else "PodFailurePolicy"
         self.jobs[name] = replace(job, complete=good, failed_reason=failed, finished=self.now, pods=(view,))
+
+    def end_notices(self, words: str = "") -> None:
+        """The Jobs that tell the webhook end: well, or with these last words."""
+        for name, job in self.notice_jobs.items():
+            if job.complete or job.failed_reason:
+                continue
+            pod = PodView(f"{name}-x", self.now, exit_code=4 if words else 0, exit_message=words, finished=self.now)
+            failed = "BackoffLimitExceeded" if words else None
+            self.notice_jobs[name] = replace(
+                job, complete=not words, failed_reason=failed, finished=self.now, pods=(pod,)
+            )
 
     def report(
         self,
@@ -419,12 +433,18 @@ class World:
                 self.model,
                 tuple(self.runs.values()),
                 tuple(self.monitor_jobs),
+                notices=tuple(self.notice_jobs.values()),
                 cronjob_intact=True if self.cronjob_revision is not None else None,
                 cronjob_revision=self.cronjob_revision,
             ),
             SETTINGS,
             self.now,
         )
+        for due in plan.tell:
+            if self._write(budget):
+                assert due.job not in self.notice_jobs, "a turn would be told twice"
+                self.notice_jobs[due.job] = JobView(self.meta(due.job))
+                self.told.append(due)
         if plan.apply_cronjob and self._write(budget):
             self.cronjob_revision = plan.watch_revision
         if plan.status.dump() != self.policy.status.dump() and self._write(budget):

@@ -6,10 +6,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from truekeep.api.common import Condition
 from truekeep.api.driftpolicy import DriftPolicySpec, DriftPolicyStatus
 from truekeep.api.model import Candidate, ModelSpec, ModelStatus, ServedRevision
 from truekeep.api.trainingrun import TrainingRunSpec, TrainingRunStatus, Trigger
+from truekeep.api.webhook import Webhook
 from truekeep.contract.requests import Champion
+from truekeep.domain.notices import Due
 from truekeep.domain.observed import Meta, ModelView, PolicyView, RunView
 from truekeep.domain.plan import (
     AutoscalerIntent,
@@ -24,6 +27,7 @@ from truekeep.resources.autoscaler import autoscaler
 from truekeep.resources.disruption_budget import disruption_budget
 from truekeep.resources.httproute import httproute
 from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
+from truekeep.resources.notice_job import notice_job
 from truekeep.resources.rehearsal_job import rehearsal_job
 from truekeep.resources.retention_cronjob import retention_cronjob
 from truekeep.resources.services import deployment_service, stable_service
@@ -190,6 +194,28 @@ INTENT = DeploymentIntent("flight-delay-r3-cdcdcd", 3, "flight-delay-0a1b2c3d4e"
 CHAMPION = Champion(revision=2, artifact_digest=DIGEST, trained_until=CREATED)
 
 
+DUE = Due(
+    "DriftDetected",
+    Condition(
+        type="DriftDetected",
+        status="True",
+        observed_generation=2,
+        last_transition_time=CREATED,
+        reason="Breach",
+        message="2 windows in a row",
+    ),
+    "flight-delay-notice-0a1b2c3d4e",
+    "ab" * 16,
+)
+
+
+def telling() -> PolicyView:
+    """The policy with a webhook."""
+    told = Webhook.model_validate({"url": "https://alerts.example.com/t", "tokenSecretRef": {"name": "pager"}})
+    seen = policy()
+    return replace(seen, spec=seen.spec.model_copy(update={"webhook": told}))
+
+
 def built() -> dict[str, dict[str, Any] | None]:
     """Every golden manifest, by its name."""
     plain = model(PLAIN)
@@ -218,6 +244,7 @@ def built() -> dict[str, dict[str, Any] | None]:
         "autoscaler": autoscaler(model(), AutoscalerIntent(INTENT.name, 2)),
         "monitor-cronjob": monitor_cronjob(model(), policy(), Watched(3, DIGEST), SETTINGS),
         "retention-cronjob": retention_cronjob(model(), SETTINGS),
+        "notice-job": notice_job(model(), telling(), DUE, SETTINGS),
         "rehearsal-job": rehearsal_job(serving_model(), CANDIDATE, SETTINGS),
         "training-run": training_run(
             model(), RunIntent("flight-delay-0a1b2c3d4e", Trigger(type="Manual", message="asked for", value="1"))
