@@ -10,6 +10,7 @@ from typing import Literal
 from truekeep.api.driftpolicy import DriftPolicyStatus
 from truekeep.api.model import Candidate, ModelStatus
 from truekeep.api.trainingrun import Stage, TrainingRunStatus, Trigger
+from truekeep.domain.notices import Due
 
 
 @dataclass(frozen=True)
