@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from truekeep.api.training import Recipe
 from truekeep.api.trainingrun import ChampionResult, GateResult, MetricValue
 from truekeep.contract import layout
 from truekeep.contract.artifact import Performance, Signature, SignatureFeature
@@ -77,11 +78,10 @@ def train(
     recipe, evaluation = request.training.recipe, request.evaluation
     if recipe is None:
         raise ParametersInvalid("spec.training has no recipe; give it one, or an import")
-    wants = [Want(feature.name, feature.type) for feature in request.data.features]
+    wants = wants_of(request)
     at = evaluate.split(dataset.times, dataset.labels, evaluation.holdout.latest_fraction).at
     old, new = slice(None, at), slice(at, None)
-    features = bundle.signature_features(request.data.features, dataset.named(wants, old))
-    fitted = pipeline.fit(recipe, features, _matrix(dataset, wants, features, old), dataset.labels[old], threads)
+    features, fitted = fit_on(request, recipe, dataset, old, threads)
     say(f"fitted {recipe.estimator} on {counted(at, 'row')} in {fitted.seconds:.1f} s")
 
     holdout = _matrix(dataset, wants, features, new)
@@ -92,7 +92,7 @@ def train(
     metrics, gates, against = judged(request, dataset, new, scored, champion, say, absent)
 
     def predict(rows: Dataset) -> Floats:
-        return fitted.probabilities(_matrix(rows, wants, features, slice(None)))
+        return probabilities(request, features, fitted, rows, slice(None))
 
     gates = evaluate.sorted_results([*gates, *benchmark.judge(evaluation, benchmarks, predict, cut_off, say)])
     facts: dict[str, Any] = {
@@ -110,8 +110,7 @@ def train(
     rows = old
     if evaluation.refit == "OnAllRows":
         rows = slice(None)
-        features = bundle.signature_features(request.data.features, dataset.named(wants))
-        fitted = pipeline.fit(recipe, features, _matrix(dataset, wants, features, rows), dataset.labels, threads)
+        features, fitted = fit_on(request, recipe, dataset, rows, threads)
         seconds += fitted.seconds
         until = int(dataset.times[-1])
         say(f"fitted again on all {counted(len(dataset), 'row')} in {fitted.seconds:.1f} s")
@@ -135,6 +134,28 @@ def train(
     )
 
 
+def fit_on(
+    request: TrainRequest, recipe: Recipe, dataset: Dataset, rows: slice, threads: int
+) -> tuple[list[SignatureFeature], pipeline.Fitted]:
+    """The recipe fitted on these rows alone, and its inputs, whose categories are those of these rows. InputFault."""
+    wants = wants_of(request)
+    features = bundle.signature_features(request.data.features, dataset.named(wants, rows))
+    matrix = _matrix(dataset, wants, features, rows)
+    return features, pipeline.fit(recipe, features, matrix, dataset.labels[rows], threads)
+
+
+def probabilities(
+    request: TrainRequest, features: Sequence[SignatureFeature], fitted: pipeline.Fitted, dataset: Dataset, rows: slice
+) -> Floats:
+    """What the fitted recipe says of these rows, shape (rows,)."""
+    return fitted.probabilities(_matrix(dataset, wants_of(request), features, rows))
+
+
+def wants_of(request: TrainRequest) -> list[Want]:
+    """The columns of the Model's features."""
+    return [Want(feature.name, feature.type) for feature in request.data.features]
+
+
 def judged(
     request: TrainRequest,
     dataset: Dataset,
@@ -145,7 +166,7 @@ def judged(
     absent: Without | None = None,
 ) -> tuple[list[MetricValue], list[GateResult], ChampionResult | None]:
     """Metrics, gates and the comparison with the live revision, on these rows, which the model never saw."""
-    wants = [Want(feature.name, feature.type) for feature in request.data.features]
+    wants = wants_of(request)
     metrics = evaluate.metrics(scored)
     gates = evaluate.judge(request.evaluation, scored, dataset.named(wants, rows), absent)
     since = iso(dataset.times[rows][0])
