@@ -29,6 +29,7 @@ from truekeep.storage import ObjectMissing, StoreError
 from truekeep.storage.s3 import Bucket, ObjectInfo
 
 KEY = "truekeep.key"
+ARROW_SCHEMA = b"ARROW:schema"
 BATCH_ROWS = 65_536
 PIECE = 8 << 20  # bytes that are fetched, or held in memory, at a time
 THREADS = 8
@@ -200,7 +201,8 @@ def _copy(file: pq.ParquetFile, written: IO[bytes], sought: Sought) -> int:
     """Write the file without the rows; how many these were."""
     texts, erased = _texts(file, sought), 0
     schema = file.schema_arrow
-    stored = b"ARROW:schema" in (file.metadata.metadata or {})
+    said: Any = {name: value for name, value in (file.metadata.metadata or {}).items() if name != ARROW_SCHEMA}
+    stored = ARROW_SCHEMA in (file.metadata.metadata or {})
     names: Any = [each.name for each in schema if pa.types.is_string(each.type)]
     with pq.ParquetWriter(written, schema, compression="zstd", use_dictionary=names, store_schema=stored) as writer:
         for batch in _batches(file, schema.names):
@@ -208,6 +210,8 @@ def _copy(file: pq.ParquetFile, written: IO[bytes], sought: Sought) -> int:
             erased += batch.num_rows - kept.num_rows
             if kept.num_rows:
                 writer.write_batch(kept)
+        if said and not stored:  # else Arrow writes it with the schema
+            writer.add_key_value_metadata(said)
     return erased
 
 

@@ -39,6 +39,10 @@ ONNX_FILE = "model.onnx"  # the same model, where the two agree
 # In the metadata of a capture file: names of columns, with commas between.
 HASHED_COLUMNS = "truekeep.hashed"  # hold keyed hashes (`contract.hashing`)
 DROPPED_COLUMNS = "truekeep.dropped"  # features that are left out
+# And, whatever becomes of the cluster, what answered.
+CAPTURED_ARTIFACT = "truekeep.artifact"  # digest
+CAPTURED_RUN = "truekeep.run"  # name of the TrainingRun that made it
+CAPTURED_PERCENT = "truekeep.fraction_percent"  # of the requests that are captured
 SIGNATURE = "signature.json"
 PROFILE = "profile.json"
 PERFORMANCE = "performance.json"

@@ -12,7 +12,6 @@ pod, what its spool still holds; and what was dropped, which is counted.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import threading
@@ -25,7 +24,17 @@ from datetime import UTC, datetime
 from truekeep.api import capture as api
 from truekeep.contract.artifact import SignatureFeature
 from truekeep.contract.hashing import hashed
-from truekeep.contract.layout import DROPPED_COLUMNS, HASHED_COLUMNS, CaptureName, capture_file, captures
+from truekeep.contract.layout import (
+    CAPTURED_ARTIFACT,
+    CAPTURED_PERCENT,
+    CAPTURED_RUN,
+    DROPPED_COLUMNS,
+    HASHED_COLUMNS,
+    CaptureName,
+    capture_file,
+    captures,
+)
+from truekeep.contract.sampling import sampled
 from truekeep.features.encode import Matrix
 from truekeep.server.background import step_back
 from truekeep.server.capture_rows import Files, Rows, Unknown
@@ -48,6 +57,8 @@ class Source:
     cut_off: float
     features: tuple[SignatureFeature, ...]
     key_column: str = ""  # the name under which requests carry the key
+    artifact: str = ""  # its digest
+    run: str = ""  # the TrainingRun that made it
 
 
 class Capture:
@@ -83,11 +94,7 @@ class Capture:
             drop=settings.drop,
             key_column=source.key_column,
             hashes={name: _Hash(hash_key, name) for name in settings.hash} if hash_key else {},
-            metadata={
-                name: ",".join(sorted(columns))
-                for name, columns in ((HASHED_COLUMNS, settings.hash), (DROPPED_COLUMNS, settings.drop))
-                if columns
-            },
+            metadata=_metadata(settings, source),
         )
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -264,9 +271,13 @@ class _Hash:
         return [made.get(value) for value in values]
 
 
-def sampled(request_id: str, percent: int) -> bool:
-    """Whether a request belongs to the sample; the same id gives the same answer everywhere."""
-    if percent >= 100:
-        return True
-    digest = hashlib.blake2b(request_id.encode("utf-8", "surrogatepass"), digest_size=4).digest()
-    return int.from_bytes(digest) % 100 < percent
+def _metadata(settings: api.Capture, source: Source) -> dict[str, str]:
+    """What each file says of all its rows."""
+    said = {
+        CAPTURED_ARTIFACT: source.artifact,
+        CAPTURED_RUN: source.run,
+        CAPTURED_PERCENT: str(settings.fraction_percent),
+        HASHED_COLUMNS: ",".join(sorted(settings.hash)),
+        DROPPED_COLUMNS: ",".join(sorted(settings.drop)),
+    }
+    return {name: value for name, value in said.items() if value}

@@ -211,6 +211,8 @@ class Process:
             cut_off=model.signature.cut_off,
             features=tuple(model.signature.features),
             key_column=self._request.key,
+            artifact=self._request.artifact_digest,
+            run=self._request.run,
         )
         hash_key = read_hash_key(settings.hash_key_secret_ref.name) if settings.hash_key_secret_ref else None
         spool = open_spool(settings.spool_mebibytes)

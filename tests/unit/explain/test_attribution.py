@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from tests.unit.trainer.test_onnx_model import MANY, wide
 from tests.unit.trainer.test_pipeline import BINNED, BOOSTED, FOREST, LIGHTGBM, LOGISTIC, STOCHASTIC, XGBOOST, recipe
-
 from truekeep.api.estimators import ESTIMATORS, ONNX_ONLY
 from truekeep.contract.artifact import Signature
 from truekeep.contract.layout import ONNX_FILE

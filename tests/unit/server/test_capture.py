@@ -19,9 +19,10 @@ from tests.unit.server.conftest import FEATURES, NAMES, ROWS
 from truekeep.api import capture as api
 from truekeep.api.common import S3Location
 from truekeep.contract.hashing import hashed
+from truekeep.contract.sampling import sampled
 from truekeep.features.encode import Encoder
 from truekeep.server import capture as module
-from truekeep.server.capture import Capture, Source, sampled
+from truekeep.server.capture import Capture, Source
 from truekeep.server.limits import Limits
 from truekeep.server.metrics import Metrics
 from truekeep.storage.errors import StoreUnreachable
@@ -29,7 +30,7 @@ from truekeep.storage.s3 import Bucket
 
 SOURCE = Source(
     namespace="demo", model="flight-delay", revision=3, pod="pod-1", cut_off=0.4, features=tuple(FEATURES),
-    key_column="flight_id",
+    key_column="flight_id", artifact="sha256:" + "ab" * 32, run="flight-delay-3",
 )  # fmt: skip
 KEY = b"0123456789abcdef"
 MATRIX = Encoder(FEATURES).encode(ROWS, 5)
@@ -268,6 +269,20 @@ def test_what_the_model_hashes_is_stored_as_keyed_hashes_only(make: Any, versity
     metadata = pq.read_metadata(io.BytesIO(content)).metadata
     assert metadata[b"truekeep.hashed"] == b"carrier,flight_id,hour"
     assert metadata[b"truekeep.dropped"] == b"gate"
+
+
+def test_a_file_says_what_answered_whatever_becomes_of_the_cluster(make: Any, versitygw: Versitygw) -> None:
+    location = versitygw.location()
+    capture, _ = make(location)
+    capture.offer(**served())
+    capture.close(30)
+    bucket = Bucket.open(location)
+    (content,) = (bucket.get(info.key) for info in bucket.list())
+    assert pq.read_metadata(io.BytesIO(content)).metadata == {
+        b"truekeep.artifact": b"sha256:" + b"ab" * 32,
+        b"truekeep.run": b"flight-delay-3",
+        b"truekeep.fraction_percent": b"100",
+    }
 
 
 def test_hashing_without_a_key_is_refused(make: Any) -> None:
