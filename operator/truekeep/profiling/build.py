@@ -53,15 +53,17 @@ def profile(
     probabilities: np.ndarray[Any, Any],
     *,
     importance: Mapping[str, float] | None = None,
+    threads: int = 1,
 ) -> dict[str, Any]:
     """The reference profile of training data, as JSON; the same input gives the same bytes.
 
     `columns`: as read, not encoded, shape (rows,) each; all features must be there (KeyError), columns that are no
     features are ignored. `probabilities`: shape (n,), of rows that the model was not fitted on, because those of its
     own training rows are bolder than any that production will see; n may differ from rows. `importance`: by feature,
-    any non-negative scale. WrongTypeError where a column has no type that its feature can have."""
+    any non-negative scale. WrongTypeError where a column has no type that its feature can have. `threads` change
+    nothing but the time it takes."""
     rows = len(columns[features[0].name])
-    found = [*profile_table(Arrays(columns, rows), features, importance=importance, threads=1).columns]
+    found = [*profile_table(Arrays(columns, rows), features, importance=importance, threads=threads).columns]
     held_out = np.asarray(probabilities, dtype=np.float64)
     found.append(_reference(Arrays({PREDICTION: held_out}, len(held_out)), prediction(PREDICTION), None))
     return Profile(rows=rows, columns=tuple(found), space=space_of_table(Arrays(columns, rows), features)).dump()

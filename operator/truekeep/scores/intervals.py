@@ -7,6 +7,7 @@ that are means of rows by the central limit; all others by the bootstrap (Efron 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,14 +46,21 @@ def interval(metric: Metric, found: float, error: float) -> Measured:
 
 def standard_error(metric: Metric, scored: Scored, seed: int = 0) -> float:
     """Of the metric on these rows; NaN where it is not defined."""
+    return standard_errors([metric], scored, seed)[metric]
+
+
+def standard_errors(metrics: Sequence[Metric], scored: Scored, seed: int = 0) -> dict[Metric, float]:
+    """Of each of them, on the same resamples; as of each alone."""
     rows = len(scored.labels)
     if rows < 2:
-        return math.nan
-    if metric == "roc_auc":
-        return _delong(scored)
-    if metric in ("neg_log_loss", "neg_brier_score", "accuracy"):
-        return float(gains(metric, scored).std(ddof=1)) / math.sqrt(rows)
-    return _bootstrap(metric, scored, seed)
+        return dict.fromkeys(metrics, math.nan)
+    found: dict[Metric, float] = {}
+    for metric in metrics:
+        if metric == "roc_auc":
+            found[metric] = _delong(scored)
+        elif metric in ("neg_log_loss", "neg_brier_score", "accuracy"):
+            found[metric] = float(gains(metric, scored).std(ddof=1)) / math.sqrt(rows)
+    return {**found, **_bootstrap([metric for metric in metrics if metric not in found], scored, seed)}
 
 
 def _delong(scored: Scored) -> float:
@@ -76,23 +84,30 @@ def _midranks(values: Floats) -> Floats:
     return middle[position]
 
 
-def _bootstrap(metric: Metric, scored: Scored, seed: int) -> float:
+def _bootstrap(metrics: Sequence[Metric], scored: Scored, seed: int) -> dict[Metric, float]:
+    if not metrics:
+        return {}
     random = np.random.default_rng(seed)
     rows = len(scored.labels)
     part = scored
     if rows > BOOTSTRAP_ROWS:
         part = chosen(scored, np.sort(random.choice(rows, BOOTSTRAP_ROWS, replace=False)))
     used = len(part.labels)
-    of = weighted(metric, part)
-    found: list[Floats] = []
+    of = {metric: weighted(metric, part) for metric in metrics}
+    found: dict[Metric, list[Floats]] = {metric: [] for metric in metrics}
     size = max(1, _CHUNK // used)
     for start in range(0, RESAMPLES, size):
         count = min(size, RESAMPLES - start)
         drawn = random.integers(used, size=(count, used)) + np.arange(count)[:, None] * used
-        found.append(of(np.bincount(drawn.ravel(), minlength=count * used).reshape(count, used).astype(np.float64)))
-    known = np.concatenate(found)
-    known = known[~np.isnan(known)]
-    return float(known.std(ddof=1)) * math.sqrt(used / rows) if len(known) > 1 else math.nan
+        weights = np.bincount(drawn.ravel(), minlength=count * used).reshape(count, used).astype(np.float64)
+        for metric in metrics:
+            found[metric].append(of[metric](weights))
+    errors: dict[Metric, float] = {}
+    for metric in metrics:
+        values = np.concatenate(found[metric])
+        known = values[~np.isnan(values)]
+        errors[metric] = float(known.std(ddof=1)) * math.sqrt(used / rows) if len(known) > 1 else math.nan
+    return errors
 
 
 def chosen(scored: Scored, rows: npt.NDArray[Any]) -> Scored:

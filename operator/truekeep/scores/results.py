@@ -6,8 +6,8 @@ import math
 
 from truekeep.contract.artifact import MetricResult, Performance
 from truekeep.scores import calibration
-from truekeep.scores.intervals import measured
-from truekeep.scores.metrics import METRICS, Scored
+from truekeep.scores.intervals import standard_errors
+from truekeep.scores.metrics import METRICS, Scored, value
 
 DIGITS = 9  # so that the same input gives the same bytes on another processor too
 
@@ -15,7 +15,8 @@ DIGITS = 9  # so that the same input gives the same bytes on another processor t
 def results(scored: Scored) -> Performance:
     """Every metric with its standard error, and the calibration of the probabilities. Metrics that are not defined on
     these rows are left out."""
-    found = [(name, measured(name, scored)) for name in METRICS]
+    errors = standard_errors(METRICS, scored)
+    found = [(name, value(name, scored), errors[name]) for name in METRICS]
     return Performance(
         rows=len(scored.labels),
         positives=int((scored.labels == 1).sum()),
@@ -23,11 +24,11 @@ def results(scored: Scored) -> Performance:
         metrics=tuple(
             MetricResult(
                 name=name,
-                value=round(one.value, DIGITS),
-                standard_error=None if math.isnan(one.error) else round(one.error, DIGITS),
+                value=round(number, DIGITS),
+                standard_error=None if math.isnan(error) else round(error, DIGITS),
             )
-            for name, one in found
-            if not math.isnan(one.value)
+            for name, number, error in found
+            if not math.isnan(number)
         ),
         calibration=calibration.fit(scored.labels, scored.probabilities),
     )

@@ -54,7 +54,7 @@ def _told(store: Store, record: Record, digest: str, verdict: Verdict | None, ev
     champion = _champion(store, record)
     if verdict is None or verdict.judged is None:
         return report.Told(record, digest, champion=champion)
-    found = evidence.gather(verdict.judged, evaluation, verdict.performance)
+    found = evidence.gather(verdict.judged, evaluation, verdict.performance, verdict.fit_seconds)
     files = verdict.files
     return report.Told(
         record,

@@ -20,7 +20,7 @@ from truekeep.sources.columns import codes
 from truekeep.trainer import canonical_skops
 from truekeep.trainer.boosters import Translated
 from truekeep.trainer.faults import ParametersInvalid
-from truekeep.trainer.onnx_model import compile_model, sentence
+from truekeep.trainer.onnx_model import MOST_ROWS, compile_model, sentence
 from truekeep.trainer.pipeline import probabilities
 
 ROWS_SHOWN = 14  # examples that are rows of the data
@@ -51,10 +51,12 @@ def files(
     columns: Mapping[str, Any],
     unseen: npt.NDArray[np.float64],
     holdout: npt.NDArray[np.float64],
+    threads: int = 1,
 ) -> dict[str, bytes]:
     """The artifact's files. `draft`: the signature without examples; `columns`: the rows that the pipeline was fitted
     on, by name, shape (rows,); `unseen`: probabilities of rows that the model was judged on, for the profile;
-    `holdout`: rows, shape (rows, features), on which the model and its translation to ONNX must agree.
+    `holdout`: rows, shape (rows, features), on which the model and its translation to ONNX must agree; of many some,
+    evenly spread. `threads` change how long it takes, not what comes out.
 
     The answers of the examples come from the file that is published, loaded as a server loads it. ParametersInvalid
     where a server would not load it, because it is too large."""
@@ -68,7 +70,7 @@ def files(
             f"the {draft.estimator} that was saved does not predict what it predicted before; this is a bug"
         )
     answered = [Example(inputs=row, probability=float(answer)) for row, answer in zip(inputs, answers, strict=True)]
-    onnx, compiled = compile_model(loaded, draft.cut_off, np.concatenate([matrix, holdout]))
+    onnx, compiled = compile_model(loaded, draft.cut_off, np.concatenate([matrix, spread(holdout, MOST_ROWS)]))
     if not (skops or onnx):
         raise ParametersInvalid(
             f"only ONNX is published of a model of {draft.estimator}, and it can't be: {sentence(compiled)}; use other "
@@ -79,8 +81,15 @@ def files(
         **({layout.MODEL_FILE: skops} if skops else {}),
         **({layout.ONNX_FILE: onnx} if onnx else {}),
         layout.SIGNATURE: canonical_json(signature.model_dump(mode="json", by_alias=True)),
-        layout.PROFILE: canonical_json(profile(columns, features, unseen)),
+        layout.PROFILE: canonical_json(profile(columns, features, unseen, threads=threads)),
     }
+
+
+def spread(matrix: npt.NDArray[np.float64], most: int) -> npt.NDArray[np.float64]:
+    """At most so many of its rows, evenly spread."""
+    if len(matrix) <= most:
+        return matrix
+    return matrix[np.linspace(0, len(matrix) - 1, most).astype(np.int64)]
 
 
 def _published(pipeline: Any, estimator: str) -> tuple[bytes, Any]:

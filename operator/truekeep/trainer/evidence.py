@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from truekeep.api.evaluation import Evaluation, Metric
 from truekeep.contract.artifact import Performance, SignatureFeature
@@ -22,7 +23,9 @@ from truekeep.scores.results import results
 GROUPS = 10
 IMPORTANCE_ROWS = 5000
 IMPORTANCE_ROUNDS = 3  # shuffles of each feature
-IMPORTANCE_SECONDS = 3.0
+IMPORTANCE_SECONDS = (0.25, 3.0)  # least and most; between them a share of what fitting took
+IMPORTANCE_SHARE = 0.05
+STACKED_CELLS = 4_000_000  # of shuffled copies that are scored at once
 
 
 class Judged(NamedTuple):
@@ -81,15 +84,19 @@ class Evidence(NamedTuple):
     importance: Importance
 
 
-def gather(judged: Judged, evaluation: Evaluation, known: Performance | None = None) -> Evidence:
-    """`known`: the holdout's results where they were made already."""
+def gather(
+    judged: Judged, evaluation: Evaluation, known: Performance | None = None, fit_seconds: float | None = None
+) -> Evidence:
+    """`known`: the holdout's results where they were made already. `fit_seconds`: None of what was fitted elsewhere."""
+    least, most = IMPORTANCE_SECONDS
+    seconds = min(most, max(least, IMPORTANCE_SHARE * fit_seconds)) if fit_seconds else most
     metric = next((gate.metric for gate in evaluation.gates if gate.metric in get_args(Metric)), "roc_auc")
     return Evidence(
         judged.features,
         known or results(judged.scored),
         groups(judged.scored),
         decided(judged.scored),
-        importance(judged, metric),  # type: ignore[arg-type]
+        importance(judged, metric, seconds=seconds),  # type: ignore[arg-type]
     )
 
 
@@ -128,28 +135,29 @@ def importance(
     judged: Judged,
     metric: Metric,
     *,
-    seconds: float = IMPORTANCE_SECONDS,
+    seconds: float = IMPORTANCE_SECONDS[1],
     clock: Callable[[], float] = time.monotonic,
     most: int = IMPORTANCE_ROWS,
 ) -> Importance:
     """By rounds over all features, until the time is up; rows are taken evenly spread. The same rows are shuffled the
     same way each time."""
     rows = np.unique(np.linspace(0, len(judged.matrix) - 1, min(len(judged.matrix), most)).astype(np.int64))
-    part = np.array(judged.matrix[rows], order="F")
+    part = judged.matrix[rows]
     scored = judged.scored._replace(labels=judged.scored.labels[rows], probabilities=judged.scored.probabilities[rows])
     whole = value(metric, scored)
     random = np.random.default_rng(0)
     drops: list[list[float]] = [[] for _ in judged.features]
     until = clock() + seconds
+    at_once = 1  # features; more and more, because a call costs something, and what it costs is not known before
     for _ in range(IMPORTANCE_ROUNDS):
         order = random.permutation(len(rows))
-        for place in range(len(judged.features)):
-            if clock() >= until:
-                break
-            kept = part[:, place].copy()
-            part[:, place] = kept[order]
-            drops[place].append(whole - value(metric, scored._replace(probabilities=judged.predict(part))))
-            part[:, place] = kept
+        place = 0
+        while place < len(drops) and clock() < until:
+            places = range(place, min(place + at_once, len(drops)))
+            for one, probabilities in zip(places, _without(judged, part, order, places), strict=True):
+                drops[one].append(whole - value(metric, scored._replace(probabilities=probabilities)))
+            place = places.stop
+            at_once = max(1, min(2 * at_once, STACKED_CELLS // max(1, part.size)))
     losses = [
         Loss(feature.name, float(np.mean(found)), float(np.std(found, ddof=1)) if len(found) > 1 else math.nan)
         for feature, found in zip(judged.features, drops, strict=True)
@@ -162,3 +170,12 @@ def importance(
         tuple(sorted(losses, key=lambda one: (-one.mean if not math.isnan(one.mean) else math.inf, one.name))),
         tuple(feature.name for feature, found in zip(judged.features, drops, strict=True) if not found),
     )
+
+
+def _without(judged: Judged, part: Floats, order: npt.NDArray[np.int64], places: range) -> Floats:
+    """Probabilities of the rows with one feature's values in another order, for each of `places`; shape (places, rows).
+    All are asked for at once."""
+    stacked = np.tile(part, (len(places), 1)).reshape(len(places), *part.shape)
+    for number, place in enumerate(places):
+        stacked[number, :, place] = part[order, place]
+    return judged.predict(stacked.reshape(-1, part.shape[1])).reshape(len(places), len(part))

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from truekeep.scores.intervals import Measured, lower, measured, standard_error
+from truekeep.scores.intervals import Measured, lower, measured, standard_error, standard_errors
 from truekeep.scores.metrics import METRICS, Scored, value
 
 
@@ -33,6 +33,11 @@ def test_the_standard_error_is_what_samples_show(metric: str) -> None:
     shown = np.std([value(metric, scored) for scored in samples], ddof=1)  # type: ignore[arg-type]
     said = np.mean([standard_error(metric, scored) for scored in samples[:20]])  # type: ignore[arg-type]
     assert said == pytest.approx(shown, rel=0.25)
+
+
+def test_errors_of_several_metrics_are_those_of_each() -> None:
+    scored = draw(np.random.default_rng(5), 900)
+    assert standard_errors(METRICS, scored) == {metric: standard_error(metric, scored) for metric in METRICS}
 
 
 def test_intervals_stay_within_what_the_metric_can_be() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -19,14 +20,15 @@ from sklearn.metrics import roc_auc_score
 from tests.unit.monitor.test_page import Tags
 from tests.unit.trainer.lake import START, data_of, events, parquet, replaced, request_of, with_value
 from truekeep.api.common import S3Location
+from truekeep.api.evaluation import Evaluation
 from truekeep.contract import layout
 from truekeep.contract.artifact import SignatureFeature
 from truekeep.contract.results import TrainResult
 from truekeep.scores.metrics import Scored
 from truekeep.storage import StoreUnreachable
 from truekeep.storage.folder import Folder
-from truekeep.trainer import beside, report
-from truekeep.trainer.evidence import Judged, decided, groups, importance, wilson
+from truekeep.trainer import beside, evidence, report
+from truekeep.trainer.evidence import Importance, Judged, decided, groups, importance, wilson
 from truekeep.trainer.run import World, run
 
 NASTY = "</style><script>alert(1)</script>\"'\u202e`" + "x" * 100
@@ -277,10 +279,23 @@ def test_importance_is_that_of_scikit_learn(judged: Judged) -> None:
 
 def test_importance_ends_when_the_time_is_up(judged: Judged) -> None:
     seconds = itertools.count()
-    found = importance(judged, "roc_auc", seconds=3, clock=lambda: float(next(seconds)))
-    assert [one.name for one in found.losses] == ["strong", "weak"]
-    assert found.unmeasured == ("none",)
+    found = importance(judged, "roc_auc", seconds=2, clock=lambda: float(next(seconds)))
+    assert [(one.name, math.isnan(one.spread)) for one in found.losses] == [("strong", True)]
+    assert found.unmeasured == ("weak", "none")
     assert importance(judged, "roc_auc", most=100).rows == 100
+
+
+def test_importance_takes_a_share_of_what_fitting_took(judged: Judged, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+
+    def measured(judged: Judged, metric: Any, *, seconds: float) -> Importance:
+        given.append(seconds)
+        return Importance(metric, 0, 0.0, (), ())
+
+    monkeypatch.setattr(evidence, "importance", measured)
+    for fit_seconds in (None, 0.0, 0.1, 20.0, 1000.0):
+        evidence.gather(judged, Evaluation.model_validate({}), fit_seconds=fit_seconds)
+    assert given == [3.0, 3.0, 0.25, 1.0, 3.0]
 
 
 def test_groups_are_scikit_learns_calibration_curve(judged: Judged) -> None:
