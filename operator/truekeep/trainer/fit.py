@@ -117,7 +117,7 @@ def train(
         facts["refit"] = {"rows": len(dataset), "warnings": list(fitted.warnings)}
     draft = Signature(estimator=recipe.estimator, features=features, cut_off=cut_off, examples=[])
     holdout = _matrix(dataset, wants, features, new)
-    files = bundle.files(fitted.pipeline, draft, dataset.named(wants, rows), scores, holdout)
+    files = bundle.files(fitted.pipeline, draft, dataset.named(wants, rows), scores, holdout, threads)
     shown = results(scored)
     files[layout.PERFORMANCE] = canonical_json(shown.dump())
     compiled = Signature.model_validate_json(files[layout.SIGNATURE]).compiled
