@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from truekeep.api.common import SET, Column, Fraction, ItemName, Number, S3Location, Schema, Source, keyed
+from truekeep.api.common import SET, Column, ItemName, Number, S3Location, Schema, Source, keyed
+from truekeep.api.rules import Rule
 
 
 class Store(Schema):
@@ -92,41 +93,6 @@ class Feature(Schema):
     )
 
 
-class Rule(Schema):
-    """A check of the training data that runs before anything is fitted. Exactly one of its limits is set."""
-
-    CEL = (
-        (
-            "[has(self.minRows), has(self.maxNullFraction), has(self.maxAgeSeconds), has(self.maxDuplicateFraction)]"
-            ".filter(x, x).size() == 1",
-            "a rule has exactly one of minRows, maxNullFraction, maxAgeSeconds, maxDuplicateFraction; "
-            "split it into several rules",
-        ),
-    )
-
-    name: ItemName = Field(description="Name of the rule, for messages. Example: enough.")
-    severity: Literal["Warn", "Fail"] = Field(
-        default="Fail",
-        description="Fail: the run stops and the live model stays. Warn: it is reported. Default: Fail.",
-    )
-    column: Column | None = Field(
-        default=None,
-        description="Column that the rule is for. Default: every feature, where that makes sense.",
-    )
-    min_rows: Annotated[int, Field(ge=1, le=1000000000)] | None = Field(
-        default=None, description="Fewest labelled rows that the window must have. Example: 10000."
-    )
-    max_null_fraction: Fraction | None = Field(
-        default=None, description="Largest fraction of nulls in a column, 0 to 1. Example: 0.05."
-    )
-    max_age_seconds: Annotated[int, Field(ge=1, le=315360000)] | None = Field(
-        default=None, description="Most seconds from the newest event in the data until now. Example: 172800."
-    )
-    max_duplicate_fraction: Fraction | None = Field(
-        default=None, description="Largest fraction of rows whose key occurs more than once. Example: 0."
-    )
-
-
 class Window(Schema):
     """How far back training looks, from the newest event in the data."""
 
@@ -150,9 +116,12 @@ class Data(Schema):
             "timeColumn, key and label.column must be three different columns",
         ),
         (
-            "!has(self.rules) || self.rules.all(r, !has(r.column) || r.column == self.timeColumn || "
-            "r.column == self.key || r.column == self.label.column || self.features.exists(f, f.name == r.column))",
-            "a rule's column must be a feature, the timeColumn, the key or the label's column",
+            "!has(self.rules) || self.rules.all(r, !has(r.column) || has(r.maxDuplicateFraction) || "
+            "(!has(r.range) && !has(r.categories) && !has(r.leakage) && (r.column == self.timeColumn || "
+            "r.column == self.key || r.column == self.label.column)) || self.features.exists(f, f.name == r.column && "
+            "(!has(r.range) || f.type == 'Number') && (!has(r.categories) || f.type == 'Category')))",
+            "the column of a rule with range must be a Number feature, with categories a Category, with leakage a "
+            "feature, with maxNullFraction a feature, the timeColumn, the key or the label's column",
         ),
     )
 
@@ -176,6 +145,7 @@ class Data(Schema):
     rules: list[Rule] = Field(
         default=[],
         max_length=50,
-        description="Checks of the data before training. Default: the features' types and ranges only.",
+        description="Checks of the data before training, besides the features' types and ranges. Default: leakage "
+        "and skew alone, as warnings.",
         json_schema_extra=keyed("name"),
     )

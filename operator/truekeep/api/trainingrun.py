@@ -69,13 +69,37 @@ class TrainingRunSpec(Schema):
     trigger: Trigger = Field(default=Trigger(), description="Why this run was made. Default: External.")
 
 
+class DataViolation(Schema):
+    """One thing that is wrong with the data, however often."""
+
+    check: Annotated[str, StringConstraints(max_length=63)] = Field(
+        description="What was checked: schema, type, null, range, categories, label, leakage, skew, or a rule's name."
+    )
+    column: Annotated[str, StringConstraints(max_length=63)] | None = Field(
+        default=None, description="The column. Left out where it is about all rows."
+    )
+    severity: Literal["Warn", "Fail"] = Field(description="Fail: nothing was fitted. Warn: it is reported alone.")
+    count: int = Field(ge=0, description="How many values, rows or files.")
+    file: Annotated[str, StringConstraints(max_length=1024)] | None = Field(
+        default=None, description="The object that holds the first of them."
+    )
+    row: int | None = Field(default=None, ge=1, description="Row of the first in it, from 1, headers not counted.")
+    problem: Text = Field(description="What is wrong, in words.")
+
+
 class DataRead(Schema):
     """What the run read."""
 
     objects: int = Field(ge=0, description="Objects read.")
-    rows: int = Field(ge=0, description="Labelled rows used.")
+    rows: int = Field(ge=0, description="Labelled rows used; of a run whose data was refused, those that there were.")
+    positives: int | None = Field(default=None, ge=0, description="Those of them whose label is 1.")
     unlabelled: int = Field(default=0, ge=0, description="Rows left out because they have no label.")
     unripe: int = Field(default=0, ge=0, description="Rows left out because their label is not final yet.")
+    rows_digest: Digest | None = Field(
+        default=None,
+        description="sha256 of what says which rows are used: source, time column, key, window and label. Runs that "
+        "have the same can be compared.",
+    )
     window_start: datetime | None = Field(default=None, description="Oldest event used.")
     window_end: datetime | None = Field(default=None, description="Newest event used.")
     digest: Digest | None = Field(default=None, description="sha256 over every object's key, size and sha256.")
@@ -85,6 +109,20 @@ class DataRead(Schema):
     )
     warnings: list[Message] = Field(
         default=[], max_length=10, description="What rules of severity Warn found.", json_schema_extra=ATOMIC
+    )
+    failed_checks: int = Field(default=0, ge=0, description="Checks of severity Fail that the data did not pass.")
+    warned_checks: int = Field(default=0, ge=0, description="Checks of severity Warn that it did not pass.")
+    violations: list[DataViolation] = Field(
+        default=[],
+        max_length=16,
+        description="What they found, Fail first; all of it is in the record.",
+        json_schema_extra=ATOMIC,
+    )
+    not_judged: list[Text] = Field(
+        default=[],
+        max_length=16,
+        description="Checks that could not be judged, and why, such as too few rows. They hold nothing up.",
+        json_schema_extra=ATOMIC,
     )
 
 
@@ -125,6 +163,26 @@ class ChampionResult(Schema):
     rule: Text = Field(description="The rule in words.")
 
 
+class TunedValue(Schema):
+    """A hyperparameter that tuning chose."""
+
+    name: Annotated[str, StringConstraints(max_length=63)] = Field(description="The hyperparameter.")
+    value: Annotated[str, StringConstraints(max_length=255)] = Field(description="What was chosen, as text.")
+
+
+class TuningSummary(Schema):
+    """What tuning came to; every trial is in the record."""
+
+    trials: int = Field(ge=1, description="Trials that were asked for.")
+    scored: int = Field(ge=0, description="Those that have a score on every fold; the others are in the record.")
+    metric: Annotated[str, StringConstraints(max_length=63)] = Field(description="What decided; scikit-learn's name.")
+    best: int | None = Field(default=None, ge=0, description="Index of the best trial, whose settings were trained.")
+    score: Decimal12 | None = Field(default=None, description="Its mean over the folds, as decimal text.")
+    parameters: list[TunedValue] = Field(
+        default=[], max_length=10, description="Its hyperparameters.", json_schema_extra=keyed("name")
+    )
+
+
 class Artifact(Schema):
     """What the run made."""
 
@@ -139,6 +197,19 @@ class Record(Schema):
 
     id: Digest = Field(description="sha256 of the record's canonical JSON (RFC 8785).")
     uri: Annotated[str, StringConstraints(max_length=1024)] = Field(description="Where it lies.")
+
+
+class Try(Schema):
+    """A try of a stage that failed."""
+
+    stage: Stage = Field(description="Tune, Fit or Train.")
+    number: int = Field(ge=1, le=1000000, description="Number of the try within its stage, from 1.")
+    reason: Annotated[str, StringConstraints(max_length=63)] = Field(description="Why it failed, in a word.")
+    message: Text = Field(default="", description="Why it failed, in words.")
+    time: datetime = Field(description="When it had failed.")
+    memory: Annotated[str, StringConstraints(max_length=32)] | None = Field(
+        default=None, description="The memory limit that its pod had."
+    )
 
 
 class TrainingRunStatus(Schema):
@@ -156,10 +227,17 @@ class TrainingRunStatus(Schema):
         description="Who made the change that was trained, as the Model's annotation truekeep.dev/author said.",
     )
     image: Text | None = Field(default=None, description="The image that trained.")
-    job: RunName | None = Field(default=None, description="The Job that trains.")
-    start_time: datetime | None = Field(default=None, description="When the Job was created.")
+    job: RunName | None = Field(default=None, description="The Job that runs now, or ran last.")
+    start_time: datetime | None = Field(default=None, description="When the first Job was created.")
+    attempts: list[Try] = Field(
+        default=[],
+        max_length=24,
+        description="The tries that failed, the oldest first. Of many that the store or the nodes failed, the newest.",
+        json_schema_extra=ATOMIC,
+    )
     completion_time: datetime | None = Field(default=None, description="When the result was known.")
     data: DataRead | None = Field(default=None, description="What the run read.")
+    tuning: TuningSummary | None = Field(default=None, description="What recipe.tuning came to, where it is declared.")
     metrics: list[MetricValue] = Field(
         default=[], max_length=20, description="Metrics on the holdout.", json_schema_extra=keyed("name")
     )

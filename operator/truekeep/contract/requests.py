@@ -97,6 +97,31 @@ class Champion(Schema):
     trained_until: datetime | None = None  # newest event that it was fitted on; None: unknown, compare on the holdout
 
 
+class LastRun(Schema):
+    """The newest earlier run whose data was in order, for rules that compare with it."""
+
+    run: str
+    rows: int = Field(ge=0)  # labelled ones, used
+    positives: int | None = Field(default=None, ge=0)  # None: an older trainer did not tell
+    rows_digest: Digest | None = None  # of what says which rows are used; None: likewise
+
+
+class Captured(Schema):
+    """Where the requests of the live revision are kept, to be held against the rows that train."""
+
+    revision: int = Field(ge=1)
+    location: S3Location
+    left_out: tuple[str, ...] = ()  # features that are not captured, or only as hashes
+
+
+class Backend(Schema):
+    """A team's own server in the same pod, which answers for the model."""
+
+    port: int = Field(ge=1, le=65535)  # on the loopback
+    timeout_seconds: int = Field(default=5, ge=1)
+    tolerance: float | None = Field(default=None, ge=0)  # None: the signature's
+
+
 class TrainRequest(Schema):
     """One training run."""
 
@@ -115,14 +140,10 @@ class TrainRequest(Schema):
     training: Training
     evaluation: Evaluation
     champion: Champion | None = None
-
-
-class Backend(Schema):
-    """A team's own server in the same pod, which answers for the model."""
-
-    port: int = Field(ge=1, le=65535)  # on the loopback
-    timeout_seconds: int = Field(default=5, ge=1)
-    tolerance: float | None = Field(default=None, ge=0)  # None: the signature's
+    backend: Backend | None = None  # in the same pod, for what spec.training.image made, where it alone can answer
+    fit_image_id: str | None = None  # the image that fitted, by digest, as its node names it
+    last_run: LastRun | None = None
+    captured: Captured | None = None
 
 
 class ServeRequest(Schema):

@@ -14,7 +14,7 @@ from pydantic import Field
 from truekeep.api.common import Digest, Schema
 from truekeep.api.driftpolicy import Finding, PerformanceVerdict, WindowVerdict
 from truekeep.api.model import Rehearsal
-from truekeep.api.trainingrun import Artifact, ChampionResult, DataRead, GateResult, MetricValue, Record
+from truekeep.api.trainingrun import Artifact, ChampionResult, DataRead, GateResult, MetricValue, Record, TuningSummary
 from truekeep.contract.requests import TERMINATION_LIMIT
 
 EXIT_JUDGED = 0
@@ -37,6 +37,7 @@ class TrainResult(Schema):
     message: str = Field(max_length=2048)  # what happened, and what to do, for a person
     training_fingerprint: Digest
     data: DataRead | None = None
+    tuning: TuningSummary | None = None
     metrics: tuple[MetricValue, ...] = ()
     gates: tuple[GateResult, ...] = ()
     champion: ChampionResult | None = None
@@ -47,17 +48,29 @@ class TrainResult(Schema):
     trained_until: datetime | None = None
 
     def to_message(self) -> str:
-        """JSON of at most 4096 bytes: the gates that passed go first, then long words."""
+        """JSON of at most 4096 bytes: the gates that passed go first, then words that the record has, too."""
         result = self
         while len(text := result.model_dump_json(by_alias=True, exclude_none=True).encode()) > TERMINATION_LIMIT:
             if result.gates:
                 result = result.model_copy(update={"gates": result.gates[:-1]})
-            elif result.data and result.data.warnings:
-                data = result.data.model_copy(update={"warnings": result.data.warnings[:-1]})
-                result = result.model_copy(update={"data": data})
+            elif result.data and (shorter := _shorter(result.data, len(result.message) > MESSAGE_KEPT)):
+                result = result.model_copy(update={"data": shorter})
+            elif result.tuning and result.tuning.parameters and len(result.message) <= MESSAGE_KEPT:
+                result = result.model_copy(update={"tuning": result.tuning.model_copy(update={"parameters": []})})
             else:
                 result = result.model_copy(update={"message": result.message[: len(result.message) // 2] + " …"})
         return text.decode()
+
+
+def _shorter(data: DataRead, keep: bool) -> DataRead | None:
+    """Without what is told twice, or matters least. `keep`: the worst violations stay. None where nothing can go."""
+    if data.warnings:
+        return data.model_copy(update={"warnings": data.warnings[:-1]})
+    if data.not_judged:
+        return data.model_copy(update={"not_judged": data.not_judged[:-1]})
+    if len(data.violations) > (VIOLATIONS_KEPT if keep else 0):
+        return data.model_copy(update={"violations": data.violations[:-1]})
+    return None
 
 
 class MonitorResult(Schema):

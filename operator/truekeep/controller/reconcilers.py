@@ -28,6 +28,7 @@ from truekeep.controller.refusal import AnyStatus, explained, unreadable
 from truekeep.domain import model as model_domain
 from truekeep.domain import policy as policy_domain
 from truekeep.domain import run as run_domain
+from truekeep.domain.data import last_valid
 from truekeep.domain.observed import Meta, ModelObserved, ModelView, PolicyObserved, RunObserved
 from truekeep.domain.plan import ModelPlan, Note, PolicyPlan, RunPlan, Settings
 from truekeep.resources.autoscaler import autoscaler
@@ -270,7 +271,8 @@ class RunReconciler:
     async def _carry_out(self, observed: RunObserved, plan: RunPlan) -> None:
         if plan.create_job and observed.model and not observed.run.meta.deleting:
             settings, champion = self._tools.settings, champion_of(observed)
-            job = stage_job(plan.create_job, observed.model, observed.run, settings, champion, plan.attempt)
+            last = last_valid(observed.siblings)
+            job = stage_job(plan.create_job, observed.model, observed.run, settings, champion, plan.attempt, last)
             await self._tools.writer.create(kinds.JOB, job)
         for each in (*observed.earlier, *observed.jobs.values()):
             if each.stage in plan.delete_jobs and not each.meta.deleting:

@@ -11,6 +11,7 @@ from truekeep.api.names import serving_selector
 from truekeep.domain.approval import AUTOMATIC
 from truekeep.domain.captures import swept
 from truekeep.domain.conditions import Finding, find, holds, settle, whole_seconds
+from truekeep.domain.data import data_finding
 from truekeep.domain.fingerprints import serving_key, training_fingerprint
 from truekeep.domain.history import with_history
 from truekeep.domain.observed import ModelObserved, RunView
@@ -369,14 +370,7 @@ def _training_findings(work: Training) -> list[Finding]:
         return [unknown[0], stuck or unknown[1], unknown[2]]
     reason, message = reason_of(last), message_of(last)
     data, gates = last.status.data, [gate for gate in last.status.gates if gate.result == "Failed"]
-    if reason == "DataInvalid":
-        valid = Finding("DataValid", "False", reason, message)
-    elif data is not None:
-        words = f"{data.rows} rows, {data.unlabelled} without a label, {data.unripe} too young for one"
-        warned = f"; warned: {'; '.join(data.warnings)}" if data.warnings else ""
-        valid = Finding("DataValid", "True", "Validated", f"{words}{warned}")
-    else:
-        valid = Finding("DataValid", "Unknown", reason, message)
+    valid = data_finding(reason, message, data)
     trained = stuck or Finding("Trained", "True" if reason in TRAINED_REASONS else "False", reason, message)
     if reason not in TRAINED_REASONS:
         passed = Finding("GatesPassed", "Unknown", reason)

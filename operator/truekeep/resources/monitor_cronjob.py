@@ -118,8 +118,9 @@ def _labels(spec: ModelSpec) -> Labels:
 
 
 def _duplicates(spec: ModelSpec) -> float | None:
-    """The strictest of the Model's rules on duplicates."""
-    allowed = [rule.max_duplicate_fraction for rule in spec.data.rules if rule.max_duplicate_fraction is not None]
+    """The strictest of the Model's rules on rows that share their key."""
+    rules = [rule for rule in spec.data.rules if rule.column in (None, spec.data.key)]
+    allowed = [rule.max_duplicate_fraction for rule in rules if rule.max_duplicate_fraction is not None]
     return min((float(fraction) for fraction in allowed), default=None)
 
 

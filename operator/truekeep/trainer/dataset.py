@@ -6,7 +6,7 @@ What was read is kept with it (`Dataset.read`, `pins`, `schema`), because the re
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,14 @@ from truekeep.contract.canonical import digest_of
 from truekeep.sources import join
 from truekeep.sources.columns import NO_LABEL, NO_TIME, Values, Want, empty, select
 from truekeep.sources.read import Found, Objects, Pin, Selection, Table, read_table
-from truekeep.trainer import validate
+from truekeep.trainer import rules, validate
 from truekeep.trainer.faults import DataInvalid, InputFault
+from truekeep.trainer.rules import Known
 from truekeep.trainer.text import MICROSECONDS, counted, moment
-from truekeep.trainer.validate import Origin, Rows, Violation
+from truekeep.trainer.violations import EXAMPLES, Judged, Origin, Rows, Violation, refuse
 
 DAY = 86400 * MICROSECONDS
+VIOLATIONS = 16  # that the status tells
 Say = Callable[[str], None]
 
 
@@ -41,6 +43,7 @@ class Dataset:
     pins: tuple[Pin, ...]
     schema: dict[str, dict[str, str]]  # source -> column -> type
     superseded: int = 0  # rows in the window that a later row of the same key replaced
+    violations: tuple[Violation, ...] = ()  # of severity Warn
 
     def __len__(self) -> int:
         return len(self.times)
@@ -59,16 +62,24 @@ class DataFault(DataInvalid):
         self.superseded: int | None = None
 
 
-def load(data: Data, also: Sequence[Want], opened: Callable[[S3Location], Objects], now: int, say: Say) -> Dataset:
+def load(
+    data: Data,
+    also: Sequence[Want],
+    opened: Callable[[S3Location], Objects],
+    now: int,
+    say: Say,
+    known: Known | None = None,
+) -> Dataset:
     """Read all that the Model declares, and the columns `also` where they are there. `now` in microseconds since 1970.
+    `known`: what rules compare with; without it nothing is checked but what the Model declares.
 
     DataFault where the data is not as declared, StoreError where the store is at fault."""
-    return _Loader(data, also, opened, now, say).load()
+    return _Loader(data, also, opened, replace(known or Known(defaults=False), now=now), say).load()
 
 
 class _Loader:
     def __init__(
-        self, data: Data, also: Sequence[Want], opened: Callable[[S3Location], Objects], now: int, say: Say
+        self, data: Data, also: Sequence[Want], opened: Callable[[S3Location], Objects], known: Known, say: Say
     ) -> None:
         self.data = data
         self.features = [Want(feature.name, feature.type) for feature in data.features]
@@ -80,34 +91,45 @@ class _Loader:
             Want(data.label.column, "Label"),
             *(Want(name, "Category") for name in keys),
             *(Want(name, "Time") for name in times),
+            *rules.further(data),
         ]
         self.opened = opened
-        self.now = now
+        self.known = known
         self.say = say
         self.tables: list[Table] = []
         self.found: list[Violation] = []
         self.newest = NO_TIME
 
     def load(self) -> Dataset:
+        rows, judged = None, Judged()
         try:
             rows = self._rows()
-            found = validate.check(rows, self.data, self.newest, self.now)
-            read = self._read(rows, [str(violation) for violation in found if violation.severity == "Warn"])
-            validate.refuse(found)
+            judged = validate.check(rows, self.data, replace(self.known, newest=self.newest))
+            refuse(judged.found)
         except DataInvalid as fault:
-            read = self._read(None, [])
-            raise DataFault(fault, read, self._pins(), self._schema()) from fault
+            judged = judged if judged.found else Judged.of(self.found)
+            raise DataFault(fault, self._read(rows, judged), self._pins(), self._schema()) from fault
+        read = self._read(rows, judged)
         used = np.flatnonzero(rows.used)
         order = used[np.argsort(rows.times[used], kind="stable")]
-        columns = {want: select(values, order) for want, values in rows.columns.items()}
-        superseded = rows.before - len(rows.times)
-        return Dataset(rows.times[order], rows.labels[order], columns, read, self._pins(), self._schema(), superseded)
+        wanted = {*self.features, *self.also}
+        return Dataset(
+            rows.times[order],
+            rows.labels[order],
+            {want: select(values, order) for want, values in rows.columns.items() if want in wanted},
+            read,
+            self._pins(),
+            self._schema(),
+            superseded=rows.before - len(rows.times),
+            violations=judged.found,
+        )
 
     def _rows(self) -> Rows:
         main = self._main()
         key: Any = main.columns[Want(self.data.key, "Category")]
         last, duplicates = join.last_of_each(key)
         before = len(main)
+        repeats = Origin(main, np.arange(before)).places(np.flatnonzero(~last)[:EXAMPLES])
         main = main.select(last)
         self.tables[0] = main
         times: Any = main.columns[Want(self.data.time_column, "Time")]
@@ -127,6 +149,7 @@ class _Loader:
             key=main.columns[Want(self.data.key, "Category")],
             duplicates=duplicates,
             before=before,
+            repeats=repeats,
             found=self.found,
         )
 
@@ -139,7 +162,7 @@ class _Loader:
         time, key = Want(self.data.time_column, "Time"), Want(self.data.key, "Category")
         by = [Want(column, "Category") for one in self.data.joins for column in one.by]
         label = [Want(self.data.label.column, "Label")] if self.data.label.source is None else []
-        wants = list(dict.fromkeys([time, key, *label, *by, *self.features, *self.also]))
+        wants = list(dict.fromkeys([time, key, *label, *by, *self.features, *self.also, *rules.further(self.data)]))
         back = self.data.window.days * DAY if self.data.window else None
 
         def keep(values: Values) -> npt.NDArray[np.bool_]:
@@ -153,12 +176,13 @@ class _Loader:
             return back is not None and self.newest != NO_TIME and greatest <= self.newest - back
 
         table = self._read_table("source", self.data.source.s3, wants, Selection(time, keep, skip))
-        self._require(table, self.data.source.s3, [time.name, key.name, *(want.name for want in label)])
+        needed = [time, key, *label, *rules.further(self.data)]
+        self._require(table, self.data.source.s3, [want.name for want in needed])
         if not len(table) or self.newest == NO_TIME:
             self.found += validate.relevant(table, np.zeros(len(table), dtype=np.bool_), {"", time.name, key.name})
             if not self.found:
                 raise DataInvalid(f"there is no row below {self.data.source.s3.uri}; write some first")
-        validate.refuse(self.found)
+        refuse(self.found)
         return table.select(keep(table.columns[time]))
 
     def _labels(self, main: Table) -> npt.NDArray[np.int8]:
@@ -193,6 +217,9 @@ class _Loader:
                     origins[want] = Origin(table, positions)
 
         take(main, np.arange(len(main)))
+        for want in rules.further(self.data):
+            if want in main.columns:
+                columns[want], origins[want] = main.columns[want], Origin(main, np.arange(len(main)))
         for one in self.data.joins:
             missing = [want for want in [*self.features, *self.also] if want not in columns]
             table, positions = self._join(one, main, times, missing)
@@ -268,15 +295,21 @@ class _Loader:
             self.found.append(Violation("schema", name, problem, remedy))
         return not missing
 
-    def _read(self, rows: Rows | None, warnings: list[str]) -> DataRead:
+    def _read(self, rows: Rows | None, judged: Judged) -> DataRead:
         pins = self._pins()
         names = sorted([pin.uri, pin.size, pin.sha256] for pin in pins)
+        warned = [violation for violation in judged.found if violation.severity == "Warn"]
         read = DataRead(
             objects=len(pins),
             rows=0,
+            rows_digest=rules.rows_digest(self.data),
             digest=digest_of(names) if pins else None,
             replayable="True" if pins and all(pin.version_id for pin in pins) else "False",
-            warnings=[warning[:500] for warning in warnings[:10]],
+            warnings=[str(warning)[:500] for warning in warned[:10]],
+            failed_checks=len(judged.found) - len(warned),
+            warned_checks=len(warned),
+            violations=[violation.told() for violation in judged.found[:VIOLATIONS]],
+            not_judged=[str(one)[:500] for one in judged.unjudged[:VIOLATIONS]],
         )
         if rows is None:
             return read
@@ -284,6 +317,7 @@ class _Loader:
         return read.model_copy(
             update={
                 "rows": len(used),
+                "positives": int((rows.labels[rows.used] == 1).sum()),
                 "unripe": int((~rows.ripe).sum()),
                 "unlabelled": int((rows.ripe & (rows.labels < 0)).sum()),
                 "window_start": moment(used.min()) if len(used) else None,

@@ -117,7 +117,7 @@ def test_requests_to_server_and_monitor_are_complete() -> None:
 @pytest.mark.parametrize(
     ("pod", "secrets"),
     [
-        ("training-job", {"arrivals.reader", "lake"}),
+        ("training-job", {"arrivals.reader", "captures", "lake"}),
         ("serving-deployment", {"captures", "lake"}),
         ("monitor-cronjob", {"arrivals.reader", "captures", "lake"}),
         ("training-job-plain", set()),
