@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from truekeep.api import features
 from truekeep.api.common import (
     ATOMIC,
     Condition,
@@ -31,6 +32,7 @@ class ModelSpec(Schema):
     """What a team wants of one model."""
 
     CEL = (
+        *features.CEL,
         (
             "!has(self.evaluation) || !has(self.evaluation.slices) || "
             "self.evaluation.slices.all(s, self.data.features.exists(f, f.name == s.column))",

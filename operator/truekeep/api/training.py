@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints
 
 from truekeep.api.common import Digest, Resources, S3Location, Schema, keyed
 from truekeep.api.estimators import ESTIMATORS
+from truekeep.api.features import STEPS, Transformer
 
 
 class Parameter(Schema):
@@ -32,6 +33,13 @@ class Recipe(Schema):
         default=[],
         max_length=40,
         description="Hyperparameters. Default: the estimator's own.",
+        json_schema_extra=keyed("name"),
+    )
+    transformers: list[Transformer] = Field(
+        default=[],
+        max_length=STEPS,
+        description="Steps on the features before the estimator, in their order; fitted on training rows alone, and "
+        "served as a part of the model. Default: none, only what the estimator needs.",
         json_schema_extra=keyed("name"),
     )
     seed: Annotated[int, Field(ge=0, le=2147483647)] = Field(

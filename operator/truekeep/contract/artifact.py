@@ -45,10 +45,11 @@ class Manifest(Schema):
 
 
 class SignatureFeature(Schema):
-    """One input tensor. A category is the position of its value in `categories`; null is NaN, an unknown value -1."""
+    """One input tensor. A category is the position of its value in `categories`; null is NaN, an unknown value -1. A
+    time is microseconds since 1970 (UTC)."""
 
     name: str
-    type: Literal["Number", "Category"]
+    type: Literal["Number", "Category", "Time"]
     categories: list[str] | None = None  # for a Category: the values of the training data, sorted
     minimum: float | None = None
     maximum: float | None = None

@@ -22,8 +22,8 @@ ML_DOMAIN = "ai.onnx.ml"
 OPERATORS = frozenset(
     ("", name)
     for name in (
-        "Add", "And", "Cast", "Clip", "Concat", "Div", "Equal", "Gather", "IsNaN", "MatMul", "Mul", "Or", "Reshape",
-        "Sigmoid", "Sub", "Transpose", "Where",
+        "Abs", "Add", "And", "Cast", "Clip", "Concat", "Div", "Equal", "Floor", "Gather", "Greater", "GreaterOrEqual",
+        "IsNaN", "Less", "LessOrEqual", "Log", "MatMul", "Mul", "Or", "Reshape", "Sigmoid", "Sub", "Transpose", "Where",
     )
 ) | {(ML_DOMAIN, "TreeEnsemble")}  # fmt: skip
 
@@ -32,8 +32,8 @@ OPERATORS = frozenset(
 FOREIGN_OPERATORS = OPERATORS | frozenset(
     ("", name)
     for name in (
-        "Abs", "ArgMax", "ArgMin", "Ceil", "Constant", "ConstantOfShape", "Exp", "Flatten", "Floor", "Gemm", "Greater",
-        "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Log", "Max", "Min", "Mod", "Neg", "Not", "Pow",
+        "ArgMax", "ArgMin", "Ceil", "Constant", "ConstantOfShape", "Exp", "Flatten", "Gemm", "Identity", "Max", "Min",
+        "Mod", "Neg", "Not", "Pow",
         "Reciprocal", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum",
         "ReduceSumSquare", "Relu", "Round", "Shape", "Sign", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sum",
         "Tanh", "Transpose", "Unsqueeze",

@@ -49,8 +49,12 @@ _PREPARATION = (
     | pairs("ObjectNode", "sklearn.pipeline", "Pipeline")
     | pairs("ObjectNode", "sklearn.compose._column_transformer", "ColumnTransformer")
     | pairs("ObjectNode", "sklearn.impute._base", "SimpleImputer", "MissingIndicator")
-    | pairs("ObjectNode", "sklearn.preprocessing._data", "StandardScaler")
+    | pairs("ObjectNode", "sklearn.preprocessing._data", "MinMaxScaler", "RobustScaler", "StandardScaler")
     | pairs("ObjectNode", "sklearn.preprocessing._encoders", "OneHotEncoder", "OrdinalEncoder")
+    | pairs("ObjectNode", "sklearn.preprocessing._target_encoder", "TargetEncoder")
+    # What "passthrough" becomes. With no function that could be trusted beside it, it can only pass on.
+    | pairs("ObjectNode", "sklearn.preprocessing._function_transformer", "FunctionTransformer")
+    | pairs("ObjectNode", "truekeep.features.transform", "Clip", "DateParts", "Log", "Lookup", "Ratio")
 )
 _TREE = pairs("TreeNode", "sklearn.tree._tree", "Tree")
 _LOSS = (
@@ -80,7 +84,6 @@ _ALLOWED: dict[str, frozenset[Pair]] = {
     | pairs("ObjectNode", "sklearn.preprocessing._label", "LabelEncoder")
     | pairs("RandomGeneratorNode", "numpy.random._generator", "Generator")
     # With categorical_features it carries a FunctionTransformer around this one function.
-    | pairs("ObjectNode", "sklearn.preprocessing._function_transformer", "FunctionTransformer")
     | pairs("PartialNode", "functools", "partial")
     | pairs("FunctionNode", "sklearn.utils.validation", "check_array"),
     "sklearn.ensemble.RandomForestClassifier": _TREE

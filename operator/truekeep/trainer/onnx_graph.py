@@ -5,8 +5,8 @@ Written here instead of with skl2onnx 1.20, because that takes float32 inputs (r
 side), fails on HistGradientBoosting, and knows nothing of its categories. The pipelines are our own (`pipeline.build`),
 so few parts need a translation: imputing, scaling and indicators as plain operators, all trees of a model as one
 `TreeEnsemble` (ai.onnx.ml 5) with double thresholds and sets of categories. scikit-learn's forests compare in float32;
-so does the translation. `onnx_nodes` holds the graph in the making, `onnx_trees` any library's trees, `onnx_boosters`
-what LightGBM and XGBoost say of theirs.
+so does the translation. `onnx_nodes` holds the graph in the making, `onnx_steps` what comes before the estimator,
+`onnx_trees` any library's trees, `onnx_boosters` what LightGBM and XGBoost say of theirs.
 
 Input `X`: float64, shape (rows, features), as `features.encode` makes it. Output `probability`: float64, shape (rows,).
 """
@@ -23,6 +23,7 @@ import numpy.typing as npt
 from truekeep.features.compiled import INPUT, OUTPUT
 from truekeep.trainer.onnx_boosters import lightgbm, xgboost
 from truekeep.trainer.onnx_nodes import Graph, NotConvertibleError
+from truekeep.trainer.onnx_steps import STEPS, check_indicators, looked_up
 from truekeep.trainer.onnx_trees import Meaning, Tree, ensemble, plain_tree, single_precision
 
 __all__ = ["NotConvertibleError", "convert"]
@@ -76,50 +77,7 @@ def _column_transformer(graph: Graph, step: Any, name: str) -> str:
     return graph.joined(parts)
 
 
-def _imputer(graph: Graph, step: Any, name: str) -> str:
-    statistics = np.asarray(step.statistics_, dtype=np.float64)
-    if np.isnan(statistics).any():
-        raise NotConvertibleError("SimpleImputer drops a column that has no value")
-    missing = graph.node("IsNaN", [name])
-    imputed = graph.node("Where", [missing, graph.constant(statistics), name])
-    if step.indicator_ is None or not len(step.indicator_.features_):
-        return imputed
-    shown = graph.columns(missing, [int(column) for column in step.indicator_.features_])
-    return graph.joined([imputed, graph.double(shown)])
-
-
-def _scaler(graph: Graph, step: Any, name: str) -> str:
-    if step.mean_ is not None and step.with_mean:
-        name = graph.node("Sub", [name, graph.constant(np.asarray(step.mean_, dtype=np.float64))])
-    if step.scale_ is not None:
-        name = graph.node("Div", [name, graph.constant(np.asarray(step.scale_, dtype=np.float64))])
-    return name
-
-
-def _one_hot(graph: Graph, step: Any, name: str) -> str:
-    """Every column repeated for each of its categories, compared with all of them at once."""
-    _check_indicators(step)
-    positions = [column for column, known in enumerate(step.categories_) for _ in known]
-    values = np.concatenate([np.asarray(known, dtype=np.float64) for known in step.categories_])
-    repeated = graph.columns(name, positions)
-    hit = graph.node("Equal", [repeated, graph.constant(values)])
-    if np.isnan(values).any():
-        null = graph.node("And", [graph.node("IsNaN", [repeated]), graph.constant(np.isnan(values))])
-        hit = graph.node("Or", [hit, null])
-    return graph.double(hit)
-
-
-def _check_indicators(step: Any) -> None:
-    if step.drop_idx_ is not None or step._infrequent_enabled or step.handle_unknown != "ignore":
-        raise NotConvertibleError("OneHotEncoder drops or gathers categories")
-
-
-_TRANSFORMERS: Mapping[str, Callable[[Graph, Any, str], str]] = {
-    "ColumnTransformer": _column_transformer,
-    "OneHotEncoder": _one_hot,
-    "SimpleImputer": _imputer,
-    "StandardScaler": _scaler,
-}
+_TRANSFORMERS: Mapping[str, Callable[[Graph, Any, str], str]] = {**STEPS, "ColumnTransformer": _column_transformer}
 
 
 def _meanings(encoder: Any) -> list[Meaning] | None:
@@ -141,7 +99,7 @@ def _meanings(encoder: Any) -> list[Meaning] | None:
             if part.indicator_ is not None:
                 found += [Meaning("Null", positions[int(column)]) for column in part.indicator_.features_]
         elif kind == "OneHotEncoder":
-            _check_indicators(part)
+            check_indicators(part)
             for column, known in zip(positions, part.categories_, strict=True):
                 found += [
                     Meaning("Null", column) if np.isnan(code) else Meaning("Category", column, float(code))
@@ -150,38 +108,6 @@ def _meanings(encoder: Any) -> list[Meaning] | None:
         else:
             return None
     return found
-
-
-def _looked_up(
-    graph: Graph,
-    name: str,
-    known: Sequence[npt.NDArray[np.float64]],
-    values: Sequence[npt.NDArray[np.float64]],
-    misses: Sequence[tuple[float, float]],
-    *,
-    axis: int = 1,
-) -> str:
-    """Each column's codes replaced by values: `known` codes by `values`, a null and an unknown code by the two of
-    `misses`. One list for each column; the columns lie along `axis`.
-
-    NotConvertibleError where a category is no code."""
-    if any((codes != np.floor(codes)).any() or (codes < 0).any() for codes in known):
-        raise NotConvertibleError("it has categories that are no codes")
-    width = max((int(codes.max(initial=0.0)) for codes in known), default=0) + 1  # codes that any of the columns has
-    # A column's table: null, unknown, the codes 0 to width - 1, and what is beyond all codes; one after the other.
-    table = np.empty((len(known), width + 3))
-    for row, (codes, found, (null, unknown)) in enumerate(zip(known, values, misses, strict=True)):
-        table[row] = unknown
-        table[row, 0] = null
-        table[row, codes.astype(np.int64) + 2] = found
-    from onnx import TensorProto
-
-    numbered = graph.node("Where", [graph.node("IsNaN", [name]), graph.constant(np.array(-2.0)), name])
-    bounds = [graph.constant(np.array(bound)) for bound in (-2.0, float(width))]
-    index = graph.node("Cast", [graph.node("Clip", [numbered, *bounds])], to=TensorProto.INT64)
-    offsets = np.arange(len(known), dtype=np.int64) * (width + 3) + 2
-    index = graph.node("Add", [index, graph.constant(offsets if axis else offsets.reshape(-1, 1))])
-    return graph.node("Gather", [graph.constant(table.ravel()), index], axis=0)
 
 
 # --- estimators -------------------------------------------------------------------------------------------------------
@@ -247,13 +173,13 @@ def _taken(encoder: Any) -> list[int]:
 
 
 def _categories_terms(graph: Graph, part: Any, weights: npt.NDArray[np.float64], given: str) -> str:
-    _check_indicators(part)
+    check_indicators(part)
     known = [np.asarray(codes, dtype=np.float64) for codes in part.categories_]
     split = np.split(weights, np.cumsum([len(codes) for codes in known])[:-1])
     null = [float(one[np.isnan(codes)].sum()) for one, codes in zip(split, known, strict=True)]
     found = [one[~np.isnan(codes)] for one, codes in zip(split, known, strict=True)]
     codes = [codes[~np.isnan(codes)] for codes in known]
-    return _looked_up(graph, given, codes, found, [(one, 0.0) for one in null], axis=0)
+    return looked_up(graph, given, codes, found, [(one, 0.0) for one in null], axis=0)
 
 
 @dataclass(frozen=True)
@@ -333,7 +259,7 @@ def _native_categories(graph: Graph, model: Any, name: str) -> tuple[str, list[i
     known = [values[~np.isnan(values)] for values in known]
     tables = [np.arange(len(values), dtype=np.float64) for values in known]
     misses = [(float(len(values)), float(len(values))) for values in known]
-    positions = _looked_up(graph, graph.columns(name, categorical), known, tables, misses)
+    positions = looked_up(graph, graph.columns(name, categorical), known, tables, misses)
     parts = [positions, graph.columns(name, rest)] if rest else [positions]
     return graph.joined(parts), [len(values) for values in known]
 

@@ -3,7 +3,8 @@
 Its input is the float64 matrix of `features.encode`: a Number as it is, a Category as its code, null as NaN, an unknown
 category as -1. HistGradientBoosting takes that natively. For the others categories become indicator columns
 (an unknown one is none of them, null is one of its own), nulls of numbers become the median beside an indicator (but
-for LightGBM and XGBoost, which take them natively), and numbers are scaled where the estimator is linear.
+for LightGBM and XGBoost, which take them natively), and numbers are scaled where the estimator is linear. Declared
+transformers (`trainer.transformers`) come before that.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy.typing as npt
 from truekeep.api.estimators import ESTIMATORS
 from truekeep.api.training import Recipe
 from truekeep.contract.artifact import SignatureFeature
+from truekeep.trainer import transformers
 from truekeep.trainer.boosters import BOOSTERS, imported, translated
 from truekeep.trainer.faults import DataInvalid, ParametersInvalid
 
@@ -64,6 +66,8 @@ def build(recipe: Recipe, features: Sequence[SignatureFeature]) -> Any:
 
     estimator = _estimator(recipe)
     name = type(estimator).__name__
+    if recipe.transformers:
+        return _transformed(recipe, features, estimator)
     if name == "HistGradientBoostingClassifier":
         _check_native_categories(estimator, features)
         columns = [position for position, feature in enumerate(features) if feature.type == "Category"]
@@ -77,6 +81,22 @@ def build(recipe: Recipe, features: Sequence[SignatureFeature]) -> Any:
     return Pipeline([("features", preparation), ("estimator", estimator)])
 
 
+def _transformed(recipe: Recipe, features: Sequence[SignatureFeature], estimator: Any) -> Any:
+    """With declared steps before what is always done."""
+    from sklearn.pipeline import Pipeline
+
+    native = type(estimator).__name__ == "HistGradientBoostingClassifier"
+    booster = recipe.estimator in BOOSTERS
+    prepared = transformers.prepare(
+        recipe, features, native=native, fills=not (native or booster), scales="linear_model" in recipe.estimator
+    )
+    if native:
+        left = {column.origin[0]: place for place, column in enumerate(prepared.columns) if column.type == "Category"}
+        _check_native_categories(estimator, [feature for feature in features if feature.name in left])
+        estimator.set_params(categorical_features=sorted(left.values()) or None)
+    return Pipeline([*prepared.steps, ("estimator", estimator)])
+
+
 def fit(recipe: Recipe, features: Sequence[SignatureFeature], matrix: Matrix, labels: Any, threads: int) -> Fitted:
     """Fit on `matrix`, float64 of shape (rows, features), and labels 0 or 1 of shape (rows,).
 
@@ -86,14 +106,13 @@ def fit(recipe: Recipe, features: Sequence[SignatureFeature], matrix: Matrix, la
 
     pipeline = build(recipe, features)
     estimator = pipeline.steps[-1][1]
-    matrix = _without_empty_columns(estimator, matrix)
     if _runs_in_parallel(estimator):
         estimator.set_params(n_jobs=threads)
     with warnings.catch_warnings(record=True) as caught, threadpool_limits({"openmp": threads, "blas": 1}):
         warnings.simplefilter("always")
         started = time.perf_counter()
         try:
-            pipeline.fit(matrix, np.asarray(labels, dtype=np.int64))
+            (_fit_transformed if recipe.transformers else _fit)(pipeline, matrix, np.asarray(labels, dtype=np.int64))
         except (ValueError, TypeError, OverflowError) as error:
             _refuse(estimator, error)
         except Exception as error:
@@ -106,6 +125,24 @@ def fit(recipe: Recipe, features: Sequence[SignatureFeature], matrix: Matrix, la
     if recipe.estimator in BOOSTERS:
         pipeline = translated(recipe.estimator, pipeline, matrix.shape[1])
     return Fitted(pipeline, seconds, said)
+
+
+def _fit(pipeline: Any, matrix: Matrix, labels: npt.NDArray[np.int64]) -> None:
+    pipeline.fit(_without_empty_columns(pipeline.steps[-1][1], matrix), labels)
+
+
+def _fit_transformed(pipeline: Any, matrix: Matrix, labels: npt.NDArray[np.int64]) -> None:
+    """The steps, then the estimator on what they make. A step that looks at labels (target encoding) gives the rows of
+    `fit_transform` what it learned from others, and no row its own label."""
+    before, estimator = pipeline[:-1], pipeline.steps[-1][1]
+    try:
+        made = before.fit_transform(matrix, labels) if before.steps else matrix
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ParametersInvalid(
+            f"scikit-learn refuses the transformers: {error!s:.1500} Correct spec.training.recipe.transformers"
+        ) from error
+    transformers.forget(before.steps)
+    estimator.fit(_without_empty_columns(estimator, made), labels)
 
 
 def parameters(recipe: Recipe) -> dict[str, Any]:
@@ -212,8 +249,10 @@ def _indicators_only(features: Sequence[SignatureFeature]) -> Any:
 def _without_empty_columns(estimator: Any, matrix: Matrix) -> Matrix:
     """HistGradientBoosting can't bin a column without any value; as a constant it is never split on. The others'
     imputer and encoder know such columns."""
+    if type(estimator).__name__ != "HistGradientBoostingClassifier":
+        return matrix
     empty = np.isnan(matrix).all(axis=0)
-    if type(estimator).__name__ != "HistGradientBoostingClassifier" or not empty.any():
+    if not empty.any():
         return matrix
     return np.where(empty, 0.0, matrix)
 
