@@ -37,11 +37,13 @@ def build(
     violations: Sequence[Mapping[str, Any]],
     gates: Sequence[GateResult],
     evaluation: Mapping[str, Any],
+    tuning: Mapping[str, Any] | None = None,
     threads: int,
     started: datetime,
     finished: datetime,
 ) -> dict[str, Any]:
-    """The record as JSON. `gates`: all of them, also those that there was no room for in `result`."""
+    """The record as JSON. `gates`: all of them, also those that there was no room for in `result`;
+    `tuning`: the trials, where there were some."""
     read = result.data.dump() if result.data else {}
     return {
         "schema": SCHEMA,
@@ -71,6 +73,7 @@ def build(
             "threads": {"trees": threads, "linearAlgebra": 1},
             "fitSeconds": result.fit_seconds,
             "trainedUntil": _time(result.trained_until),
+            **({"tuning": dict(tuning)} if tuning else {}),
         },
         "evaluation": {
             **evaluation,

@@ -1,0 +1,92 @@
+"""`python3 -m truekeep.trainer.tuning_main`: one trial of a tuning, in a pod of the stage Tune's Job.
+
+The request is the training's own, from TRUEKEEP_REQUEST; which trial it is, from JOB_COMPLETION_INDEX. What comes out
+goes to the store alone. Exit codes as in contract/results.py: 0 also where nothing could be tried, because the
+training tells why.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from truekeep.trainer import threads
+from truekeep.trainer.__main__ import say
+
+if TYPE_CHECKING:
+    from truekeep.trainer.tuning_trial import Prepared, Trials
+
+INDEX_ENV = "JOB_COMPLETION_INDEX"  # Kubernetes sets it
+
+
+def main() -> int:
+    """Do one trial. Returns the exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
+    allowed = threads.fix()
+    # Only now, because numpy reads the number of threads when it is imported.
+    from pydantic import ValidationError
+
+    from truekeep.contract.requests import REQUEST_ENV, TrainRequest
+    from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUTSIDE
+    from truekeep.storage import StoreError
+    from truekeep.storage.s3 import Bucket
+    from truekeep.trainer.faults import InputFault
+    from truekeep.trainer.run import World
+    from truekeep.trainer.tuning_trial import Trials
+
+    try:
+        request = TrainRequest.model_validate_json(os.environ.get(REQUEST_ENV, ""))
+        index = int(os.environ.get(INDEX_ENV, ""))
+    except (ValidationError, ValueError) as error:
+        print(f"{REQUEST_ENV} and {INDEX_ENV} name no trial: {error}", file=sys.stderr)
+        return EXIT_INPUT
+    say(f"trial {index} of run {request.run} of {request.namespace}/{request.model}, {allowed} threads")
+    try:
+        world = World(Bucket.open, lambda: datetime.now(UTC), say, allowed)
+        trials = Trials(request, Bucket.open(request.store), world)
+        if not 0 <= index < trials.tuning.count:
+            print(f"{INDEX_ENV} is {index}, and there are {trials.tuning.count} trials", file=sys.stderr)
+            return EXIT_INPUT
+        prepared = trials.prepared()
+        if not isinstance(prepared, str):
+            _bound(trials, prepared, index)
+        trials.run(index)
+    except StoreError as error:
+        print(str(error), file=sys.stderr)
+        return EXIT_OUTSIDE
+    except InputFault as fault:
+        print(str(fault), file=sys.stderr)
+        return EXIT_INPUT
+    return EXIT_JUDGED
+
+
+def _bound(trials: Trials, prepared: Prepared, index: int) -> None:
+    """End the process when the budget is over, also in the midst of a fit."""
+
+    def end() -> None:
+        from truekeep.contract.results import EXIT_JUDGED, EXIT_OUTSIDE
+        from truekeep.storage import StoreError
+
+        try:
+            trials.out_of_time(index)
+        except StoreError as error:
+            print(str(error), file=sys.stderr)
+            os._exit(EXIT_OUTSIDE)
+        sys.stdout.flush()
+        os._exit(EXIT_JUDGED)
+
+    left = (trials.until(prepared.inputs) - datetime.now(UTC)).total_seconds()
+    timer = threading.Timer(max(left, 0.0), end)
+    timer.daemon = True
+    timer.start()
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
