@@ -188,6 +188,18 @@ class Failure(Schema):
     exit_code: int | None = Field(default=None, description="Exit code of the container that failed, if one did.")
 
 
+class ManualRollback(Schema):
+    """A rollback that a person asked for by annotation."""
+
+    value: Annotated[str, StringConstraints(max_length=128)] = Field(
+        description="Value of the annotation truekeep.dev/rollback."
+    )
+    revision: int | None = Field(default=None, description="The revision that it means, where it means one.")
+    generation: int = Field(
+        ge=0, description="The metadata.generation at which it was asked for; it ends when the spec changes."
+    )
+
+
 class ModelStatus(Schema):
     """What is."""
 
@@ -234,6 +246,9 @@ class ModelStatus(Schema):
     )
     handled_retrain: Text | None = Field(
         default=None, description="Value of the annotation truekeep.dev/retrain that was handled last."
+    )
+    rollback: ManualRollback | None = Field(
+        default=None, description="The rollback that the annotation truekeep.dev/rollback asked for."
     )
     replicas: int = Field(default=0, ge=0, description="Pods of the active revision that are ready.")
     selector: Text | None = Field(default=None, description="Label selector of the serving pods.")

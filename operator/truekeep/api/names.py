@@ -19,6 +19,8 @@ LABEL_DEPLOYMENT = f"{GROUP}/deployment"
 LABEL_COMPONENT = "app.kubernetes.io/component"  # trainer, server, monitor
 
 ANNOTATION_RETRAIN = f"{GROUP}/retrain"  # set by a person: a new value asks for one run
+ANNOTATION_PAUSED = f"{GROUP}/paused"  # set by a person: nothing is trained and nothing promoted
+ANNOTATION_ROLLBACK = f"{GROUP}/rollback"  # set by a person: `previous` or a number
 ANNOTATION_AUTHOR = f"{GROUP}/author"  # on a Model, by whoever changed it; kept on its training Jobs
 ANNOTATION_IMAGE = f"{GROUP}/image"  # on a training Job: what trains
 ANNOTATION_FINGERPRINT = f"{GROUP}/training-fingerprint"  # on a training Job

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from truekeep.api.model import ModelSpec, ModelStatus
 from truekeep.api.rollout import Check, Query, Rollout
 from truekeep.contract.chance import interval, surely_more
+from truekeep.domain import overrides
 from truekeep.domain.histogram import distance, distance_noise
 from truekeep.domain.observed import Answer, ModelView, Traffic
 from truekeep.domain.pods import Trouble
@@ -51,7 +51,7 @@ def interest(model: ModelView, now: datetime) -> Interest | None:
         past = candidate.step >= (1 if rollout.strategy == "Shadow" else len(rollout.steps))
         seconds = max(_seconds(now - candidate.step_since), RECENT_SECONDS if past else 0)
         return Interest(frozenset({active.deployment, candidate.deployment}), seconds)
-    if candidate is None and not watches(status, model.spec):
+    if candidate is None and not watches(model):
         return None
     age = now - active.since if active.since else timedelta(seconds=RECENT_SECONDS)
     return Interest(frozenset({active.deployment}), min(_seconds(age), RECENT_SECONDS))
@@ -65,7 +65,7 @@ def questions(model: ModelView) -> dict[str, str]:
         return {}
     if candidate is not None and candidate.step >= 0:
         judged, beside = candidate.deployment, active.deployment
-    elif watches(status, model.spec) and status.previous is not None:
+    elif watches(model) and status.previous is not None:
         judged, beside = active.deployment, status.previous.deployment
     else:
         return {}
@@ -80,13 +80,14 @@ def _filled(text: str, names: Mapping[str, str]) -> str:
     return text
 
 
-def watches(status: ModelStatus, spec: ModelSpec) -> bool:
+def watches(model: ModelView) -> bool:
     """Whether the live revision is compared with the one before it: while that is warm, and where no person's pin
     decides."""
+    status = model.status
     last, active = status.last_rollout, status.active
     return (
-        spec.serving.pinned_revision is None
-        and spec.serving.replicas > 0
+        overrides.pin(model) is None
+        and model.spec.serving.replicas > 0
         and status.previous is not None
         and active is not None
         and last is not None

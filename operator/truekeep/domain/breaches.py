@@ -20,6 +20,7 @@ from truekeep.api.driftpolicy import (
     PerformanceVerdict,
     WindowVerdict,
 )
+from truekeep.domain import overrides
 from truekeep.domain.observed import ModelView, PolicyView, RunView
 from truekeep.domain.run import RETRYABLE, VOID, finished, message_of, reason_of, succeeded
 
@@ -186,7 +187,9 @@ def rejected(policy: PolicyView, revision: int, runs: Sequence[RunView]) -> list
 
 
 def nothing_to_retrain(model: ModelView) -> Restraint | None:
-    """What holds every breach of an imported model back; None for one that is trained here."""
+    """What holds every breach of a paused or an imported model back; None for one that is trained here."""
+    if overrides.paused(model):
+        return Restraint("PausedByHand", overrides.finding(model).message, 0.0)
     given = model.spec.training.import_
     if given is None:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from truekeep.api.rollout import Step
+from truekeep.domain import overrides
 from truekeep.domain.fingerprints import serving_key
 from truekeep.domain.observed import DeploymentView
 from truekeep.domain.plan import AutoscalerIntent, BudgetIntent, DeploymentIntent
@@ -25,7 +26,7 @@ def returns_or_first(work: Work) -> bool:
     if candidate is None or active is None:
         return True
     served = {each.deployment for each in (work.previous, work.former) if each}
-    insisted = candidate.revision == work.spec.serving.pinned_revision and candidate.revision < active.revision
+    insisted = candidate.revision == overrides.pin(work.observed.model) and candidate.revision < active.revision
     return candidate.deployment in served or insisted
 
 

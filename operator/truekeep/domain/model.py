@@ -7,15 +7,17 @@ from datetime import datetime
 from typing import Literal
 
 from truekeep.api.model import Awaiting, Candidate, Failure, ModelStatus
-from truekeep.api.names import serving_selector
+from truekeep.api.names import ANNOTATION_ROLLBACK, serving_selector
+from truekeep.domain import overrides
 from truekeep.domain.approval import AUTOMATIC
 from truekeep.domain.captures import swept
 from truekeep.domain.conditions import Finding, find, holds, settle, whole_seconds
 from truekeep.domain.data import data_finding
 from truekeep.domain.fingerprints import serving_key, training_fingerprint
 from truekeep.domain.history import with_history
-from truekeep.domain.observed import ModelObserved, RunView
+from truekeep.domain.observed import ModelObserved, ModelView, RunView
 from truekeep.domain.plan import ModelPlan, Note, Settings
+from truekeep.domain.pods import Trouble
 from truekeep.domain.rollout import Rollout, advance, apply_to
 from truekeep.domain.run import DECLINED, message_of, reason_of, succeeded
 from truekeep.domain.triggers import Training, training
@@ -23,6 +25,7 @@ from truekeep.domain.wish import OF_THE_ARTIFACT, Wish, wish
 
 RESYNC_SECONDS = 30.0
 NO_AUTOSCALING = "NoAutoscaling"
+PAUSED = "PausedByHand"
 Flag = Literal["True", "False", "Unknown"]
 TRAINED_REASONS = frozenset({"Succeeded", "GatesFailed", "ChampionKept"})
 FAILURE_LOCATION = {"DataInvalid": "Data", "GatesFailed": "Gates", "ChampionKept": "Gates"}
@@ -84,6 +87,7 @@ def _registry(observed: ModelObserved, status: ModelStatus, work: Training, sett
             "run": work.active.meta.name if work.active else (work.wanted.name if work.wanted else None),
             "metric": _metric(observed, run) if run else status.metric,
             "handled_retrain": work.handled_retrain,
+            "rollback": overrides.handled(observed.model),
             "schedule": work.schedule,
             "new_data": work.news.count,
             "replicas": live.ready if live else 0,
@@ -131,7 +135,8 @@ def _findings(
     serving = _serving(status, rollout)
     rolled_out = _rolled_out(observed, status, work, wanted, rollout)
     ready = _ready(_Facts(observed, status, work, wanted, serving, rolled_out, rollout.routed))
-    busy = ready.status == "False" and (_under_way(work, status, rollout) or status.awaiting is not None)
+    waits = status.awaiting is not None or ready.reason == PAUSED
+    busy = ready.status == "False" and (_under_way(work, status, rollout) or waits)
     stalled = ready.status == "False" and not busy
     return [
         ready,
@@ -140,6 +145,7 @@ def _findings(
         serving,
         *_training_findings(work),
         _approved(observed, status, wanted),
+        overrides.finding(observed.model),
         rolled_out,
         _scaled(observed),
         *([rollout.routed] if rollout.routed else []),
@@ -233,7 +239,7 @@ def _rolled_out(
             return say("False", rollout.hold.reason, f"revision {candidate.revision} waits: {rollout.hold.message}")
         where = _progress(observed, candidate, rollout)
         return say("False", "Progressing", f"revision {candidate.revision}: {where}")
-    obstacle = wanted.problem or (wanted.withheld.consent if wanted.withheld else None)
+    obstacle = wanted.problem or (wanted.withheld.consent if wanted.withheld else _pause(observed, status))
     if obstacle is not None:
         return say("False", obstacle.reason, obstacle.message)
     if wanted.refused is not None or rollout.failure is not None:
@@ -241,6 +247,13 @@ def _rolled_out(
     if status.active is None:
         return say("False", "NothingToRollOut", "there is no revision yet")
     return say("True", "Promoted", f"revision {status.active.revision} answers")
+
+
+def _pause(observed: ModelObserved, status: ModelStatus) -> Trouble | None:
+    """What waits for the end of a pause."""
+    if not overrides.paused(observed.model) or _meets(observed, status):
+        return None
+    return Trouble(PAUSED, f"what the spec asks for waits; {overrides.finding(observed.model).message}")
 
 
 def _rolled_back(observed: ModelObserved, status: ModelStatus, wanted: Wish) -> str:
@@ -282,12 +295,14 @@ def _unreadable(facts: _Facts) -> Finding | None:
 def _not_trained(facts: _Facts) -> Finding | None:
     """No revision was trained as the spec says, and none is pinned."""
     work = facts.work
-    if work.satisfied or facts.observed.model.spec.serving.pinned_revision is not None:
+    if work.satisfied or overrides.pin(facts.observed.model) is not None:
         return None
     if work.active is not None:
         return _no(reason_of(work.active), f"run {work.active.meta.name}: {message_of(work.active)}")
     if work.wanted is not None:
         return _no("Training", f"run {work.wanted.name} is being started: {work.wanted.trigger.message}")
+    if overrides.paused(facts.observed.model):
+        return _no(PAUSED, overrides.finding(facts.observed.model).message)
     last = _last_of(facts.observed, work.fingerprint)
     if last is None:
         return None
@@ -332,9 +347,25 @@ def _ready(facts: _Facts) -> Finding:
         finding = check(facts)
         if finding is not None:
             return finding
-    pinned = facts.observed.model.spec.serving.pinned_revision is not None
     note = f"; {facts.rolled_out.message}" if facts.rolled_out.reason == "RolledBack" else ""
-    return Finding("Ready", "True", "Pinned" if pinned else "Serving", f"{facts.serving.message}{note}")
+    return Finding("Ready", "True", _how(facts.observed.model), f"{facts.serving.message}{note}{_by_hand(facts)}")
+
+
+def _how(model: ModelView) -> str:
+    """Who chose the revision that answers."""
+    if model.spec.serving.pinned_revision is not None:
+        return "Pinned"
+    return "RolledBackByHand" if overrides.pin(model) is not None else "Serving"
+
+
+def _by_hand(facts: _Facts) -> str:
+    """What is held by annotation, and how it ends."""
+    model = facts.observed.model
+    if _how(model) != "RolledBackByHand":
+        return ""
+    return (
+        f"; annotation {ANNOTATION_ROLLBACK} holds it until the spec changes or the annotation goes (truekeep resume)"
+    )
 
 
 def _last_of(observed: ModelObserved, fingerprint: str) -> RunView | None:
@@ -351,8 +382,8 @@ def _meets(observed: ModelObserved, status: ModelStatus) -> bool:
     live = next((d for d in observed.deployments if d.meta.name == active.deployment), None)
     if live is not None and live.serving_key != serving_key(spec):
         return False
-    if spec.serving.pinned_revision is not None:
-        return active.revision == spec.serving.pinned_revision
+    if (pinned := overrides.pin(observed.model)) is not None:
+        return active.revision == pinned
     run = next((run for run in observed.runs if run.meta.name == active.run), None)
     return run is None or run.status.training_fingerprint == training_fingerprint(spec)
 

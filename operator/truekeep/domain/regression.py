@@ -7,6 +7,7 @@ second: from the revision that was returned to, nothing leads back by itself."""
 from __future__ import annotations
 
 from truekeep.api.model import ServedRevision
+from truekeep.domain import overrides
 from truekeep.domain.analysis import Evidence, failed, judge, same_verdicts, watches
 from truekeep.domain.breaches import answer, decayed, shown
 from truekeep.domain.conditions import whole_seconds
@@ -64,8 +65,8 @@ def _dead(work: Work) -> Trouble | None:
 
 def _worse(work: Work) -> Trouble | None:
     """The live revision fails its callers, or lets them wait, more than the one before did until it was replaced."""
-    status, last = work.observed.model.status, work.last_rollout
-    if not watches(status, work.spec) or last is None or last.reference is None or work.active is None:
+    last = work.last_rollout
+    if not watches(work.observed.model) or last is None or last.reference is None or work.active is None:
         return None
     work.soon(POLL_SECONDS)
     reference = last.reference
@@ -93,7 +94,7 @@ def _worse(work: Work) -> Trouble | None:
 def _decayed(work: Work, active: ServedRevision, way: ServedRevision) -> Trouble | None:
     """Labels say that the live revision is worse than its gates had shown, and a policy wants to go back then, whether
     the one before is warm or not. Not where that is the same model, or one that labels show no better."""
-    if work.spec.serving.pinned_revision is not None or way.artifact_digest == active.artifact_digest:
+    if overrides.pin(work.observed.model) is not None or way.artifact_digest == active.artifact_digest:
         return None
     for policy in sorted(work.observed.policies, key=lambda policy: policy.meta.name):
         verdict = decayed(policy, active.revision)

@@ -13,6 +13,7 @@ from truekeep.api.names import ANNOTATION_RETRAIN, run_name
 from truekeep.api.retraining import SchedulePlan
 from truekeep.api.trainingrun import PolicyTrigger, Trigger
 from truekeep.contract.canonical import digest_of
+from truekeep.domain import overrides
 from truekeep.domain.breaches import Breach, nothing_to_retrain, restraint, to_retrain
 from truekeep.domain.calendar import due
 from truekeep.domain.newdata import News, news
@@ -61,11 +62,22 @@ def training(observed: ModelObserved, fingerprint: str, busy: bool, now: datetim
         fingerprint, active, last, satisfied, settled, handled_retrain=observed.model.status.handled_retrain
     )
     clock = due(observed, now)
-    came = news(observed)
-    result = replace(result, schedule=clock.plan, problem=clock.problem, wait_seconds=clock.wait_seconds, news=came)
+    result = replace(
+        result, schedule=clock.plan, problem=clock.problem, wait_seconds=clock.wait_seconds, news=news(observed)
+    )
+    if overrides.paused(observed.model):
+        return result
     if not settled:
         void = sum(reason_of(run) in VOID for run in same)
         return _train_spec(result, observed, retryable, void, now)
+    return _train_again(result, observed, busy, clock.run, now)
+
+
+def _train_again(
+    result: Training, observed: ModelObserved, busy: bool, scheduled: RunIntent | None, now: datetime
+) -> Training:
+    """A run though the spec has its revision: a person's, a policy's, or one for new data or the clock."""
+    active, runs = result.active, observed.runs
     manual = _manual(observed)
     if manual is not None:
         handled = manual.trigger.value
@@ -78,7 +90,7 @@ def training(observed: ModelObserved, fingerprint: str, busy: bool, now: datetim
     if active is not None or busy or (retraining and retraining.suspend == "Now"):
         return result
     result = _train_drift(result, observed, now)
-    return result if result.wanted else _train_unasked(result, observed, came.run or clock.run, now)
+    return result if result.wanted else _train_unasked(result, observed, result.news.run or scheduled, now)
 
 
 def _train_spec(

@@ -9,6 +9,7 @@ from datetime import datetime
 from truekeep.api.model import ModelStatus, Rejection
 from truekeep.api.modelapproval import GivenApproval
 from truekeep.api.names import deployment_name
+from truekeep.domain import overrides
 from truekeep.domain.approval import Consent, consent
 from truekeep.domain.fingerprints import serving_fingerprint, serving_key, training_fingerprint
 from truekeep.domain.observed import ModelObserved, RunView
@@ -59,17 +60,20 @@ def revisions(runs: tuple[RunView, ...]) -> dict[int, RunView]:
 def wish(observed: ModelObserved, settled: bool, settings: Settings, now: datetime) -> Wish:
     """Which revision ought to answer, in which way.
 
-    A pin wins. Then a live revision that regressed leads back to the one before it. Else it is the newest revision that
-    was trained as the spec says and not rejected, but never one before the live one, where that was trained so too:
-    whatever goes wrong, the live one stays. A spec that goes back to a former one, as by a revert in Git, goes back to
-    its revision. While a run for the spec is under way, nothing else is rolled out: a change is one."""
+    A pin wins, the spec's or a person's. Then a live revision that regressed leads back to the one before it. While
+    the Model is paused, the live one stays. Else it is the newest revision that was trained as the spec says and not
+    rejected, but never one before the live one, where that was trained so too: whatever goes wrong, the live one stays.
+    A spec that goes back to a former one, as by a revert in Git, goes back to its revision. While a run for the spec is
+    under way, nothing else is rolled out: a change is one."""
     spec, status = observed.model.spec, observed.model.status
     known = revisions(observed.runs)
     key = serving_key(spec)
     held = _as_is(observed)
-    pinned = spec.serving.pinned_revision
+    if (unclear := overrides.trouble(observed.model, known)) is not None:
+        return Wish(held, problem=unclear)
+    pinned = overrides.pin(observed.model)
     if pinned is not None:
-        if pinned not in known:
+        if pinned not in known:  # what a person's rollback names is known, or it is unclear
             numbers = ", ".join(str(number) for number in sorted(known)) or "none"
             message = (
                 f"spec.serving.pinnedRevision is {pinned}, but there is no such revision; there are {numbers}; "
@@ -78,8 +82,8 @@ def wish(observed: ModelObserved, settled: bool, settings: Settings, now: dateti
             return Wish(held, problem=Trouble("PinnedRevisionMissing", message))
         return _pinned(observed, _target(observed, known[pinned], key), held, settings, now)
     back = _way_back(observed, key)
-    if back is not None:
-        return Wish(back, held)
+    if back is not None or overrides.paused(observed.model):
+        return Wish(back or held, held if back else None)
     found = _forward(observed, held, known, settled, settings, now)
     verdict = condemned(status)
     if verdict is not None and found.target == held:
