@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, StringConstraints
 from pydantic.alias_generators import to_camel
@@ -93,14 +93,17 @@ class KeyReference(Schema):
     )
 
 
+# No part of a key or path is made of dots alone: some stores keep keys as paths of files.
+_PART = r"\.*[A-Za-z0-9!_*'()=\-][A-Za-z0-9!_.*'()=\-]*"
+
+
 class S3Location(Schema):
     """A prefix in an S3 object store."""
 
     uri: Annotated[
         str,
         StringConstraints(
-            # No part of a key is made of dots alone: some stores keep keys as paths of files.
-            pattern=r"^s3://[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]/(\.*[A-Za-z0-9!_*'()=\-][A-Za-z0-9!_.*'()=\-]*/)*$",
+            pattern=rf"^s3://[a-z0-9][a-z0-9.\-]{{1,61}}[a-z0-9]/({_PART}/)*$",
             max_length=512,
         ),
     ] = Field(description="Bucket and prefix, ending in a slash. Example: s3://lake/flights/.")
@@ -132,10 +135,70 @@ class S3Location(Schema):
     )
 
 
-class Source(Schema):
-    """Where tabular data lies."""
+class VolumeLocation(Schema):
+    """A folder of a PersistentVolumeClaim. Pods mount it read-only."""
 
-    s3: S3Location = Field(description="A prefix of Parquet or CSV files in an S3 object store.")
+    claim_name: SecretName = Field(
+        description="PersistentVolumeClaim in the same namespace; its files must be readable for user 65532. "
+        "Example: flights."
+    )
+    path: Annotated[str, StringConstraints(pattern=rf"^({_PART}(/|$))*$", max_length=512)] = Field(
+        default="", description="Folder in the volume. Default: the whole volume. Example: lake/flights."
+    )
+
+    @property
+    def uri(self) -> str:
+        """Example: pvc://flights/lake/flights/."""
+        path = self.path.strip("/")
+        return f"pvc://{self.claim_name}/{path}{'/' if path else ''}"
+
+
+class DvcOutput(Schema):
+    """What a .dvc file points to: copy md5 and path of its outs, and the remote's url."""
+
+    remote: S3Location = Field(
+        description="The DVC remote that `dvc push` writes to, in the layout of DVC 3 or before. "
+        "Example: uri s3://dvc-store/."
+    )
+    md5: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}(\.dir)?$", max_length=36)] = Field(
+        description="outs[].md5 of the .dvc file, a folder's with .dir. Example: 22a1a2931c8370d3aeedd7183606fd7f.dir."
+    )
+    path: Annotated[str, StringConstraints(pattern=rf"^({_PART}(/|$))+$", max_length=512)] = Field(
+        description="outs[].path of the .dvc file; a file's suffix says what it is. Example: data/flights."
+    )
+
+    @property
+    def uri(self) -> str:
+        """Of the folder that the files lie in. Example: dvc+s3://dvc-store/data/flights/."""
+        path = self.path.strip("/")
+        folder = path if self.md5.endswith(".dir") else path.rpartition("/")[0]
+        return f"dvc+{self.remote.uri}{folder}{'/' if folder else ''}"
+
+
+Place: TypeAlias = S3Location | VolumeLocation | DvcOutput
+
+
+class Source(Schema):
+    """Where tabular data lies: Parquet, CSV, or CSV with gzip or zstd."""
+
+    CEL = (
+        (
+            "[has(self.s3), has(self.pvc), has(self.dvc)].filter(x, x).size() == 1",
+            "a source has exactly one of s3, pvc and dvc; keep the one where the rows lie",
+        ),
+    )
+
+    s3: S3Location | None = Field(default=None, description="A prefix of files in an S3 object store.")
+    pvc: VolumeLocation | None = Field(default=None, description="A folder of a PersistentVolumeClaim.")
+    dvc: DvcOutput | None = Field(default=None, description="A file or folder that DVC keeps in an S3 remote.")
+
+    @property
+    def place(self) -> Place:
+        """The one that is declared. ValueError where there is none: admission refuses that."""
+        for place in (self.s3, self.pvc, self.dvc):
+            if place is not None:
+                return place
+        raise ValueError("a source has none of s3, pvc and dvc")
 
 
 class ResourceAmounts(Schema):

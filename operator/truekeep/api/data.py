@@ -149,3 +149,8 @@ class Data(Schema):
         "and skew alone, as warnings.",
         json_schema_extra=keyed("name"),
     )
+
+    @property
+    def sources(self) -> list[Source]:
+        """All that is read: the rows, the labels where they lie elsewhere, the joins."""
+        return [self.source, *([self.label.source] if self.label.source else []), *(one.source for one in self.joins)]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from truekeep import __version__
-from truekeep.api.common import S3Location
+from truekeep.api.common import DvcOutput, Place
 from truekeep.api.model import ModelSpec
 from truekeep.cli.admission import faults
 from truekeep.cli.laptop import InputError, check_folder, documents, emptied, refuse
@@ -21,7 +21,6 @@ from truekeep.cli.laptop import InputError, check_folder, documents, emptied, re
 if TYPE_CHECKING:
     from truekeep.contract.requests import TrainRequest
     from truekeep.contract.results import TrainResult
-    from truekeep.storage.folder import Folder
 
 EXIT_PASSED, EXIT_GATE, EXIT_INPUT = 0, 1, 2
 GATES = frozenset({"GatesFailed", "ChampionKept"})
@@ -35,7 +34,8 @@ def train(
         Path,
         typer.Option(
             metavar="PATH",
-            help="Folder with the data: BUCKET/PREFIX below it as in the Model's URIs, or PREFIX; for a Model with one "
+            help="Folder with the data: BUCKET/PREFIX below it as in the Model's URIs (of a volume CLAIM/PATH, of DVC the "
+            "remote or .dvc/cache), or PREFIX; for a Model with one "
             "source, also the folder of its files itself.",
         ),
     ],
@@ -78,19 +78,27 @@ def read_model(path: Path) -> tuple[str, ModelSpec]:
 
 def _train(name: str, spec: ModelSpec, data: Path, out: Path, threads: int) -> TrainResult:
     from truekeep.contract import layout
+    from truekeep.sources.dvc import Dvc
     from truekeep.storage import ObjectMissing, artifacts
     from truekeep.storage.folder import Folder
     from truekeep.trainer.run import World, run
+    from truekeep.trainer.tuning_trial import tune
 
     request = _request(name, spec)
     folders = {one.uri: source_folder(data, one, alone=len(_sources(spec)) == 1) for one in _sources(spec)}
     with tempfile.TemporaryDirectory(prefix="truekeep-") as scratch:
         store = Folder(Path(scratch))
 
-        def opened(location: S3Location) -> Folder:
-            return Folder(folders[location.uri]) if location.uri in folders else store
+        def opened(place: Place) -> Any:
+            if place.uri not in folders:
+                return store
+            folder = Folder(folders[place.uri])
+            return Dvc(folder, place) if isinstance(place, DvcOutput) else folder
 
-        result = run(request, World(opened, lambda: datetime.now(UTC), typer.echo, threads))
+        world = World(opened, lambda: datetime.now(UTC), typer.echo, threads)
+        if spec.training.recipe is not None and spec.training.recipe.tuning is not None:
+            tune(request, store, world)
+        result = run(request, world)
         if result.reason == "StoreUnreachable":
             raise InputError(result.message)
         emptied(out)
@@ -112,22 +120,22 @@ def _train(name: str, spec: ModelSpec, data: Path, out: Path, threads: int) -> T
     return result
 
 
-def _sources(spec: ModelSpec) -> list[S3Location]:
+def _sources(spec: ModelSpec) -> list[Place]:
     """Where the Model reads, each place once."""
-    data = spec.data
-    sources = [data.source, *([data.label.source] if data.label.source else []), *(one.source for one in data.joins)]
-    sources += [one.source for one in spec.evaluation.benchmarks]
-    return list({one.s3.uri: one.s3 for one in sources}.values())
+    sources = [*spec.data.sources, *(one.source for one in spec.evaluation.benchmarks)]
+    return list({one.place.uri: one.place for one in sources}.values())
 
 
-def source_folder(data: Path, location: S3Location, alone: bool) -> Path:
-    """Where the files of a source lie on this machine. InputError where there is no such folder."""
-    bucket, _, prefix = location.uri.removeprefix("s3://").partition("/")
+def source_folder(data: Path, place: Place, alone: bool) -> Path:
+    """Where the files of a source lie on this machine, those of DVC as in the remote or in .dvc/cache. InputError where
+    there is no such folder."""
+    where = place.remote.uri if isinstance(place, DvcOutput) else place.uri
+    bucket, _, prefix = where.partition("://")[2].partition("/")
     tried = [data / bucket / prefix, *([data / prefix] if prefix else []), *([data] if alone else [])]
     for folder in tried:
         if folder.is_dir():
             return folder
-    raise InputError(f"--data {data}: has nothing for {location.uri}; looked for {', '.join(map(str, tried))}")
+    raise InputError(f"--data {data}: has nothing for {place.uri}; looked for {', '.join(map(str, tried))}")
 
 
 def _request(name: str, spec: ModelSpec) -> TrainRequest:

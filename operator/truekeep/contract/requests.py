@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from truekeep.api.capture import Capture
-from truekeep.api.common import Column, Digest, S3Location, Schema
+from truekeep.api.common import Column, Digest, S3Location, Schema, Source
 from truekeep.api.data import Data
 from truekeep.api.driftpolicy import Blackout, DataDrift, MonitorWindow, PerformancePolicy
 from truekeep.api.evaluation import Evaluation, Slice
@@ -22,12 +22,14 @@ from truekeep.api.trainingrun import Trigger
 REQUEST_ENV = "TRUEKEEP_REQUEST"
 SECRETS_DIR_ENV = "TRUEKEEP_SECRETS_DIR"
 CERTIFICATES_DIR_ENV = "TRUEKEEP_CERTIFICATES_DIR"
+VOLUMES_DIR_ENV = "TRUEKEEP_VOLUMES_DIR"
 CACHE_DIR_ENV = "TRUEKEEP_CACHE_DIR"
 TERMINATION_LOG_ENV = "TRUEKEEP_TERMINATION_LOG"
 SPOOL_DIR_ENV = "TRUEKEEP_SPOOL_DIR"
 DEFAULT_SPOOL_DIR = "/var/spool/truekeep"  # captures that wait for the store; outlives the container, not the pod
 DEFAULT_SECRETS_DIR = "/var/run/truekeep/secrets"
 DEFAULT_CERTIFICATES_DIR = "/var/run/truekeep/certificates"
+DEFAULT_VOLUMES_DIR = "/var/run/truekeep/volumes"  # a folder for each claim
 DEFAULT_CACHE_DIR = "/var/cache/truekeep"  # a volume of the pod: what a server fetched outlives its container
 DEFAULT_TERMINATION_LOG = "/dev/termination-log"
 TERMINATION_LIMIT = 4096
@@ -58,18 +60,21 @@ def complete(location: S3Location, store: S3Location) -> S3Location:
 def complete_data(data: Data, store: S3Location) -> Data:
     """The data section with every source completed."""
 
-    def source(value: S3Location) -> dict[str, S3Location]:
-        return {"s3": complete(value, store)}
-
     label = data.label
     if label.source is not None:
-        label = label.model_copy(update={"source": label.source.model_copy(update=source(label.source.s3))})
-    joins = [
-        join.model_copy(update={"source": join.source.model_copy(update=source(join.source.s3))}) for join in data.joins
-    ]
-    return data.model_copy(
-        update={"source": data.source.model_copy(update=source(data.source.s3)), "label": label, "joins": joins}
-    )
+        label = label.model_copy(update={"source": complete_source(label.source, store)})
+    joins = [join.model_copy(update={"source": complete_source(join.source, store)}) for join in data.joins]
+    return data.model_copy(update={"source": complete_source(data.source, store), "label": label, "joins": joins})
+
+
+def complete_source(source: Source, store: S3Location) -> Source:
+    """The source with its location in S3 completed, where it has one."""
+    if source.s3 is not None:
+        return source.model_copy(update={"s3": complete(source.s3, store)})
+    if source.dvc is not None:
+        output = source.dvc.model_copy(update={"remote": complete(source.dvc.remote, store)})
+        return source.model_copy(update={"dvc": output})
+    return source
 
 
 def complete_training(training: Training, store: S3Location) -> Training:
@@ -83,7 +88,7 @@ def complete_training(training: Training, store: S3Location) -> Training:
 def complete_evaluation(evaluation: Evaluation, store: S3Location) -> Evaluation:
     """The evaluation section with the benchmarks' sources completed."""
     benchmarks = [
-        one.model_copy(update={"source": one.source.model_copy(update={"s3": complete(one.source.s3, store)})})
+        one.model_copy(update={"source": complete_source(one.source, store)})
         for one in evaluation.benchmarks
     ]
     return evaluation.model_copy(update={"benchmarks": benchmarks})
@@ -165,7 +170,7 @@ class ServeRequest(Schema):
 class Labels(Schema):
     """Where the labels of what was captured lie, and when they are final."""
 
-    source: S3Location
+    source: Source
     key: Column
     column: Column
     matures_after_seconds: int = 0

@@ -24,7 +24,8 @@ VIOLATIONS_KEPT = 3  # in a termination message that has no room for more
 MESSAGE_KEPT = 500  # characters of words that stay before those go, too
 
 TrainReason = Literal[
-    "Succeeded", "DataInvalid", "DataChanged", "ParametersInvalid", "ImportInvalid", "TuningFailed", "GatesFailed",
+    "Succeeded", "DataInvalid", "DataTooLarge", "DataChanged", "ParametersInvalid", "ImportInvalid", "TuningFailed", "DeliveryInvalid",
+    "GatesFailed",
     "ChampionKept", "StoreUnreachable",
 ]  # fmt: skip
 

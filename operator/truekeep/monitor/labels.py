@@ -20,9 +20,11 @@ from truekeep.contract.canonical import digest_of
 from truekeep.contract.requests import Labels
 from truekeep.sources import join
 from truekeep.sources.columns import NO_LABEL, Values, Want
-from truekeep.sources.read import Selection, read_table
+from truekeep.sources.errors import SourceInvalid
+from truekeep.sources.places import in_pod
+from truekeep.sources.read import Objects, Selection, read_table
 from truekeep.storage.hash_key import read_hash_key
-from truekeep.storage.s3 import Bucket, Fetched, ObjectInfo
+from truekeep.storage.s3 import Fetched, ObjectInfo
 
 SKEW = timedelta(days=1)  # how much the store's clock may differ from that of the events
 SHOWN = 3
@@ -34,7 +36,7 @@ Found = npt.NDArray[np.int8]
 class Files:
     """The objects of a label source that may hold labels of events since some time. For `read_table`."""
 
-    bucket: Bucket
+    place: Objects
     infos: tuple[ObjectInfo, ...]
 
     def list(self, prefix: str = "", start_after: str | None = None) -> Iterator[ObjectInfo]:
@@ -42,17 +44,17 @@ class Files:
         del prefix, start_after
         return iter(self.infos)
 
-    def fetch(self, key: str, version_id: str | None = None) -> Fetched:
+    def fetch(self, key: str, version_id: str | None = None, *, span: tuple[int, int] | None = None) -> Fetched:
         """One of them."""
-        return self.bucket.fetch(key, version_id)
+        return self.place.fetch(key, version_id, span=span)
 
     def uri(self, key: str = "") -> str:
         """Its address."""
-        return self.bucket.uri(key)
+        return self.place.uri(key)
 
     def since(self, moment: datetime) -> Files:
         """Those that were written since then."""
-        return Files(self.bucket, tuple(info for info in self.infos if info.last_modified >= moment - SKEW))
+        return Files(self.place, tuple(info for info in self.infos if info.last_modified >= moment - SKEW))
 
     @property
     def state(self) -> str:
@@ -70,8 +72,8 @@ class Read:
 
 def files(labels: Labels) -> Files:
     """What lies there now. StoreError where the store is at fault."""
-    bucket = Bucket.open(labels.source)
-    return Files(bucket, tuple(bucket.list()))
+    place = in_pod(labels.source.place)
+    return Files(place, tuple(place.list()))
 
 
 def read(source: Files, labels: Labels, keys: pa.Array[Any]) -> Read:
@@ -86,7 +88,10 @@ def read(source: Files, labels: Labels, keys: pa.Array[Any]) -> Read:
         found: Any = pc.is_in(equal(values), value_set=keys, skip_nulls=True)
         return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
-    table = read_table(source, "label", [key, label], Selection(key, keep))
+    try:
+        table = read_table(source, "label", [key, label], Selection(key, keep))
+    except SourceInvalid as error:
+        return Read(np.full(len(keys), NO_LABEL, dtype=np.int8), (str(error),))
     problems = [
         f"{table.files[found.file]}: {found.column or 'the file'} {found.bad.problem}" for found in table.problems
     ]

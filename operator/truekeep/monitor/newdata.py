@@ -22,15 +22,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ValidationError
 
-from truekeep.api.common import S3Location
 from truekeep.api.data import Data
 from truekeep.contract.canonical import digest_of
 from truekeep.contract.requests import DEFAULT_TERMINATION_LOG, REQUEST_ENV, TERMINATION_LOG_ENV, CountRequest
 from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUTSIDE, CountResult
 from truekeep.sources.columns import NO_LABEL, NO_TIME, Values, Want
-from truekeep.sources.read import Objects, Selection, Table, is_data, read_table
+from truekeep.sources.errors import SourceInvalid
+from truekeep.sources.objects import data_files
+from truekeep.sources.places import Opened, in_pod
+from truekeep.sources.read import Objects, Selection, Table, read_table
 from truekeep.storage import StoreError
-from truekeep.storage.s3 import Bucket, Fetched, ObjectInfo
+from truekeep.storage.s3 import Fetched, ObjectInfo
 
 STOP_AFTER = 8  # files in a row without anything new
 MICROSECONDS = 1_000_000
@@ -56,8 +58,8 @@ class _OneFile:
     def list(self, prefix: str = "", start_after: str | None = None) -> Iterator[ObjectInfo]:
         return iter([self.info])
 
-    def fetch(self, key: str, version_id: str | None = None) -> Fetched:
-        return self.inner.fetch(key, version_id)
+    def fetch(self, key: str, version_id: str | None = None, *, span: tuple[int, int] | None = None) -> Fetched:
+        return self.inner.fetch(key, version_id, span=span)
 
     def uri(self, key: str = "") -> str:
         return self.inner.uri(key)
@@ -72,12 +74,12 @@ class _New:
     labelled: list[Any] = field(default_factory=list)
 
 
-def count(data: Data, since: datetime, opened: Callable[[S3Location], Objects]) -> Count:
-    """New rows with a label that is final. StoreError where the store is at fault."""
+def count(data: Data, since: datetime, opened: Opened) -> Count:
+    """New rows with a label that is final. StoreError or SourceInvalid where one can't be read."""
     after = int(since.timestamp()) * MICROSECONDS + since.microsecond
     result, new = Count(), _New()
-    source = opened(data.source.s3)
-    files = _files(source)
+    source = opened(data.source.place)
+    files = data_files(source)
     listed = [("source", files)]
     label, time, key = Want(data.label.column, "Label"), Want(data.time_column, "Time"), Want(data.key, "Category")
     inline = data.label.source is None
@@ -102,8 +104,8 @@ def count(data: Data, since: datetime, opened: Callable[[S3Location], Objects]) 
         labelled = np.concatenate([*new.labelled, np.empty(0, np.bool_)])
     else:
         assert data.label.source is not None
-        labels = opened(data.label.source.s3)
-        label_files = _files(labels)
+        labels = opened(data.label.source.place)
+        label_files = data_files(labels)
         listed.append(("label", label_files))
         labelled, problem = _labelled(labels, label_files, pa.concat_arrays(new.keys) if new.keys else None, key, label)
         result.problem = result.problem or problem
@@ -111,10 +113,6 @@ def count(data: Data, since: datetime, opened: Callable[[S3Location], Objects]) 
     result.rows = int((labelled & ripe).sum()) if len(times) else 0
     result.listing = digest_of([[name, info.key, info.size, info.etag] for name, infos in listed for info in infos])
     return result
-
-
-def _files(objects: Objects) -> list[ObjectInfo]:
-    return [info for info in objects.list() if is_data(info.key)]
 
 
 def _walk(
@@ -170,13 +168,15 @@ def main() -> int:
         _say(f"{REQUEST_ENV} holds no valid request: {error.errors(include_url=False, include_input=False)[0]}")
         return EXIT_INPUT
     try:
-        seen = count(request.data, request.since, Bucket.open)
+        seen = count(request.data, request.since, in_pod)
         newest = None if seen.newest == NO_TIME else datetime.fromtimestamp(seen.newest / MICROSECONDS, UTC)
         reason = "DataInvalid" if seen.problem else "Counted"
         result = _result(request, reason, seen.problem, seen.rows, newest, seen.listing)
         code = EXIT_JUDGED
     except StoreError as error:
         result, code = _result(request, "StoreUnreachable", str(error)), EXIT_OUTSIDE
+    except SourceInvalid as error:
+        result, code = _result(request, "DataInvalid", str(error)), EXIT_JUDGED
     except Exception as error:  # the last line must tell what happened, not where
         traceback.print_exc()
         _say(f"the count has a defect: {type(error).__name__}: {error}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from truekeep.api.common import S3Location
 from truekeep.api.model import ModelSpec
 from truekeep.api.names import (
     ANNOTATION_ARTIFACT,
@@ -28,7 +27,7 @@ COMPONENT = "monitor"
 RETRIES = 1
 LATE_SECONDS = 120  # a look that is later than this is left out: the next one judges the same windows
 DEADLINE_SECONDS = 1800
-TMP_SIZE = "1Gi"
+TMP_SIZE = "4Gi"  # a large file of labels is read from there
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def monitor_cronjob(
         request=request,
         resources=container_resources(policy.spec.resources, MONITOR),
         pods=model.spec.pods,
-        locations=[store, location, *([wanted.source] if wanted else [])],
+        locations=[store, location, *([wanted.source.place] if wanted else [])],
         hash_key=wanted.hash_key_secret if wanted else None,
         labels={**MANAGED_BY, **labels},
         tmp_size=TMP_SIZE,
@@ -106,10 +105,9 @@ def monitor_cronjob(
 def _labels(spec: ModelSpec) -> Labels:
     """Where the monitor finds what became of the predictions: where training finds it."""
     data, capture = complete_data(spec.data, spec.store.s3), spec.serving.capture
-    source: S3Location = (data.label.source or data.source).s3
     reference = capture.hash_key_secret_ref if capture and data.key in capture.hash else None
     return Labels(
-        source=source,
+        source=data.label.source or data.source,
         key=data.key,
         column=data.label.column,
         matures_after_seconds=data.label.matures_after_seconds,

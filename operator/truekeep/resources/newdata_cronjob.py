@@ -19,7 +19,7 @@ COMPONENT = "newdata"
 RETRIES = 1
 DEADLINE_SECONDS = 1800
 LATE_SECONDS = 120
-TMP_SIZE = "64Mi"
+TMP_SIZE = "4Gi"  # a large file is read from there
 
 
 def newdata_cronjob(model: ModelView, since: datetime, settings: Settings) -> dict[str, Any] | None:
@@ -38,7 +38,7 @@ def newdata_cronjob(model: ModelView, since: datetime, settings: Settings) -> di
         request=request,
         resources=container_resources(Resources(requests=ResourceAmounts(cpu="20m", memory="128Mi")), MONITOR),
         pods=model.spec.pods,
-        locations=[data.source.s3, *([data.label.source.s3] if data.label.source else [])],
+        locations=[source.place for source in (data.source, data.label.source) if source],
         labels={**MANAGED_BY, **labels},
         tmp_size=TMP_SIZE,
         spec={"restartPolicy": "Never"},

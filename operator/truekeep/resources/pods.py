@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from truekeep.api.common import Pods, S3Location, Schema, Toleration
+from truekeep.api.common import Place, Pods, Schema, Toleration
 from truekeep.contract.canonical import canonical_json
 from truekeep.contract.requests import REQUEST_ENV
 from truekeep.resources.amounts import threads
@@ -32,7 +32,7 @@ def pod_template(
     request: Schema,
     resources: dict[str, Any],
     pods: Pods,
-    locations: Iterable[S3Location],
+    locations: Iterable[Place],
     hash_key: str | None = None,
     secrets: Mapping[str, Sequence[str]] | None = None,
     labels: Mapping[str, str],

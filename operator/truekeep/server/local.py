@@ -27,8 +27,10 @@ TIME_COLUMN, KEY = "truekeep.time", "truekeep.key"
 class _Flat(Folder):
     """An artifact's files as they lie in one folder."""
 
-    def fetch(self, key: str, version_id: str | None = None, *, limit: int | None = None) -> Fetched:
-        return super().fetch(key.rpartition("/")[2], limit=limit)
+    def fetch(
+        self, key: str, version_id: str | None = None, *, span: tuple[int, int] | None = None, limit: int | None = None
+    ) -> Fetched:
+        return super().fetch(key.rpartition("/")[2], span=span, limit=limit)
 
 
 def read(folder: Path) -> tuple[str, dict[str, bytes]]:

@@ -42,8 +42,10 @@ class Store(Readable, Protocol):
     def get(self, key: str) -> bytes:
         """The bytes. ObjectMissing where there are none."""
 
-    def fetch(self, key: str, version_id: str | None = None, *, limit: int | None = None) -> Fetched:
-        """The bytes, of one version where the store keeps some."""
+    def fetch(
+        self, key: str, version_id: str | None = None, *, span: tuple[int, int] | None = None, limit: int | None = None
+    ) -> Fetched:
+        """The bytes, of one version where the store keeps some; only `span` (offset, length) of them."""
 
     def put(self, key: str, data: bytes, only_if_absent: bool = False) -> bool:
         """Write them; False, where there are some already and they must stay."""

@@ -40,15 +40,19 @@ class Folder:
         """The file's bytes. ObjectMissing where there is none."""
         return self.fetch(key).data
 
-    def fetch(self, key: str, version_id: str | None = None, *, limit: int | None = None) -> Fetched:
-        """The file's bytes. ObjectMissing where there is none, ObjectTooLarge where it has more than `limit` bytes,
-        StoreUnreachable where it can't be read."""
+    def fetch(
+        self, key: str, version_id: str | None = None, *, span: tuple[int, int] | None = None, limit: int | None = None
+    ) -> Fetched:
+        """The file's bytes; only `span` (offset, length) of them where it is given. ObjectMissing where there is none,
+        ObjectTooLarge where it has more than `limit` bytes, StoreUnreachable where it can't be read."""
         try:
             with (self.path / key).open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 if limit is not None and size > limit:
                     raise ObjectTooLarge(f"{self.uri(key)} has {size} bytes, at most {limit} are allowed")
-                return Fetched(file.read(size), etag="", version_id=None)
+                offset, length = span or (0, size)
+                file.seek(offset)
+                return Fetched(file.read(length), etag="", version_id=None)
         except FileNotFoundError as error:
             raise ObjectMissing(f"{self.uri(key)}: there is no such file") from error
         except OSError as error:

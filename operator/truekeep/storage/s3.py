@@ -48,13 +48,15 @@ _AGAIN_CODES = frozenset({"ConditionalRequestConflict", "OperationAborted", "409
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """One object of a listing. `key` is relative to the bucket's prefix, `size` is in bytes."""
+    """One object of a listing. `key` is relative to the bucket's prefix, `size` is in bytes. `must`: the digest that
+    its bytes must have, where that is known, as `sha256:…` or `md5:…`."""
 
     key: str
     size: int
     etag: str
     version_id: str | None  # None in a listing: only reading an object tells its version
     last_modified: datetime
+    must: str | None = None
 
 
 @dataclass(frozen=True)

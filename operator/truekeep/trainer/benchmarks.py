@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from truekeep.api.common import S3Location
 from truekeep.api.data import Label
 from truekeep.api.evaluation import Benchmark, Evaluation
 from truekeep.api.trainingrun import GateResult
 from truekeep.contract.requests import TrainRequest
 from truekeep.scores.metrics import Floats, Scored
-from truekeep.sources.read import Objects, Pin
+from truekeep.sources.places import Opened
+from truekeep.sources.read import Pin
 from truekeep.trainer import evaluate
 from truekeep.trainer.dataset import DataFault, Dataset, load
 from truekeep.trainer.text import counted
@@ -32,7 +32,7 @@ class LoadedBenchmark:
         return tuple(replace(pin, source=f"benchmark {self.declared.name}") for pin in self.dataset.pins)
 
 
-def read(request: TrainRequest, opened: Callable[[S3Location], Objects], now: int, say: Say) -> list[LoadedBenchmark]:
+def read(request: TrainRequest, opened: Opened, now: int, say: Say) -> list[LoadedBenchmark]:
     """All that are declared. DataFault, with the set's name, where its rows are not as the Model declares its data."""
     found = []
     for one in request.evaluation.benchmarks:

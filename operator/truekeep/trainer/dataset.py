@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from truekeep.api.common import S3Location
+from truekeep.api.common import Place
 from truekeep.api.data import Data, Join
 from truekeep.api.trainingrun import DataRead
 from truekeep.contract.canonical import digest_of
 from truekeep.sources import join
 from truekeep.sources.columns import NO_LABEL, NO_TIME, Values, Want, empty, select
-from truekeep.sources.read import Found, Objects, Pin, Selection, Table, read_table
+from truekeep.sources.errors import Changed, SourceInvalid, TooLarge
+from truekeep.sources.objects import SUFFIXES
+from truekeep.sources.places import Opened
+from truekeep.sources.read import Found, Pin, Selection, Table, read_table
 from truekeep.trainer import rules, validate
-from truekeep.trainer.faults import DataInvalid, InputFault
+from truekeep.trainer.faults import DataChanged, DataInvalid, DataTooLarge, InputFault
 from truekeep.trainer.rules import Known
 from truekeep.trainer.text import MICROSECONDS, counted, moment
 from truekeep.trainer.violations import EXAMPLES, Judged, Origin, Rows, Violation, refuse
@@ -58,6 +61,7 @@ class DataFault(DataInvalid):
 
     def __init__(self, fault: InputFault, read: DataRead, pins: tuple[Pin, ...], schema: Any) -> None:
         super().__init__(str(fault), fault.details)
+        self.reason = fault.reason
         self.read, self.pins, self.schema = read, pins, schema
         self.superseded: int | None = None
 
@@ -65,7 +69,7 @@ class DataFault(DataInvalid):
 def load(
     data: Data,
     also: Sequence[Want],
-    opened: Callable[[S3Location], Objects],
+    opened: Opened,
     now: int,
     say: Say,
     known: Known | None = None,
@@ -79,7 +83,7 @@ def load(
 
 class _Loader:
     def __init__(
-        self, data: Data, also: Sequence[Want], opened: Callable[[S3Location], Objects], known: Known, say: Say
+        self, data: Data, also: Sequence[Want], opened: Opened, known: Known, say: Say
     ) -> None:
         self.data = data
         self.features = [Want(feature.name, feature.type) for feature in data.features]
@@ -175,13 +179,13 @@ class _Loader:
         def skip(greatest: int) -> bool:
             return back is not None and self.newest != NO_TIME and greatest <= self.newest - back
 
-        table = self._read_table("source", self.data.source.s3, wants, Selection(time, keep, skip))
+        table = self._read_table("source", self.data.source.place, wants, Selection(time, keep, skip))
         needed = [time, key, *label, *rules.further(self.data)]
-        self._require(table, self.data.source.s3, [want.name for want in needed])
+        self._require(table, self.data.source.place, [want.name for want in needed])
         if not len(table) or self.newest == NO_TIME:
             self.found += validate.relevant(table, np.zeros(len(table), dtype=np.bool_), {"", time.name, key.name})
             if not self.found:
-                raise DataInvalid(f"there is no row below {self.data.source.s3.uri}; write some first")
+                raise DataInvalid(f"there is no row below {self.data.source.place.uri}; write some first")
         refuse(self.found)
         return table.select(keep(table.columns[time]))
 
@@ -193,7 +197,7 @@ class _Loader:
             return np.asarray(values)
         key = Want(self.data.key, "Category")
         keys: Any = main.columns[key]
-        location = self.data.label.source.s3
+        location = self.data.label.source.place
         table = self._read_table("label", location, [key, label], Selection(key, join.Among(keys)))
         if not self._require(table, location, [key.name, label.name]):
             self.found += validate.relevant(table, _mask(len(table), np.empty(0, np.int64)), {"", key.name})
@@ -252,11 +256,11 @@ class _Loader:
         def skip(greatest: int) -> bool:
             return age is not None and greatest < oldest - age
 
-        location = one.source.s3
+        location = one.source.place
         wants = list(dict.fromkeys([time, *by, *missing]))
         table = self._read_table(f"join {one.name}", location, wants, Selection(time, keep, skip))
         complete = self._require(table, location, [time.name, *one.by])
-        complete &= self._require(main, self.data.source.s3, one.by)
+        complete &= self._require(main, self.data.source.place, one.by)
         if not complete:
             return table, np.full(len(main), -1)
         positions = join.as_of(
@@ -270,8 +274,15 @@ class _Loader:
         self.say(f"joined {one.name} as of each event: {matched:,} of {counted(len(main), 'row')} found a match")
         return table, positions
 
-    def _read_table(self, name: str, location: S3Location, wants: Sequence[Want], selection: Selection) -> Table:
-        table = read_table(self.opened(location), name, wants, selection)
+    def _read_table(self, name: str, location: Place, wants: Sequence[Want], selection: Selection) -> Table:
+        try:
+            table = read_table(self.opened(location), name, wants, selection)
+        except Changed as error:
+            raise DataChanged(str(error)) from error
+        except TooLarge as error:
+            raise DataTooLarge(str(error)) from error
+        except SourceInvalid as error:
+            raise DataInvalid(f"{name}: {error}") from error
         size = sum(pin.size for pin in table.pins) / 1e6
         rows = sum(pin.rows for pin in table.pins)
         self.say(
@@ -281,10 +292,10 @@ class _Loader:
         self.tables.append(table)
         if not table.pins:
             problem = f"no Parquet or CSV object lies below {location.uri} ({name})"
-            self.found.append(Violation("schema", None, problem, "write .parquet, .csv or .csv.gz objects"))
+            self.found.append(Violation("schema", None, problem, "write files that end in " + ", ".join(SUFFIXES) + ""))
         return table
 
-    def _require(self, table: Table, location: S3Location, names: Sequence[str]) -> bool:
+    def _require(self, table: Table, location: Place, names: Sequence[str]) -> bool:
         """Whether the table has these columns; what it lacks is a violation."""
         missing = [name for name in names if name not in table.known]
         if not table.known:  # no file, or none that can be read: that is told

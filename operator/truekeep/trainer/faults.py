@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-FaultReason = Literal["DataInvalid", "DataChanged", "ParametersInvalid", "ImportInvalid", "TuningFailed"]
+if TYPE_CHECKING:
+    from truekeep.trainer.tuning_choice import Told
+
+FaultReason = Literal[
+    "DataInvalid",
+    "DataTooLarge",
+    "DataChanged",
+    "ParametersInvalid",
+    "ImportInvalid",
+    "TuningFailed",
+    "DeliveryInvalid",
+]
 
 
 class InputFault(Exception):  # noqa: N818  it is the user's fault, not the program's error
@@ -22,6 +33,12 @@ class DataInvalid(InputFault):
     """The data is not as the Model declares it."""
 
     reason: FaultReason = "DataInvalid"
+
+
+class DataTooLarge(DataInvalid):
+    """There is more data than can be read, or held."""
+
+    reason: FaultReason = "DataTooLarge"
 
 
 class DataChanged(InputFault):

@@ -32,8 +32,8 @@ def main() -> int:
 
     from truekeep.contract.requests import REQUEST_ENV, TrainRequest
     from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUTSIDE
+    from truekeep.sources.places import in_pod
     from truekeep.storage import StoreError
-    from truekeep.storage.s3 import Bucket
     from truekeep.trainer.faults import InputFault
     from truekeep.trainer.run import World
     from truekeep.trainer.tuning_trial import Trials
@@ -46,8 +46,8 @@ def main() -> int:
         return EXIT_INPUT
     say(f"trial {index} of run {request.run} of {request.namespace}/{request.model}, {allowed} threads")
     try:
-        world = World(Bucket.open, lambda: datetime.now(UTC), say, allowed)
-        trials = Trials(request, Bucket.open(request.store), world)
+        world = World(in_pod, lambda: datetime.now(UTC), say, allowed)
+        trials = Trials(request, in_pod(request.store), world)
         if not 0 <= index < trials.tuning.count:
             print(f"{INDEX_ENV} is {index}, and there are {trials.tuning.count} trials", file=sys.stderr)
             return EXIT_INPUT

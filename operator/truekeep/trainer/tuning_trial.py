@@ -17,13 +17,14 @@ from truekeep.contract import layout
 from truekeep.contract.canonical import canonical_json
 from truekeep.contract.requests import TrainRequest
 from truekeep.contract.tuning import PinnedObject, TrialResult, TuningInputs
+from truekeep.sources.places import Opened
 from truekeep.sources.read import Pin
 from truekeep.storage import ObjectMissing
 from truekeep.storage.artifacts import Store
 from truekeep.trainer import tuning
 from truekeep.trainer.dataset import Dataset, load
 from truekeep.trainer.faults import DataChanged, InputFault, TuningFailed
-from truekeep.trainer.pinned import Opened, pinned
+from truekeep.trainer.pinned import pinned
 from truekeep.trainer.text import EPOCH, MICROSECONDS, counted
 
 if TYPE_CHECKING:

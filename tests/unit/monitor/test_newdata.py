@@ -122,7 +122,7 @@ def test_the_pod_hands_its_count_over(monkeypatch: pytest.MonkeyPatch, tmp_path:
     there = lake(daily(4))
     monkeypatch.setenv(REQUEST_ENV, request.model_dump_json(by_alias=True))
     monkeypatch.setenv(TERMINATION_LOG_ENV, str(tmp_path / "log"))
-    monkeypatch.setattr(newdata.Bucket, "open", there.open)
+    monkeypatch.setattr(newdata, "in_pod", there.open)
     assert newdata.main() == 0
     result = newdata.CountResult.model_validate_json((tmp_path / "log").read_text())
     assert (result.reason, result.rows, result.model_uid) == ("Counted", 287, "u1")

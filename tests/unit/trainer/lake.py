@@ -38,9 +38,10 @@ class Memory:
         for key in sorted(self.files):
             yield ObjectInfo(key, len(self.files[key]), "etag", None, START)
 
-    def fetch(self, key: str, version_id: str | None = None) -> Fetched:
+    def fetch(self, key: str, version_id: str | None = None, *, span: tuple[int, int] | None = None) -> Fetched:
         self.fetched.append(key)
-        return Fetched(self.files[key], "etag", None)
+        offset, length = span or (0, len(self.files[key]))
+        return Fetched(self.files[key][offset : offset + length], "etag", None)
 
     def uri(self, key: str = "") -> str:
         return self.uri_ + key

@@ -209,7 +209,7 @@ def test_a_declared_column_is_not_excused_because_the_champion_needs_it_too() ->
             "no value",
             {"amount": {0: None, 9: None}},
             {"nulls": "Refuse"},
-            "amount: 2 rows without a value, and the Model declares nulls: Refuse, "
+            "amount: 2 rows without a value (null or NaN), and the Model declares nulls: Refuse, "
             "first None in s3://lake/rows/a.parquet row 1; fill them, or declare nulls: Allow.",
         ),
         (
@@ -307,7 +307,7 @@ def test_a_file_of_a_wrong_type_is_named() -> None:
     texts = replaced(table, "amount", ["1"] * 30)
     fault = refused({"rows/1.parquet": parquet(table.slice(0, 10)), "rows/2.parquet": parquet(texts.slice(10))})
     assert str(fault) == (
-        "amount: is of type string, a Number must be numeric or boolean, namely s3://lake/rows/2.parquet; "
+        "amount: is of type string, a Number must be numeric or boolean (double in other files), namely s3://lake/rows/2.parquet; "
         "declare it a Category."
     )
 
@@ -317,7 +317,7 @@ def test_a_file_of_a_wrong_type_is_named() -> None:
     [
         (
             {},
-            "no Parquet or CSV object lies below s3://lake/rows/ (source); write .parquet, .csv or .csv.gz objects",
+            "no Parquet or CSV object lies below s3://lake/rows/ (source); write files that end in .parquet, .csv, .csv.gz, .csv.zst",
         ),
         ({"rows/a.csv": b"at,id,amount,kind,late\n"}, "there is no row below s3://lake/rows/; write some first"),
         ({"rows/a.parquet": b"PAR1"}, "is no readable Parquet file"),
