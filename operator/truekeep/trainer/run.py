@@ -226,4 +226,8 @@ class _Run:
 
 
 def _import_early() -> None:
+    import onnx  # noqa: F401
+    import onnxruntime  # noqa: F401
     import skops.io  # noqa: F401
+
+    records.installed()
