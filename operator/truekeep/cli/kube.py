@@ -37,6 +37,12 @@ class Person:
         made: Json = self._ask("create_namespaced_custom_object", plural, manifest)
         return made
 
+    def annotate(self, plural: str, name: str, annotations: Mapping[str, str | None]) -> Json:
+        """Set annotations of an object, or remove those that are None. Nothing else of it is touched."""
+        body = {"metadata": {"annotations": dict(annotations)}}
+        done: Json = self._ask("patch_namespaced_custom_object", plural, name, body)
+        return done
+
     def user(self) -> str:
         """The name with which the cluster knows this person."""
         from kubernetes import client

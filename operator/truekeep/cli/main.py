@@ -12,7 +12,21 @@ from typing import Annotated
 import typer
 
 from truekeep.api.common import S3Location
-from truekeep.cli import approve, backtest, check, drift, erase, import_, lineage, profile, serve, status, train
+from truekeep.cli import (
+    approve,
+    backtest,
+    check,
+    drift,
+    erase,
+    hold,
+    import_,
+    lineage,
+    profile,
+    serve,
+    status,
+    train,
+    wait,
+)
 from truekeep.cli.examples import flights, fraud, world
 from truekeep.cli.examples.upload import make_bucket, upload
 from truekeep.cli.examples.world import EXAMPLES, FRAUD, FUTURE, LAKE
@@ -37,6 +51,10 @@ app.command("check")(check.check)
 app.command("train")(train.train)
 app.command("approve")(approve.approve)
 app.command("reject")(approve.reject)
+app.command("pause")(hold.pause)
+app.command("resume")(hold.resume)
+app.command("rollback")(hold.rollback)
+app.command("wait")(wait.wait)
 
 MODELS = "models"
 EXIT_FAILED_REQUESTS = 1
