@@ -74,8 +74,9 @@ class Feature(Schema):
     )
 
     name: Column = Field(description="Column in the data and name of the input tensor. Example: distance.")
-    type: Literal["Number", "Category"] = Field(
-        description="Number (integers, decimals, booleans) or Category (text, or integers that are codes)."
+    type: Literal["Number", "Category", "Time"] = Field(
+        description="Number (integers, decimals, booleans), Category (text, or integers that are codes) or Time "
+        "(timestamps, or ISO 8601 text; a transformer dateParts makes numbers of it)."
     )
     minimum: Number | None = Field(
         default=None, description="Smallest value that is valid, for a Number, as decimal text. Example: 0."
@@ -108,8 +109,9 @@ class Data(Schema):
             "the label's column must not be a feature: the model would learn the answer; remove it from features",
         ),
         (
-            "!self.features.exists(f, f.name == self.timeColumn || f.name == self.key)",
-            "timeColumn and key identify an event and must not be features; use a derived column",
+            "!self.features.exists(f, (f.name == self.timeColumn && f.type != 'Time') || f.name == self.key)",
+            "timeColumn and key identify an event and must not be features, but for a timeColumn of type Time; use a "
+            "derived column",
         ),
         (
             "self.timeColumn != self.key && self.label.column != self.timeColumn && self.label.column != self.key",

@@ -1,8 +1,9 @@
 """From columns to the float64 matrix (rows, features) that a pipeline takes.
 
 A Number is its value and a null is NaN. A Category is the position of its text in the signature's `categories`; a null
-is NaN and an unknown value is -1. The text of a category is the string itself, an integer in decimal digits ("1", also
-for 1.0, because a column of codes with nulls often arrives as floats), and `true` or `false` for a boolean.
+is NaN and an unknown value is -1. A Time is microseconds since 1970 (`features.times`) and a null is NaN. The text of a
+category is the string itself, an integer in decimal digits ("1", also for 1.0, because a column of codes with nulls
+often arrives as floats), and `true` or `false` for a boolean.
 
 Two ways give the same numbers: `matrix` and `texts` for whole tables (pyarrow), `Encoder` for the few rows of one
 request (plain Python, no pyarrow call).
@@ -20,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from truekeep.contract.artifact import UNKNOWN_CATEGORY, SignatureFeature
+from truekeep.features import times
 
 Values: TypeAlias = "Sequence[Any] | npt.NDArray[Any]"
 Column: TypeAlias = "Sequence[Any] | npt.NDArray[Any] | pa.Array[Any] | pa.ChunkedArray[Any]"
@@ -49,7 +51,7 @@ def matrix(columns: Mapping[str, Column], features: Sequence[SignatureFeature]) 
     for position, feature in enumerate(features):
         if feature.name not in columns:
             raise FeatureError(feature.name, f"the column is missing; give it as a {feature.type}")
-        encode = numbers if feature.type == "Number" else _codes_of(feature)
+        encode = _codes_of(feature) if feature.type == "Category" else numbers if feature.type == "Number" else moments
         encoded = encode(feature.name, columns[feature.name])
         if result is None or rows is None:
             rows = len(encoded)
@@ -69,6 +71,14 @@ def numbers(name: str, column: Column) -> Matrix:
     if not (_is_number(kind) or pa.types.is_boolean(kind)):
         raise FeatureError(name, f"is of type {kind}, a Number must be numeric or boolean; declare it a Category")
     return _to_float64(array)
+
+
+def moments(name: str, column: Column) -> Matrix:
+    """A Time's column as float64 microseconds since 1970, shape (rows,), null as NaN. FeatureError where it is none."""
+    try:
+        return times.of_column(column)
+    except (TypeError, ValueError) as error:
+        raise FeatureError(name, str(error)) from error
 
 
 def texts(name: str, column: Column) -> pa.Array[Any]:
@@ -132,6 +142,7 @@ class Encoder:
         self.features = tuple(features)
         self.names = tuple(feature.name for feature in features)
         self._known = frozenset(self.names)
+        self._times = any(feature.type == "Time" for feature in features)
         self._codes: tuple[dict[Any, float] | None, ...] = tuple(
             _lookup(feature) if feature.type == "Category" else None for feature in features
         )
@@ -142,7 +153,7 @@ class Encoder:
         if len(columns) > len(self.names) or not columns.keys() <= self._known:
             unknown = next(name for name in columns if name not in self._known)
             raise FeatureError(unknown, f"the model has no such input; it takes {_listed(self.names)}")
-        if rows == 1 and (one := self._one(columns)) is not None:
+        if rows == 1 and not self._times and (one := self._one(columns)) is not None:
             return one
         # One list of all cells, one array of it, one look for what is not finite: with an array a column, a request of
         # a few rows would cost three times as much.
@@ -155,7 +166,9 @@ class Encoder:
                 raise FeatureError(feature.name, f"the input is missing; send a tensor of {rows} values for it")
             if len(values) != rows:
                 raise FeatureError(feature.name, f"has {len(values)} values, but the first input has {rows}")
-            if lookup is None and isinstance(values, np.ndarray):
+            if feature.type == "Time":
+                nulls += _add_cells(cells, feature, lookup, _request_times(feature, listed(values)))
+            elif lookup is None and isinstance(values, np.ndarray):
                 arrays[position] = values
                 nulls += _nulls_of_array(feature, values)
             else:
@@ -205,8 +218,8 @@ class Encoder:
 
     def _find_not_finite(self, columns: Mapping[str, Values]) -> None:
         """FeatureError that names the number which no finite float can hold."""
-        for feature, lookup in zip(self.features, self._codes, strict=True):
-            for row, value in enumerate(listed(columns[feature.name]) if lookup is None else ()):
+        for feature in self.features:
+            for row, value in enumerate(listed(columns[feature.name]) if feature.type == "Number" else ()):
                 try:
                     finite = value is None or math.isfinite(value)
                 except OverflowError:
@@ -238,6 +251,16 @@ def _request_numbers(feature: SignatureFeature, values: Sequence[Any], kinds: se
         shown = f"{values[row]!r:.60}"
         raise FeatureError(feature.name, f"row {row}: a Number must be a number or null, not {shown}")
     return [math.nan if value is None else value for value in values]
+
+
+def _request_times(feature: SignatureFeature, values: Sequence[Any]) -> list[float | None]:
+    found = []
+    for row, value in enumerate(values):
+        try:
+            found.append(times.of_request(value))
+        except ValueError as error:
+            raise FeatureError(feature.name, f"row {row}: {error}") from error
+    return found
 
 
 def _request_codes(feature: SignatureFeature, values: Sequence[Any], lookup: Mapping[Any, float]) -> list[float]:

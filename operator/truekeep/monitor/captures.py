@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from truekeep.contract.layout import DROPPED_COLUMNS, HASHED_COLUMNS, CaptureName
+from truekeep.features.times import presence
 from truekeep.monitor.windows import HOUR, MONDAY, Cut
 from truekeep.profiling.build import WindowSketch
 from truekeep.profiling.schema import PREDICTION, Profile
@@ -106,6 +107,8 @@ def count(
                 rows, columns = _rows_between(batch, [*features, *([KEY] if keys else [])], start, end)
                 if keys and KEY in columns:
                     keys(columns.pop(KEY))
+                for name in [name for name, column in columns.items() if pa.types.is_timestamp(column.type)]:
+                    columns[name] = presence(columns[name])
                 if rows:
                     part.update(columns, rows)
         except (UnreadableError, ObjectMissing) as error:

@@ -37,6 +37,7 @@ from truekeep.contract.requests import (
     RehearseRequest,
 )
 from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUTSIDE, RehearseResult
+from truekeep.features import times
 from truekeep.monitor.captures import incomplete
 from truekeep.storage import StoreError
 from truekeep.storage.s3 import Bucket
@@ -155,6 +156,9 @@ def body_of(request: pa.Table) -> dict[str, Any]:
         if name.startswith(PREFIX):
             continue
         column = request.column(name)
+        if pa.types.is_timestamp(column.type):
+            moments = times.of_column(column).tolist()
+            column = pa.chunked_array([pa.array([None if math.isnan(one) else times.to_text(one) for one in moments])])
         text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
         values = column.to_pylist() if text else [_number(value) for value in column.to_pylist()]
         datatype = "BYTES" if text else "FP64"

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from truekeep.contract.artifact import SignatureFeature
+from truekeep.features.times import presence
 from truekeep.profiling import cells
 from truekeep.profiling.schema import PREDICTION, ColumnProfile, Profile, Space
 from truekeep.profiling.sketch import CategorySketch, ColumnSketch, NumberSketch
@@ -58,15 +59,27 @@ def profile(
     """The reference profile of training data, as JSON; the same input gives the same bytes.
 
     `columns`: as read, not encoded, shape (rows,) each; all features must be there (KeyError), columns that are no
-    features are ignored. `probabilities`: shape (n,), of rows that the model was not fitted on, because those of its
-    own training rows are bolder than any that production will see; n may differ from rows. `importance`: by feature,
-    any non-negative scale. WrongTypeError where a column has no type that its feature can have. `threads` change
-    nothing but the time it takes."""
+    features are ignored. Of a feature of type Time is kept how often it is null. `probabilities`: shape (n,), of rows
+    that the model was not fitted on, because those of its own training rows are bolder than any that production will
+    see; n may differ from rows. `importance`: by feature, any non-negative scale. WrongTypeError where a column has no
+    type that its feature can have. `threads` change nothing but the time it takes."""
     rows = len(columns[features[0].name])
+    columns, features = _without_times(columns, features)
     found = [*profile_table(Arrays(columns, rows), features, importance=importance, threads=threads).columns]
     held_out = np.asarray(probabilities, dtype=np.float64)
     found.append(_reference(Arrays({PREDICTION: held_out}, len(held_out)), prediction(PREDICTION), None))
     return Profile(rows=rows, columns=tuple(found), space=space_of_table(Arrays(columns, rows), features)).dump()
+
+
+def _without_times(
+    columns: Mapping[str, Array], features: Sequence[SignatureFeature]
+) -> tuple[Mapping[str, Array], Sequence[SignatureFeature]]:
+    """Of a Time only whether it is there: times always move on, so that no window is like another."""
+    moments = {feature.name for feature in features if feature.type == "Time"}
+    if not moments:
+        return columns, features
+    present = {name: presence(column) if name in moments else column for name, column in columns.items()}
+    return present, [one.model_copy(update={"type": "Number"}) if one.name in moments else one for one in features]
 
 
 def profile_table(

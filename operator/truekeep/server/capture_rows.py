@@ -9,6 +9,7 @@ has never seen keep the text that the client sent.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 
 from truekeep.contract.artifact import UNKNOWN_CATEGORY, SignatureFeature
 from truekeep.contract.hashing import number_text
+from truekeep.features import times
 from truekeep.features.encode import Matrix, Values, category_text, listed
 
 Unknown = Mapping[int, Values]  # the feature's position -> the column as the client sent it
@@ -138,7 +140,9 @@ class Files:
         }
         for position, feature in self._kept:
             values, hash_of = np.ascontiguousarray(matrix[:, position]), self._hashes.get(feature.name)
-            if feature.type == "Number":
+            if feature.type == "Time":
+                columns[feature.name] = _times(values) if hash_of is None else _hashed_times(values, hash_of)
+            elif feature.type == "Number":
                 columns[feature.name] = _numbers(values) if hash_of is None else _hashed_numbers(values, hash_of)
             else:
                 columns[feature.name] = self._texts(position, values, batch.unknown, starts, hash_of)
@@ -215,6 +219,16 @@ def _is_text(kind: Any) -> bool:
 
 def _numbers(values: Matrix) -> Any:
     return pa.array(values, from_pandas=True)  # NaN as null
+
+
+def _times(values: Matrix) -> Any:
+    missing = np.isnan(values)
+    return pa.array(np.where(missing, 0, values).astype(np.int64), mask=missing).cast(_TIME)
+
+
+def _hashed_times(values: Matrix, hash_of: Hash) -> Any:
+    texts = [None if math.isnan(value) else times.to_text(value) for value in values.tolist()]
+    return pa.array(hash_of.all(texts), pa.string())
 
 
 def _hashed_numbers(values: Matrix, hash_of: Hash) -> Any:

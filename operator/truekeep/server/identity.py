@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
+from truekeep.features import times
 from truekeep.features.encode import category_text
 from truekeep.server.protocol import RequestError
 
 KEY_CHARACTERS = 512
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # An epoch number says its unit by its size: seconds until the year 5138, then milliseconds, microseconds, nanoseconds.
 _UNITS = ((1e11, 1_000_000.0), (1e14, 1_000.0), (1e17, 1.0), (1e20, 0.001))
-_EARLIEST = -62_135_596_800_000_000  # the year 1
-_LATEST = 253_402_300_799_999_999  # the year 9999
 
 
 def microseconds(value: Any) -> int | None:
@@ -26,23 +23,14 @@ def microseconds(value: Any) -> int | None:
     if value is None:
         return None
     if type(value) is str:
-        try:
-            if value[4:5] != "-":  # Python would read many a number, an epoch as text among them, as a date
-                raise ValueError
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            raise ValueError(f"{value[:40]!r} is no ISO 8601 time; send for example 2013-05-01T12:00:00Z") from None
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        difference = moment - _EPOCH
-        return (difference.days * 86_400 + difference.seconds) * 1_000_000 + difference.microseconds
+        return times.from_text(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"{value!r:.40} is no time; send ISO 8601 text or an epoch number")
     size = abs(value)
     for limit, factor in _UNITS:
         if size < limit:
             result = int(value) if factor == 1.0 else round(value * factor)
-            if _EARLIEST <= result <= _LATEST:
+            if times.EARLIEST <= result <= times.LATEST:
                 return result
             break
     raise ValueError(f"{value!r:.40} is no time between the years 1 and 9999")
@@ -50,13 +38,13 @@ def microseconds(value: Any) -> int | None:
 
 def event_times(name: str, values: Sequence[Any]) -> list[int | None]:
     """Microseconds since 1970 (UTC) for each row. RequestError (422) that names tensor and row."""
-    times: list[int | None] = []
+    found: list[int | None] = []
     for row, value in enumerate(values):
         try:
-            times.append(microseconds(value))
+            found.append(microseconds(value))
         except ValueError as error:
             raise RequestError(422, f"tensor {name}, row {row}: {error}") from None
-    return times
+    return found
 
 
 def keys(name: str, values: Sequence[Any]) -> list[str | None]:

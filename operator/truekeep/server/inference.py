@@ -158,8 +158,10 @@ class Inference:
         }
 
     def _identity(self, request: InferRequest) -> tuple[list[int | None] | None, list[str | None] | None]:
-        """Event times and keys where the request has them. They are taken out of its columns: no model sees them."""
-        times = request.columns.pop(self._time_column, None)
+        """Event times and keys where the request has them. They are taken out of its columns, because no model sees
+        them: but for the event time where it is a feature itself."""
+        take = request.columns.get if self._time_column in self._inputs else request.columns.pop
+        times = take(self._time_column, None)
         keys = request.columns.pop(self._key, None)
         return (
             None if times is None else identity.event_times(self._time_column, listed(times)),

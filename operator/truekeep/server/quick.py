@@ -62,6 +62,7 @@ class Reader:
 
     def __init__(self, features: Sequence[SignatureFeature], others: Collection[str], most_rows: int) -> None:
         """`others`: names of inputs that are no features."""
+        self._usual = all(feature.type != "Time" for feature in features)
         self._features = tuple(_feature(feature) for feature in features)
         self._numbers = [feature for feature in self._features if feature.codes is None]
         self._categories = [
@@ -78,6 +79,8 @@ class Reader:
     def read(self, inputs: list[Any]) -> Read | None:
         """The features in the member `inputs` of a body; None where the long way must look at it."""
         try:
+            if not self._usual:  # times are read by the long way alone
+                raise _UnusualError
             first = inputs[0]
             shape = first["shape"]
             rows = shape[0]

@@ -13,6 +13,7 @@ from truekeep.api.data import Feature
 from truekeep.contract import layout
 from truekeep.contract.artifact import Example, Signature, SignatureFeature
 from truekeep.contract.canonical import canonical_json
+from truekeep.features import times
 from truekeep.features.encode import Encoder, category_text
 from truekeep.features.trust import UntrustedModelError, load_pipeline
 from truekeep.profiling.build import profile
@@ -130,6 +131,8 @@ def _row(features: Sequence[SignatureFeature], columns: Mapping[str, Any], row: 
         value = columns[feature.name][row]
         if feature.type == "Category":
             inputs[feature.name] = category_text(value.as_py())
+        elif feature.type == "Time":
+            inputs[feature.name] = None if value == times.NO_TIME else times.to_text(value)
         else:
             inputs[feature.name] = None if np.isnan(value) else float(value)
     return inputs

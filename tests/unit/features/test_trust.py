@@ -114,8 +114,8 @@ def test_joblib_is_refused() -> None:
 @pytest.mark.parametrize(
     ("step", "name"),
     [
-        (FunctionTransformer(np.abs), "FunctionTransformer"),
-        (FunctionTransformer(partial(eval)), "FunctionTransformer"),
+        (FunctionTransformer(np.abs), "numpy.absolute"),
+        (FunctionTransformer(partial(eval)), "(functools.partial|builtins.eval)"),
         (fitted(LOGISTIC).predict, "MethodNode"),
     ],
 )
