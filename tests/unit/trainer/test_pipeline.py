@@ -265,3 +265,12 @@ def test_linear_algebra_gets_one_thread() -> None:
     environment: dict[str, Any] = {"OMP_NUM_THREADS": "2"}
     assert threads.fix(environment) == 2
     assert environment["OPENBLAS_NUM_THREADS"] == environment["MKL_NUM_THREADS"] == "1"
+
+
+def test_threads_that_wait_do_not_spin_for_long_unless_told_to() -> None:
+    environment: dict[str, Any] = {"OMP_NUM_THREADS": "2"}
+    threads.fix(environment)
+    assert environment["GOMP_SPINCOUNT"] == "1000"
+    told: dict[str, Any] = {"OMP_NUM_THREADS": "2", "GOMP_SPINCOUNT": "7"}
+    threads.fix(told)
+    assert told["GOMP_SPINCOUNT"] == "7"
