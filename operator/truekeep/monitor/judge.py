@@ -23,9 +23,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from truekeep.api.driftpolicy import DataDrift, FindingKind, Statistic
-from truekeep.monitor import quality, statistics, words
+from truekeep.monitor import quality, words
 from truekeep.monitor.quality import Defect
 from truekeep.monitor.report import ColumnReport, Facts, ReportFinding, Severity, Significance, Statistics, WindowReport
+from truekeep.profiling import statistics
 from truekeep.profiling.schema import PREDICTION, CategoryProfile, ColumnProfile, Errors, NumberProfile, Profile
 
 DRIFT_PART = 0.3  # of the false alarms allowed

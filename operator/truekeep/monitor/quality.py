@@ -29,9 +29,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from truekeep.api.driftpolicy import FindingKind
-from truekeep.monitor import statistics, words
+from truekeep.monitor import words
 from truekeep.monitor.report import Severity
-from truekeep.profiling import cells
+from truekeep.profiling import cells, statistics
 from truekeep.profiling.schema import PREDICTION, CategoryProfile, ColumnProfile, NumberProfile
 
 MINOR_POINTS = 0.01

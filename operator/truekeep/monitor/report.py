@@ -42,7 +42,7 @@ class Significance(Schema):
 
 
 class Statistics(Schema):
-    """Distances of a window from the reference; definitions, sources and units are with `monitor.statistics`."""
+    """Distances of a window from the reference; definitions, sources and units are with `profiling.statistics`."""
 
     population_stability: float  # nats; numbers: of ten equal shares of the reference
     jensen_shannon: float  # 0 to 1; numbers: likewise

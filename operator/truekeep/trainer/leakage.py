@@ -18,7 +18,7 @@ import numpy.typing as npt
 from truekeep.api.data import Data
 from truekeep.api.rules import Rule
 from truekeep.scores.metrics import Floats, Scored, value
-from truekeep.sources.columns import Kind, Values, Want, codes, select
+from truekeep.sources.columns import NO_TIME, Kind, Values, Want, codes, select
 from truekeep.trainer.text import against, counted
 from truekeep.trainer.violations import Rows, Unjudged, Violation, broken
 
@@ -71,6 +71,8 @@ def sample(rows: Rows) -> Integers:
 def auc(values: Values, labels: npt.NDArray[Any]) -> float:
     """The ROC AUC that a column reaches alone, 0 to 1. Both of shape (rows,)."""
     if isinstance(values, np.ndarray):
+        if values.dtype.kind == "i":  # times
+            values = np.where(values == NO_TIME, np.nan, values)
         return max(*(_directed(ranks, labels) for ranks in _ranks(values)), _learned(_spans(values), labels))
     cells, _ = codes(values)
     return _learned(cells + 1, labels)

@@ -39,7 +39,7 @@ class Known:
     # By feature, the categories that the live revision was trained on; a text says why they are not known.
     categories: Callable[[], Mapping[str, Sequence[str]] | str] = lambda: "there is no live revision yet"
     # The skew of these rows against what the live revision was asked; a text says why it can't be told.
-    skew: Callable[[Rows, Rule], list[Violation] | str] | None = None
+    skew: Callable[[Rows, Data, Rule, int], list[Violation] | str] | None = None
 
 
 def of(data: Data) -> list[Rule]:
@@ -55,7 +55,7 @@ def of(data: Data) -> list[Rule]:
 def rows_digest(data: Data) -> str:
     """Digest of what says which rows are used: where it is the same, the counts of two runs can be compared."""
     said = data.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    return digest_of({name: said[name] for name in ("source", "timeColumn", "key", "window", "label") if name in said})
+    return digest_of({name: said[name] for name in ("source", "timeColumn", "key", "window", "sample", "label") if name in said})
 
 
 def further(data: Data) -> list[Want]:
@@ -86,7 +86,7 @@ def judge(rows: Rows, data: Data, rule: Rule, known: Known) -> Said:
         names = [rule.column] if rule.column else [one.name for one in data.features if one.name not in others]
         yield from leakage.judge(rows, data, rule, names)
     if rule.skew is not None:
-        yield from _skew(rows, rule, known)
+        yield from _skew(rows, data, rule, known)
 
 
 def _volume(rows: Rows, rule: Rule) -> Said:
@@ -254,12 +254,12 @@ def _between(
         yield broken(rule, column, f"{words}, more than {about}.maximum {bounds.maximum}", remedy, count=count)
 
 
-def _skew(rows: Rows, rule: Rule, known: Known) -> Said:
+def _skew(rows: Rows, data: Data, rule: Rule, known: Known) -> Said:
     if known.skew is None:
         if rule is not SKEW:
             yield Unjudged(rule.name, "no request of a live revision is captured (spec.serving.capture)")
         return
-    found = known.skew(rows, rule)
+    found = known.skew(rows, data, rule, known.now)
     yield from [Unjudged(rule.name, found)] if isinstance(found, str) else found
 
 

@@ -61,11 +61,21 @@ def relevant(
             continue
         if problem.column in essential or _touches(table, used, problem):
             groups.setdefault((problem.column, problem.bad.problem, problem.bad.remedy), []).append(problem)
-    for (column, said, remedy), problems in groups.items():
+    for (column, said, advice), problems in groups.items():
         places = tuple(place for problem in problems for place in _places(table, problem))
         rows = sum(0 if one.bad.positions is None else len(one.bad.positions) for one in problems)
         what = f"{counted(rows, 'row' if not column else 'value')} {said}" if rows else said
+        remedy = advice
+        if not rows and (others := _elsewhere(table, column)):
+            what, remedy = f"{what} ({others} in other files)", f"write it as {others} there, too"
         yield Violation("type", column or None, what, remedy, rows or len(problems), places)
+
+
+def _elsewhere(table: Table, column: str) -> str:
+    """What a column is in other files that can't be read in some as a whole; "" where there are none."""
+    said = [one.bad.problem for one in table.problems if one.column == column and one.bad.positions is None]
+    kinds = [kind for kind in table.known.get(column, "").split(" or ") if kind]
+    return " or ".join(kind for kind in kinds if not any(f"of type {kind}," in problem for problem in said))
 
 
 def concerns(problem: Found, wants: Collection[Want]) -> bool:
@@ -114,7 +124,8 @@ def _feature(rows: Rows, feature: Feature) -> Iterator[Violation]:
         remedy = "see where the values are lost, or remove the feature"
         yield Violation("null", feature.name, "no row has a value, so the model can't use it", remedy, severity="Warn")
     if feature.nulls == "Refuse" and null.any():
-        problem = f"{counted(int(null.sum()), 'row')} without a value, and the Model declares nulls: Refuse"
+        what = " (null or NaN)" if want.kind == "Number" else ""
+        problem = f"{counted(int(null.sum()), 'row')} without a value{what}, and the Model declares nulls: Refuse"
         wrong = np.flatnonzero(null)
         remedy = "fill them, or declare nulls: Allow"
         yield Violation("null", feature.name, problem, remedy, len(wrong), origin.places(wrong))

@@ -307,8 +307,8 @@ def test_a_file_of_a_wrong_type_is_named() -> None:
     texts = replaced(table, "amount", ["1"] * 30)
     fault = refused({"rows/1.parquet": parquet(table.slice(0, 10)), "rows/2.parquet": parquet(texts.slice(10))})
     assert str(fault) == (
-        "amount: is of type string, a Number must be numeric or boolean (double in other files), namely s3://lake/rows/2.parquet; "
-        "declare it a Category."
+        "amount: is of type string, a Number must be numeric or boolean (double in other files), "
+        "namely s3://lake/rows/2.parquet; write it as double there, too."
     )
 
 
