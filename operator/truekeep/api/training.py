@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 from truekeep.api.common import Digest, Resources, S3Location, Schema, keyed
 from truekeep.api.estimators import ESTIMATORS
 from truekeep.api.features import STEPS, Transformer
+from truekeep.api.retries import Retries
 
 
 class Parameter(Schema):
@@ -79,6 +80,10 @@ class Training(Schema):
     timeout_seconds: Annotated[int, Field(ge=30, le=604800)] = Field(
         default=3600,
         description="Seconds that a run may take, waiting for a node and an image included. Default: 3600.",
+    )
+    retries: Retries = Field(
+        default=Retries(),
+        description="How often a stage of a run is tried again, and with what. Default: two times after a crash.",
     )
     resources: Resources = Field(
         default=Resources(),

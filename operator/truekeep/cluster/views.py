@@ -172,12 +172,20 @@ def pod_view(item: Json, events: Iterable[Json] = ()) -> PodView:
         exit_code=_integer_or_none(terminated.get("exitCode")),
         exit_reason=evicted or terminated.get("reason") or None,
         exit_message=str(terminated.get("message") or (status.get("message") if evicted else "") or ""),
+        ended_because=str(status.get("message") or "") if status.get("phase") == "Failed" else "",
+        disruption=_disruption(conditions),
         finished=parsed_time(terminated.get("finishedAt")),
         restarts=_integer(container.get("restartCount"), 0),
         theirs=container.get("name") == BACKEND,
         unschedulable=str(scheduled.get("message") or "Unschedulable") if unschedulable else None,
         node=(item.get("spec") or {}).get("nodeName") or None,
     )
+
+
+def _disruption(conditions: Mapping[str, Json]) -> str | None:
+    """Who takes a pod away, by its condition."""
+    target = conditions.get("DisruptionTarget") or {}
+    return str(target.get("reason") or "DisruptionTarget") if target.get("status") == "True" else None
 
 
 def _telling(status: Json) -> Json:
@@ -293,6 +301,7 @@ def job_view(item: Json, pods: Iterable[PodView] = (), create_error: str | None 
     return JobView(
         meta=meta(item),
         complete="Complete" in conditions,
+        failing=str((conditions.get("FailureTarget") or {}).get("reason") or "") or None,
         failed_reason=str(failed.get("reason") or "Failed") if failed else None,
         failed_message=str(failed.get("message") or "") if failed else "",
         finished=parsed_time(done.get("lastTransitionTime")) if done else None,
@@ -301,7 +310,15 @@ def job_view(item: Json, pods: Iterable[PodView] = (), create_error: str | None 
         create_error=create_error,
         stage=STAGES.get(label(item, LABEL_STAGE), LAST),
         attempt=max(1, _integer(label(item, LABEL_ATTEMPT), 1)),
+        memory=_memory(item),
     )
+
+
+def _memory(job: Json) -> str | None:
+    """The limit of the container that fits."""
+    pod = ((job.get("spec") or {}).get("template") or {}).get("spec") or {}
+    limit = ((_first(pod.get("containers")).get("resources") or {}).get("limits") or {}).get("memory")
+    return str(limit) if limit else None
 
 
 def deployment_view(item: Json, pods: Iterable[PodView], wanted: Json | None) -> DeploymentView:

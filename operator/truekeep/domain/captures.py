@@ -6,9 +6,9 @@ from datetime import datetime
 
 from truekeep.api.names import retention_name
 from truekeep.domain.conditions import Finding
+from truekeep.domain.mounts import mounts
 from truekeep.domain.observed import JobView, ModelObserved
 from truekeep.domain.pods import newest, obstacle, tail
-from truekeep.domain.run import mounts
 
 
 def swept(observed: ModelObserved, now: datetime) -> Finding | None:

@@ -79,6 +79,8 @@ class PodView:
     exit_code: int | None = None
     exit_reason: str | None = None  # Completed, Error, OOMKilled, Evicted, …
     exit_message: str = ""  # the termination message, else the last lines of the log
+    ended_because: str = ""  # the kubelet's words, where it ended the whole pod
+    disruption: str | None = None  # who takes or took the pod away: reason of its condition DisruptionTarget
     finished: datetime | None = None
     restarts: int = 0
     theirs: bool = False  # what waits or ended is the container of a team's own image: its exit codes mean nothing
@@ -95,12 +97,14 @@ class JobView:
     complete: bool = False
     failed_reason: str | None = None  # BackoffLimitExceeded, DeadlineExceeded, PodFailurePolicy
     failed_message: str = ""
+    failing: str | None = None  # it is about to fail for this reason; its pods are being ended
     finished: datetime | None = None
     suspended: bool = False
     pods: tuple[PodView, ...] = ()
     create_error: str | None = None  # why no pod could be made: quota, a missing PriorityClass, admission
     stage: Stage = "Train"  # of the run that it belongs to
     attempt: int = 1  # number of the try
+    memory: str | None = None  # limit of its container
 
 
 @dataclass(frozen=True)

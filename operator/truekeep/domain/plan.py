@@ -119,6 +119,7 @@ class Attempt:
 
     number: int = 1
     seconds: int | None = None  # that are left of the run's time; None: all of spec.training.timeoutSeconds
+    memory: str | None = None  # limit that it gets, where that is more than the spec says
 
 
 FIRST_ATTEMPT = Attempt()

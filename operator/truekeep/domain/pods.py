@@ -24,6 +24,7 @@ class Trouble:
     reason: str
     message: str
     exit_code: int | None = None
+    last_lines: str = ""  # of the log
 
 
 def newest(pods: Sequence[PodView]) -> PodView | None:

@@ -16,10 +16,10 @@ from truekeep.contract.results import MonitorResult
 from truekeep.domain import breaches, notices, system
 from truekeep.domain.breaches import consecutive
 from truekeep.domain.conditions import Finding, find, settle
+from truekeep.domain.mounts import mounts
 from truekeep.domain.observed import JobView, ModelView, PolicyObserved, PolicyView, RunView
 from truekeep.domain.plan import Note, PolicyPlan, Settings
 from truekeep.domain.pods import obstacle, tail
-from truekeep.domain.run import mounts
 
 KEPT_WINDOWS = 30
 POLL_SECONDS = 60.0

@@ -24,6 +24,7 @@ from truekeep.domain.fleet import (
     surplus,
     wanted_replicas,
 )
+from truekeep.domain.mounts import mounts
 from truekeep.domain.observed import DeploymentView, ModelObserved
 from truekeep.domain.plan import (
     AutoscalerIntent,
@@ -38,7 +39,6 @@ from truekeep.domain.pods import Trouble, crash, obstacle, storeless
 from truekeep.domain.regression import return_from_a_regression
 from truekeep.domain.rehearsal import failed_rehearsal, handed_over, rehearsal_trouble, wants_rehearsal
 from truekeep.domain.rejection import reject
-from truekeep.domain.run import mounts
 from truekeep.domain.traffic import (
     by_route,
     gateway_finding,

@@ -19,6 +19,7 @@ class Defaults:
     limit_memory: str
 
 
+MEBI = 2**20
 TRAINER = Defaults("500m", "1Gi", "2", "4Gi")
 SERVER = Defaults("100m", "256Mi", "1", "1Gi")
 PROXY = Defaults("50m", "192Mi", "1", "512Mi")  # our server where another one computes
@@ -36,6 +37,18 @@ def container_resources(given: Resources, defaults: Defaults) -> dict[str, Any]:
     return {
         "requests": {"cpu": cpu[0], "memory": memory[0]},
         "limits": {"cpu": cpu[1], "memory": memory[1]},
+    }
+
+
+def with_memory(resources: dict[str, Any], memory: str | None) -> dict[str, Any]:
+    """With this memory as the limit, where that is more, and a request that grew by as much."""
+    limit, request = resources["limits"]["memory"], resources["requests"]["memory"]
+    if memory is None or quantity(memory) <= quantity(limit):
+        return resources
+    grown = math.ceil(quantity(request) * quantity(memory) / quantity(limit) / MEBI)
+    return {
+        "requests": {**resources["requests"], "memory": f"{grown}Mi"},
+        "limits": {**resources["limits"], "memory": memory},
     }
 
 

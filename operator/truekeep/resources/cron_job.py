@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from truekeep.api.names import MANAGED_BY
-from truekeep.resources.training_job import failure_rules
+from truekeep.resources.failure_rules import failure_rules
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from truekeep.domain.notices import Due, event
 from truekeep.domain.observed import ModelView, PolicyView
 from truekeep.domain.plan import Settings
 from truekeep.resources.amounts import MONITOR, container_resources
+from truekeep.resources.failure_rules import failure_rules
 from truekeep.resources.metadata import child_metadata
 from truekeep.resources.pods import pod_template
-from truekeep.resources.training_job import failure_rules
 
 COMPONENT = "notice"
 RETRIES = 6  # 10 s after the first, each time twice as long: some ten minutes

@@ -18,9 +18,9 @@ from truekeep.contract.requests import RehearseRequest, complete
 from truekeep.domain.observed import ModelView
 from truekeep.domain.plan import Settings
 from truekeep.resources.amounts import MONITOR, container_resources
+from truekeep.resources.failure_rules import failure_rules
 from truekeep.resources.metadata import child_metadata
 from truekeep.resources.pods import pod_template
-from truekeep.resources.training_job import failure_rules
 
 COMPONENT = "rehearsal"
 DEADLINE_SECONDS = 420

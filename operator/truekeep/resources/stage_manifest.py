@@ -24,6 +24,7 @@ from truekeep.domain.fingerprints import training_fingerprint
 from truekeep.domain.observed import ModelView, RunView
 from truekeep.domain.plan import Attempt
 from truekeep.domain.stages import job_name
+from truekeep.resources.failure_rules import one_try
 from truekeep.resources.metadata import child_metadata
 
 COMPONENT = "trainer"  # of every stage, whatever runs in it: by it the Jobs and pods of a run are found
@@ -63,7 +64,9 @@ class StageManifest:
         }
 
     def job(self, settings: Mapping[str, Any], template: Mapping[str, Any]) -> dict[str, Any]:
-        """The Job with this pod template; `settings` are further fields of its spec."""
+        """The Job with this pod template; `settings` are further fields of its spec.
+
+        Without any it is one try: `domain/retries.py` says whether there is another, which is a Job of its own."""
         name = job_name(self.run.meta.name, self.stage, self.attempt.number)
         timeout = self.model.spec.training.timeout_seconds
         deadline = timeout if self.attempt.seconds is None else min(timeout, self.attempt.seconds)
@@ -71,5 +74,5 @@ class StageManifest:
             "apiVersion": "batch/v1",
             "kind": "Job",
             "metadata": child_metadata(name, "TrainingRun", self.run.meta, self.labels, self.annotations),
-            "spec": {**settings, "activeDeadlineSeconds": deadline, "template": dict(template)},
+            "spec": {**(settings or one_try()), "activeDeadlineSeconds": deadline, "template": dict(template)},
         }

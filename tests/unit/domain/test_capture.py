@@ -14,10 +14,10 @@ from truekeep.api.model import ModelSpec, ModelStatus, ServedRevision
 from truekeep.domain.captures import swept
 from truekeep.domain.fingerprints import serving_key
 from truekeep.domain.model import decide
+from truekeep.domain.mounts import mounts
 from truekeep.domain.observed import JobView, Meta, ModelObserved, ModelView, PodView, PolicyObserved, PolicyView
 from truekeep.domain.policy import decide as decide_policy
 from truekeep.domain.rehearsal import wants_rehearsal
-from truekeep.domain.run import mounts
 
 CAPTURE = {"s3": {"uri": "s3://lake/captures/"}}
 SALT = {"hashKeySecretRef": {"name": "salt"}}

@@ -7,7 +7,7 @@ from tests.unit.domain.world import SPEC, spec
 from truekeep.api.model import ModelSpec
 from truekeep.contract.canonical import digest_of
 from truekeep.domain.fingerprints import training_fingerprint
-from truekeep.domain.run import mounts
+from truekeep.domain.mounts import mounts
 
 
 def imported(digit: str = "0", uri: str = "s3://imports/") -> ModelSpec:

@@ -68,9 +68,11 @@ def test_a_failed_retrain_leaves_the_live_revision() -> None:
 
 
 def test_an_unreachable_store_is_tried_again_within_bounds() -> None:
-    world = World()
+    """A run tries while it has time; then come further runs, five in all, with pauses of up to eight minutes."""
+    world = World(spec=spec(training={"recipe": spec().training.recipe.dump(), "timeoutSeconds": 30}))
     world.calm(rounds=800, train="StoreUnreachable", quiet_rounds=130)
     assert len(world.runs) == 5
+    assert [len(run.status.attempts) for run in world.runs.values()] == [2] * 5
     assert world.condition("Ready") == ("False", "StoreUnreachable")
 
 

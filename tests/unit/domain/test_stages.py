@@ -69,6 +69,7 @@ def test_names_of_long_runs_differ() -> None:
 @pytest.mark.parametrize("stage", ["Tune", "Fit"])
 def test_a_stage_that_crashes_ends_the_run_with_its_last_words(stage: Stage) -> None:
     world, name = begun(stage, "Train")
+    world.spec = spec(training={**world.spec.training.dump(), "retries": {"limit": 0}})
     world.end_job(job_name(name, stage), exit_code=9, exit_message="Traceback\nValueError: no such column")
     world.reconcile()
     world.pass_time(1)

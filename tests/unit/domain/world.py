@@ -401,8 +401,11 @@ class World:
         for name in sorted(self.runs):
             run = self.runs[name]
             siblings = tuple(other for other in self.runs.values() if other.meta.name != name)
-            mine = {job.stage: job for job in self.jobs.values() if self.run_of(job) == name}
-            plan = run_domain.decide(RunObserved(run, self.model, siblings, mine), SETTINGS, self.now, self.order)
+            mine = sorted((j for j in self.jobs.values() if self.run_of(j) == name), key=lambda j: j.attempt)
+            newest = {job.stage: job for job in mine}
+            earlier = tuple(job for job in mine if job is not newest[job.stage])
+            observed = RunObserved(run, self.model, siblings, newest, earlier)
+            plan = run_domain.decide(observed, SETTINGS, self.now, self.order)
             made = job_name(name, plan.create_job, plan.attempt.number) if plan.create_job else ""
             if plan.create_job and made not in self.jobs and self._write(budget):
                 marks = {
@@ -412,11 +415,13 @@ class World:
                 author = self.annotations.get(ANNOTATION_AUTHOR)
                 marks |= {ANNOTATION_AUTHOR: author} if author else {}
                 about = replace(self.meta(made), annotations=marks)
-                self.jobs[made] = JobView(about, stage=plan.create_job, attempt=plan.attempt.number)
+                limits = self.spec.training.resources.limits
+                memory = plan.attempt.memory or (limits.memory if limits else None) or "4Gi"
+                self.jobs[made] = JobView(about, stage=plan.create_job, attempt=plan.attempt.number, memory=memory)
                 self.owners[made] = name
                 self.seconds[made] = plan.attempt.seconds
                 self.jobs_made.append(made)
-            for job in mine.values():
+            for job in mine:
                 if job.stage in plan.delete_jobs and self._write(budget):
                     del self.jobs[job.meta.name]
             if plan.status.dump() != run.status.dump() and self._write(budget):

@@ -21,13 +21,14 @@ from tests.unit.resources.samples import (
     policy,
     run,
 )
-from truekeep.api.common import Resources
+from truekeep.api.common import Resources, quantity
 from truekeep.contract.requests import MonitorRequest, ServeRequest, TrainRequest
-from truekeep.domain.plan import AutoscalerIntent, BudgetIntent, RouteIntent, Settings
+from truekeep.domain.plan import Attempt, AutoscalerIntent, BudgetIntent, RouteIntent, Settings
 from truekeep.resources.amounts import SERVER, TRAINER, container_resources, threads
 from truekeep.resources.autoscaler import autoscaler
 from truekeep.resources.compare import holds
 from truekeep.resources.disruption_budget import disruption_budget
+from truekeep.resources.failure_rules import failure_rules
 from truekeep.resources.httproute import httproute
 from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
 from truekeep.resources.retention_cronjob import retention_cronjob, schedule
@@ -122,6 +123,7 @@ def test_requests_to_server_and_monitor_are_complete() -> None:
         ("monitor-cronjob", {"arrivals.reader", "captures", "lake"}),
         ("training-job-plain", set()),
         ("training-job-import", {"imports", "sets"}),
+        ("tuning-job", set()),
     ],
 )
 def test_a_pod_mounts_the_secrets_that_it_needs_and_no_other(pod: str, secrets: set[str]) -> None:
@@ -257,14 +259,56 @@ def test_an_autoscaler_keeps_its_replicas() -> None:
     assert "replicas" not in serving_deployment(model(), INTENT, SETTINGS, scaled_by_others=True)["spec"]
 
 
-def test_a_node_that_takes_a_pod_away_is_no_failure_of_training() -> None:
-    job = training_job(model(), run(), SETTINGS, None)
-    disruption, exit_codes = job["spec"]["podFailurePolicy"]["rules"]
+def test_a_node_that_takes_a_pod_away_is_no_failure_of_a_rehearsal() -> None:
+    disruption, exit_codes = failure_rules("rehearsal")
     assert disruption["action"] == "Ignore"
     assert exit_codes == {
         "action": "FailJob",
-        "onExitCodes": {"containerName": "trainer", "operator": "In", "values": [3, 137]},
+        "onExitCodes": {"containerName": "rehearsal", "operator": "In", "values": [3, 137]},
     }
+
+
+def test_a_training_job_is_one_try_that_says_how_its_pod_ended() -> None:
+    job = training_job(model(), run(), SETTINGS, None)
+    assert job["spec"]["backoffLimit"] == 0
+    assert {rule["action"] for rule in job["spec"]["podFailurePolicy"]["rules"]} == {"FailJob"}
+
+
+def test_a_further_try_has_a_name_a_number_what_is_left_of_the_time_and_more_memory() -> None:
+    job = training_job(model(), run(), SETTINGS, None, Attempt(3, 700, "16Gi"))
+    first = training_job(model(), run(), SETTINGS, None)
+    assert job["metadata"]["name"] == f"{first['metadata']['name']}-try3"
+    assert job["metadata"]["labels"]["truekeep.dev/attempt"] == "3"
+    assert job["spec"]["activeDeadlineSeconds"] == 700
+    before, after = (each["spec"]["template"]["spec"]["containers"][0]["resources"] for each in (first, job))
+    assert after["limits"] == {**before["limits"], "memory": "16Gi"}
+    assert quantity(after["requests"]["memory"]) / quantity(before["requests"]["memory"]) == (
+        quantity("16Gi") / quantity(before["limits"]["memory"])
+    )
+
+
+def test_a_further_try_has_never_less_memory_than_the_spec_says() -> None:
+    job = training_job(model(), run(), SETTINGS, None, Attempt(2, 700, "1Mi"))
+    first = training_job(model(), run(), SETTINGS, None)
+    resources = [each["spec"]["template"]["spec"]["containers"][0]["resources"] for each in (first, job)]
+    assert resources[0] == resources[1]
+
+
+def test_a_tuning_goes_on_until_too_few_trials_are_left() -> None:
+    """8 trials, of which 2 must have a score."""
+    spec = BUILT["tuning-job"]["spec"]
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 8, 3)
+    assert spec["maxFailedIndexes"] == 6
+    assert "backoffLimit" not in spec
+    assert [rule["action"] for rule in spec["podFailurePolicy"]["rules"]] == ["Ignore", "FailJob", "FailIndex"]
+
+
+def test_a_pod_of_a_tuning_is_asked_what_the_training_is_asked() -> None:
+    request = TrainRequest.model_validate_json(request_of(PODS["tuning-job"]))
+    assert request.training.recipe is not None
+    assert request.training.recipe.tuning is not None
+    assert request.training.recipe.tuning.count == 8
+    assert request.evaluation.benchmarks == []  # it reads none, and has no credentials for them
 
 
 @pytest.mark.parametrize(
