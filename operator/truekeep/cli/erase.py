@@ -29,6 +29,8 @@ NOT_REACHED = (
     "what the model was trained on, its labels, and other copies of these: erase them at their source",
     "artifacts of revisions that were trained on them: their examples for the self-test are rows of training data "
     "(without the key); start a new run, then delete the old revisions' artifacts",
+    "records/sha256/*.background.json in the store: up to 100 rows that judged a model (without the key), for truekeep "
+    "why; they may be deleted, it then compares with the artifact's examples",
     "backups, exports and replicas of the bucket: they are somebody else's to erase",
 )
 

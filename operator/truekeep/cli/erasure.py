@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,7 +26,7 @@ from truekeep.contract import layout
 from truekeep.contract.canonical import canonical_json
 from truekeep.contract.hashing import hashed
 from truekeep.storage import ObjectMissing, StoreError
-from truekeep.storage.s3 import Bucket, ObjectInfo
+from truekeep.storage.s3 import Bucket, Fetched, ObjectInfo
 
 KEY = "truekeep.key"
 ARROW_SCHEMA = b"ARROW:schema"
@@ -34,6 +34,13 @@ BATCH_ROWS = 65_536
 PIECE = 8 << 20  # bytes that are fetched, or held in memory, at a time
 THREADS = 8
 SCHEMA = "truekeep.dev/erasure-receipt/v1"
+
+
+class Ranged(Protocol):
+    """Where a capture file lies: a bucket, or a folder."""
+
+    def fetch(self, key: str, *, span: tuple[int, int] | None = None) -> Fetched:
+        """So many bytes (length) from so many on (offset). ObjectMissing."""
 
 
 class NoHashKeyError(Exception):
@@ -114,7 +121,7 @@ def erase(bucket: Bucket, account: Account, sought: Sought, say: Callable[[str],
         key = hit.info.key
         try:
             if hit.kept:
-                with _opened(bucket, hit.info) as file, tempfile.TemporaryFile() as written:
+                with opened(bucket, hit.info) as file, tempfile.TemporaryFile() as written:
                     erased = _copy(file, written, sought)
                     bucket.put(key, written)
                 account.rewritten.append(key)
@@ -185,7 +192,7 @@ def _look(bucket: Bucket, info: ObjectInfo, sought: Sought) -> Hit | Exception |
     """What is to be taken out of a file; None: nothing. An error that is about this file alone is the answer; a store
     that does not answer is none."""
     try:
-        with _opened(bucket, info) as file:
+        with opened(bucket, info) as file:
             found = rows = 0
             for batch in _batches(file, [KEY]):
                 rows += batch.num_rows
@@ -238,7 +245,7 @@ def _batches(file: pq.ParquetFile, columns: Sequence[str]) -> Iterator[pa.Record
 
 
 @contextmanager
-def _opened(bucket: Bucket, info: ObjectInfo) -> Iterator[pq.ParquetFile]:
+def opened(bucket: Ranged, info: ObjectInfo) -> Iterator[pq.ParquetFile]:
     """The object as a Parquet file; a large one by way of a file on disk that has no name."""
     with tempfile.SpooledTemporaryFile(max_size=PIECE) as content:
         etag = ""

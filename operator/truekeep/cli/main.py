@@ -22,6 +22,7 @@ from truekeep.cli import (
     import_,
     lineage,
     profile,
+    retrain,
     serve,
     status,
     train,
@@ -33,6 +34,7 @@ from truekeep.cli.examples.world import EXAMPLES, FRAUD, FUTURE, LAKE
 from truekeep.cli.replay.caller import Caller
 from truekeep.cli.replay.lake import Lake
 from truekeep.cli.replay.run import Plan, Replay
+from truekeep.cli.why import command as why
 from truekeep.storage.errors import StoreError
 from truekeep.storage.s3 import Bucket
 
@@ -46,6 +48,7 @@ app.command("import")(import_.import_)
 app.command("serve")(serve.serve)
 app.command("status")(status.status)
 app.command("erase")(erase.erase)
+app.command("why")(why.why)
 app.command("lineage")(lineage.lineage)
 app.command("check")(check.check)
 app.command("train")(train.train)
@@ -54,6 +57,7 @@ app.command("reject")(approve.reject)
 app.command("pause")(hold.pause)
 app.command("resume")(hold.resume)
 app.command("rollback")(hold.rollback)
+app.command("retrain")(retrain.retrain)
 app.command("wait")(wait.wait)
 
 MODELS = "models"

@@ -6,7 +6,14 @@ records/sha256/HEX.json                             record.json of a run, named 
 records/sha256/HEX.html                             the run's report as a page
 records/sha256/HEX.provenance.json                  SLSA provenance (in-toto) of its artifact, where it made one
 records/sha256/HEX.openlineage.jsonl                OpenLineage's events of the run, one a line
+records/sha256/HEX.background.json                  some rows that judged it, to compare a captured one with
+NAMESPACE/MODEL/decisions/NUMBER.json               what was decided on its revisions (contract.decisions)
 NAMESPACE/MODEL/runs/RUN-UID/result.json            a run's result; the first that is written wins
+NAMESPACE/MODEL/runs/RUN-UID/tuning/inputs.json     what all trials of a tuning go by; likewise
+NAMESPACE/MODEL/runs/RUN-UID/tuning/NNN.json        how a trial ended, by its index; likewise
+NAMESPACE/MODEL/runs/RUN-UID/fit/prepared.json      what a team's image was given to fit on; likewise
+NAMESPACE/MODEL/runs/RUN-UID/fit/files/HEX          what it made, each file named by its sha256
+NAMESPACE/MODEL/runs/RUN-UID/fit/delivered.json     which files those are; last, and the first that is written wins
 NAMESPACE/MODEL/monitor/POLICY-UID/rN/START.json    what a monitor found in one window
 NAMESPACE/MODEL/monitor/POLICY-UID/rN/START.html    the same as a page, with the windows before it
 NAMESPACE/MODEL/monitor/POLICY-UID/rN/START.part-I-of-N.json    what one of several pods counted; gone with the report
@@ -42,6 +49,7 @@ DROPPED_COLUMNS = "truekeep.dropped"  # features that are left out
 # And, whatever becomes of the cluster, what answered.
 CAPTURED_ARTIFACT = "truekeep.artifact"  # digest
 CAPTURED_RUN = "truekeep.run"  # name of the TrainingRun that made it
+CAPTURED_FORMAT = "truekeep.format"  # onnx, skops, or image: the team's own server
 CAPTURED_PERCENT = "truekeep.fraction_percent"  # of the requests that are captured
 SIGNATURE = "signature.json"
 PROFILE = "profile.json"
@@ -50,6 +58,7 @@ PERFORMANCE = "performance.json"
 REPORT = "html"
 PROVENANCE = "provenance.json"
 EVENTS = "openlineage.jsonl"
+BACKGROUND = "background.json"  # rows to compare a captured one with
 IMPORT_REPORT = "import.json"  # of a model that was trained elsewhere: what it was, and how it agrees
 
 
@@ -64,13 +73,43 @@ def record(digest: str) -> str:
 
 
 def beside_record(digest: str, suffix: str) -> str:
-    """Key of what belongs to a record: REPORT, PROVENANCE, or EVENTS."""
+    """Key of what belongs to a record: REPORT, PROVENANCE, EVENTS or BACKGROUND."""
     return record(digest).removesuffix("json") + suffix
 
 
 def run_result(namespace: str, model: str, run_uid: str) -> str:
     """Key of a run's result."""
     return f"{namespace}/{model}/runs/{run_uid}/result.json"
+
+
+def tuning_inputs(namespace: str, model: str, run_uid: str) -> str:
+    """Key of what all trials of a run go by."""
+    return f"{namespace}/{model}/runs/{run_uid}/tuning/inputs.json"
+
+
+def tuning_trial(namespace: str, model: str, run_uid: str, index: int) -> str:
+    """Key of how one trial ended."""
+    return f"{namespace}/{model}/runs/{run_uid}/tuning/{index:03d}.json"
+
+
+def fit_prepared(namespace: str, model: str, run_uid: str) -> str:
+    """Key of what says which rows a team's image was given."""
+    return f"{namespace}/{model}/runs/{run_uid}/fit/prepared.json"
+
+
+def fit_delivered(namespace: str, model: str, run_uid: str) -> str:
+    """Key of what says which files it made of them."""
+    return f"{namespace}/{model}/runs/{run_uid}/fit/delivered.json"
+
+
+def fit_file(namespace: str, model: str, run_uid: str, digest: str) -> str:
+    """Key of one of these files."""
+    return f"{namespace}/{model}/runs/{run_uid}/fit/files/{digest.removeprefix('sha256:')}"
+
+
+def decisions(namespace: str, model: str, number: int | None = None) -> str:
+    """Key of one page of what was decided, or the prefix of all."""
+    return f"{namespace}/{model}/decisions/" + (f"{number:08d}.json" if number is not None else "")
 
 
 def window_report(namespace: str, model: str, policy_uid: str, revision: int, start: datetime) -> str:

@@ -26,6 +26,7 @@ from truekeep.contract.artifact import SignatureFeature
 from truekeep.contract.hashing import hashed
 from truekeep.contract.layout import (
     CAPTURED_ARTIFACT,
+    CAPTURED_FORMAT,
     CAPTURED_PERCENT,
     CAPTURED_RUN,
     DROPPED_COLUMNS,
@@ -59,6 +60,7 @@ class Source:
     key_column: str = ""  # the name under which requests carry the key
     artifact: str = ""  # its digest
     run: str = ""  # the TrainingRun that made it
+    format: str = ""  # what answers: onnx, skops or image
 
 
 class Capture:
@@ -276,6 +278,7 @@ def _metadata(settings: api.Capture, source: Source) -> dict[str, str]:
     said = {
         CAPTURED_ARTIFACT: source.artifact,
         CAPTURED_RUN: source.run,
+        CAPTURED_FORMAT: source.format,
         CAPTURED_PERCENT: str(settings.fraction_percent),
         HASHED_COLUMNS: ",".join(sorted(settings.hash)),
         DROPPED_COLUMNS: ",".join(sorted(settings.drop)),

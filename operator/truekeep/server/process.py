@@ -213,6 +213,7 @@ class Process:
             key_column=self._request.key,
             artifact=self._request.artifact_digest,
             run=self._request.run,
+            format=model.format,
         )
         hash_key = read_hash_key(settings.hash_key_secret_ref.name) if settings.hash_key_secret_ref else None
         spool = open_spool(settings.spool_mebibytes)

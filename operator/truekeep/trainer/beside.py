@@ -5,19 +5,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from truekeep.api.evaluation import Evaluation
 from truekeep.contract import layout
-from truekeep.contract.artifact import Performance, Signature
+from truekeep.contract.artifact import UNKNOWN_TEXT, Performance, Signature, SignatureFeature
+from truekeep.contract.background import ROWS as BACKGROUND_ROWS
+from truekeep.contract.background import Background
 from truekeep.contract.canonical import canonical_json
 from truekeep.profiling.schema import Profile
 from truekeep.storage import ArtifactInvalid, StoreError, artifacts
 from truekeep.storage.artifacts import Store
 from truekeep.trainer import evidence, provenance, report
 from truekeep.trainer.fit import Say, Verdict
+from truekeep.trainer.text import EPOCH
 
 Record = Mapping[str, Any]
 
@@ -38,6 +43,7 @@ def write(store: Store, record: Record, digest: str, verdict: Verdict | None, ev
         layout.REPORT: lambda: report.page(_told(store, record, digest, verdict, evaluation)).encode(),
         layout.PROVENANCE: statement,
         layout.EVENTS: events,
+        layout.BACKGROUND: lambda: _background(verdict) if verdict else None,
     }
     for suffix, make in made.items():
         key = layout.beside_record(digest, suffix)
@@ -64,6 +70,28 @@ def _told(store: Store, record: Record, digest: str, verdict: Verdict | None, ev
         Profile.model_validate_json(files[layout.PROFILE]) if layout.PROFILE in files else None,
         champion,
     )
+
+
+def _background(verdict: Verdict) -> bytes | None:
+    """Some of the rows that judged the model, as requests give them; None where it is not published."""
+    if verdict.judged is None or not verdict.files:
+        return None
+    features, matrix = verdict.judged.features, verdict.judged.matrix
+    chosen = np.unique(np.linspace(0, len(matrix) - 1, min(len(matrix), BACKGROUND_ROWS)).astype(np.int64))
+    rows = [{one.name: _given(one, value) for one, value in zip(features, matrix[row], strict=True)} for row in chosen]
+    return canonical_json(Background(rows=rows).model_dump(mode="json", by_alias=True))
+
+
+def _given(feature: SignatureFeature, value: float) -> float | str | None:
+    """A cell of the model's matrix, as a request gives it."""
+    if np.isnan(value):
+        return None
+    if feature.type == "Time":
+        return (EPOCH + timedelta(microseconds=round(float(value)))).isoformat()
+    if feature.type != "Category":
+        return float(value)
+    categories = feature.categories or []
+    return categories[int(value)] if 0 <= value < len(categories) else UNKNOWN_TEXT
 
 
 def _champion(store: Store, record: Record) -> report.Champion | None:

@@ -31,6 +31,7 @@ from truekeep.storage.s3 import Bucket
 SOURCE = Source(
     namespace="demo", model="flight-delay", revision=3, pod="pod-1", cut_off=0.4, features=tuple(FEATURES),
     key_column="flight_id", artifact="sha256:" + "ab" * 32, run="flight-delay-3",
+    format="onnx",
 )  # fmt: skip
 KEY = b"0123456789abcdef"
 MATRIX = Encoder(FEATURES).encode(ROWS, 5)
@@ -281,6 +282,7 @@ def test_a_file_says_what_answered_whatever_becomes_of_the_cluster(make: Any, ve
     assert pq.read_metadata(io.BytesIO(content)).metadata == {
         b"truekeep.artifact": b"sha256:" + b"ab" * 32,
         b"truekeep.run": b"flight-delay-3",
+        b"truekeep.format": b"onnx",
         b"truekeep.fraction_percent": b"100",
     }
 

@@ -1,0 +1,146 @@
+"""What was decided on a Model's revisions: as the store has it, and as the cluster has it where there is one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from truekeep.contract import layout
+from truekeep.contract.canonical import sha256
+from truekeep.contract.decisions import Decision, Page, promoted_id, revision_id
+from truekeep.storage.artifacts import Store
+
+Json = Mapping[str, Any]
+THREADS = 8
+_NUMBER = re.compile(r"/decisions/([0-9]{8})\.json$")
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All decisions, the oldest first. `faults`: why the chain of the store's pages can't be trusted, in words."""
+
+    decisions: tuple[Decision, ...] = ()
+    pages: tuple[str, ...] = ()  # their digests, the oldest first
+    faults: tuple[str, ...] = ()
+
+    def about(self, artifact: str | None) -> list[Decision]:
+        """Those on one artifact."""
+        return [one for one in self.decisions if artifact and one.artifact_digest == artifact]
+
+    def revisions(self) -> dict[int, Decision]:
+        """What was registered under each number; of a Model that was made anew, the newest."""
+        return {one.revision: one for one in self.decisions if one.kind == "Revision" and one.revision is not None}
+
+    def intervals(self) -> list[tuple[Decision, datetime | None]]:
+        """What answered, and until when, the oldest first. None: until now, as far as is known."""
+        promoted = [one for one in self.decisions if one.kind == "Promoted"]
+        ends: list[datetime | None] = [one.time for one in promoted[1:]]
+        return list(zip(promoted, [*ends, None], strict=False))
+
+    def answered_at(self, moment: datetime) -> Decision | None:
+        """What answered at a moment; None where that is not known."""
+        earlier = [one for one in self.decisions if one.kind == "Promoted" and one.time <= moment]
+        return earlier[-1] if earlier else None
+
+    def with_more(self, others: Iterable[Decision]) -> Ledger:
+        """With what is not in it yet, as the cluster knows it."""
+        known = {one.id for one in self.decisions}
+        merged = [*self.decisions, *(one for one in others if one.id not in known)]
+        return replace(self, decisions=_sorted(merged))
+
+    def against(self, head: str | None) -> Ledger:
+        """Held against the newest page that the Model's status knows."""
+        if head is None or head in self.pages:
+            return self
+        words = f"the Model's status knows a page {head} that the store has not: the newest were taken away, or altered"
+        return replace(self, faults=(*self.faults, words))
+
+
+def read(store: Store, namespace: str, model: str) -> Ledger:
+    """The store's pages, each checked against the one before. StoreError where the store does not answer."""
+    prefix = layout.decisions(namespace, model)
+    keys = [(int(found[1]), info.key) for info in store.list(prefix) if (found := _NUMBER.search(info.key))]
+    decisions: list[Decision] = []
+    faults: list[str] = []
+    pages: list[str] = []
+    head: str | None = None  # of the page before
+    expected = 1
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="read") as pool:
+        contents = pool.map(lambda item: store.get(item[1]), keys)
+        for (number, key), content in zip(keys, contents, strict=True):
+            if number != expected:
+                gone = f"page {expected}" if number == expected + 1 else f"pages {expected} to {number - 1}"
+                faults.append(f"{gone} of {store.uri(prefix)}: taken away or lost")
+                head = None
+            try:
+                page = Page.model_validate_json(content)
+                faults += _faults(page, store.uri(key), number, head)
+                decisions += page.decisions
+            except ValidationError as error:
+                faults.append(f"{store.uri(key)} is no page of decisions: {error.errors(include_url=False)[0]['msg']}")
+            head, expected = sha256(content), number + 1
+            pages.append(head)
+    return Ledger(_sorted(decisions), tuple(pages), tuple(faults))
+
+
+def _faults(page: Page, uri: str, number: int, head: str | None) -> list[str]:
+    """Why a page is not what it ought to be; `head`: digest of the one before, where there is one."""
+    if page.number != number:
+        return [f"{uri} says that it is page {page.number}: it was moved or altered"]
+    if (head is not None or number == 1) and page.previous != head:
+        return [f"{uri} does not follow the page before it: one of the two was altered"]
+    return []
+
+
+def of_cluster(model: Json, runs: Iterable[Json], approvals: Iterable[Json]) -> list[Decision]:
+    """What the objects in the cluster tell of the same."""
+    name, uid = model["metadata"]["name"], str(model["metadata"].get("uid", ""))
+    found: list[Decision] = []
+    digests = set()
+    for run in runs:
+        status = run.get("status") or {}
+        if run["spec"]["modelRef"]["name"] != name or not status.get("revision"):
+            continue
+        artifact, record = (status.get("artifact") or {}).get("digest"), (status.get("record") or {}).get("id")
+        digests.add(artifact)
+        found.append(
+            Decision(
+                id=revision_id(uid, status["revision"]), kind="Revision", model_uid=uid, artifact_digest=artifact,
+                time=status.get("completionTime") or run["metadata"]["creationTimestamp"],
+                revision=status["revision"], run=run["metadata"]["name"], run_uid=run["metadata"].get("uid"),
+                record=record, author=status.get("author"), image=status.get("image"),
+                trigger=(run["spec"].get("trigger") or {}).get("type"),
+            )
+        )  # fmt: skip
+    for each in approvals:
+        spec, meta = each["spec"], each["metadata"]
+        if spec["modelRef"]["name"] == name and spec["artifactDigest"] in digests:
+            found.append(
+                Decision(
+                    id=f"approval/{meta.get('uid', meta['name'])}", model_uid=uid, time=meta["creationTimestamp"],
+                    kind="Approved" if spec["decision"] == "Approve" else "Rejected",
+                    artifact_digest=spec["artifactDigest"], approver=spec["approver"], approval=meta["name"],
+                    reason=spec["reason"], expires_at=spec.get("expiresAt"),
+                )
+            )  # fmt: skip
+    for each in (model.get("status") or {}).get("history") or []:
+        since = datetime.fromisoformat(each["since"])
+        found.append(
+            Decision(
+                id=promoted_id(uid, each["deployment"], since), kind="Promoted", time=since, model_uid=uid,
+                artifact_digest=each["artifactDigest"], revision=each["revision"], run=each["run"],
+                deployment=each["deployment"], approver=each.get("approver"),
+            )
+        )  # fmt: skip
+    return found
+
+
+def _sorted(decisions: Iterable[Decision]) -> tuple[Decision, ...]:
+    order = {"Revision": 0, "Approved": 1, "Rejected": 1, "Promoted": 2, "Failed": 3}
+    return tuple(sorted(decisions, key=lambda one: (one.time, order[one.kind], one.id)))
