@@ -117,6 +117,10 @@ COSTS: Json = {"falsePositive": "1", "falseNegative": "40"}
 COSTLY: Json = {"name": "cost", "metric": "expected_cost", "maximum": "0.5"}
 
 
+def ruled(**limit: Any) -> Change:
+    return ("spec.data.rules", [{"name": "r", **limit}])
+
+
 def fair(column: str) -> Change:
     gate = {"name": "f", "column": column, "metric": "demographic_parity_difference", "maximum": "0.1"}
     return ("spec.evaluation", {"fairness": [gate]})
@@ -319,9 +323,9 @@ CASES = [
     ),
     Case(
         "Model.spec.data",
-        "a rule's column",
-        (("spec.data.rules", [{"name": "r", "column": "late", "maxNullFraction": "0.1"}]),),
-        (("spec.data.rules", [{"name": "r", "column": "age", "maxNullFraction": "0.1"}]),),
+        "the column of a rule with range",
+        (ruled(column="late", maxNullFraction="0.1"),),
+        (ruled(column="carrier", range={"minimum": "1"}),),
     ),
     Case(
         "Model.spec.data.features[]",
@@ -350,8 +354,57 @@ CASES = [
     Case(
         "Model.spec.data.rules[]",
         "exactly one of",
-        (("spec.data.rules", [{"name": "r", "minRows": 5}]),),
-        (("spec.data.rules", [{"name": "r", "minRows": 5, "maxAgeSeconds": 5}]),),
+        (ruled(minRows=5),),
+        (ruled(minRows=5, maxAgeSeconds=5),),
+    ),
+    Case(
+        "Model.spec.data.rules[]",
+        "names the column that it is for",
+        (ruled(column="hour", range={"minimum": "1"}),),
+        (ruled(range={"minimum": "1"}),),
+    ),
+    Case(
+        "Model.spec.data.rules[]",
+        "are about all rows",
+        (ruled(column="ticket", maxDuplicateFraction="0"),),
+        (ruled(column="hour", minRows=5),),
+    ),
+    Case(
+        "Model.spec.data.rules[].range",
+        "neither minimum nor maximum",
+        (ruled(column="hour", range={"maximum": "24", "maxFraction": "0.1"}),),
+        (ruled(column="hour", range={"maxFraction": "0.1"}),),
+    ),
+    Case(
+        "Model.spec.data.rules[].range",
+        "must not be greater",
+        (ruled(column="hour", range={"minimum": "9.5", "maximum": "10"}),),
+        (ruled(column="hour", range={"minimum": "10", "maximum": "9.5"}),),
+    ),
+    Case(
+        "Model.spec.data.rules[].categories",
+        "either allowed",
+        (ruled(column="carrier", categories={"asIn": "Champion", "maxFraction": "0.1"}),),
+        (ruled(column="carrier", categories={"asIn": "Champion", "allowed": ["AA"]}),),
+    ),
+    Case(
+        "Model.spec.data.rules[].lastRun",
+        "neither rows nor positiveRate",
+        (ruled(lastRun={"rows": {"minimum": "0.5"}}),),
+        (ruled(lastRun={}),),
+    ),
+    *(
+        Case(
+            f"Model.spec.data.rules[].lastRun.{field}",
+            says,
+            (ruled(lastRun={field: {"minimum": "0.5", "maximum": "10"}}),),
+            (ruled(lastRun={field: bad}),),
+        )
+        for field in ("rows", "positiveRate")
+        for says, bad in (
+            ("give minimum, maximum, or both", {}),
+            ("must not be greater", {"minimum": "10", "maximum": "9"}),
+        )
     ),
     Case(
         "Model.spec.evaluation.holdout",

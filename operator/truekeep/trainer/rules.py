@@ -21,6 +21,7 @@ from truekeep.trainer.text import MICROSECONDS, counted, decimal, iso
 from truekeep.trainer.violations import Mask, Rows, Unjudged, Violation, broken, shown_count
 
 Said = Iterator[Violation | Unjudged]
+_ROWS = ("source", "timeColumn", "key", "window", "label", "sample")  # fields of spec.data that say which rows are used
 FEWEST_EXPECTED = 30  # positives that the last run lets expect, for a positive rate to be judged
 
 # What nobody declares is checked all the same, as a warning.
@@ -219,7 +220,7 @@ def _last_run(rows: Rows, data: Data, rule: Rule, known: Known) -> Said:
         yield Unjudged(rule.name, "there is no earlier run to compare with")
         return
     if last.rows_digest != rows_digest(data):
-        yield Unjudged(rule.name, f"source, time column, key, window or label changed since run {last.run}")
+        yield Unjudged(rule.name, f"source, time column, key, window, label or sample changed since run {last.run}")
         return
     have = int(rows.used.sum())
     if rule.last_run.rows is not None:

@@ -166,7 +166,7 @@ def test_the_share_of_positives_is_held_against_the_last_run(bounds: Any, last: 
         (
             rates(300, 150, "sha256:" + "0" * 64),
             {"lastRun": {"rows": {"minimum": "1"}}},
-            "source, time column, key, window or label changed since run late-7",
+            "source, time column, key, window, label or sample changed since run late-7",
         ),
         (rates(300, 5), {"lastRun": {"positiveRate": {"minimum": "1"}}}, "fewer than the 30 that it takes"),
         (
