@@ -1,12 +1,12 @@
-"""A team's own image that answers for a model."""
+"""A team's own images: one that answers for a model, and one that trains it."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from truekeep.api.common import Fraction, Schema, keyed
+from truekeep.api.common import ATOMIC, Fraction, Schema, keyed
 
 ImageReference = Annotated[
     str,
@@ -70,4 +70,55 @@ class ServingImage(Schema):
         max_length=30,
         description="Further environment variables. Default: none.",
         json_schema_extra=keyed("name"),
+    )
+
+
+Argument = Annotated[str, StringConstraints(max_length=1024)]
+
+
+class TrainingImage(Schema):
+    """A team's own trainer, of any framework; docs/training-image.md has its contract. It never judges itself."""
+
+    CEL = (
+        (
+            "!self.reference.endsWith(':latest')",
+            "training.image.reference must not be of the tag latest, because nobody could say later what trained; "
+            "give a digest (NAME@sha256:...), or a tag that stays what it is",
+        ),
+        (
+            "!has(self.env) || self.env.all(e, !e.name.startsWith('TRUEKEEP_') && !(e.name in ['MODEL_NAME', "
+            "'HOME']))",
+            "training.image.env must not hold MODEL_NAME, HOME or names that begin with TRUEKEEP_, which are set "
+            "already; a value may refer to them, as in $(TRUEKEEP_SEED)",
+        ),
+    )
+
+    reference: ImageReference = Field(
+        description="The image, by digest where its registry has one, else by a tag that stays what it is. Example: "
+        "registry.example/team/fraud-fit@sha256:0b9c3f6c1d7d4b0f8a55c8e1f4a1c5d2e6b7a8990c1d2e3f405162738495a6b7."
+    )
+    format: Literal["ONNX", "Skops", "Opaque"] = Field(
+        description="What it leaves in /out. ONNX: model.onnx. Skops: model.skops. Opaque: files that serving.image "
+        "knows; that image then answers for them, also when they are judged. Example: ONNX."
+    )
+    command: list[Argument] = Field(
+        default=[],
+        max_length=20,
+        description="Instead of the image's entry point. Default: the image's own. Example: [python, /fit.py].",
+        json_schema_extra=ATOMIC,
+    )
+    args: list[Argument] = Field(
+        default=[],
+        max_length=40,
+        description="Arguments. Default: the image's own, unless command is given. Example: [--rounds, \"200\"].",
+        json_schema_extra=ATOMIC,
+    )
+    env: list[EnvironmentVariable] = Field(
+        default=[],
+        max_length=30,
+        description="Further environment variables. Default: none.",
+        json_schema_extra=keyed("name"),
+    )
+    seed: Annotated[int, Field(ge=0, le=2147483647)] = Field(
+        default=0, description="Seed that the image is given as TRUEKEEP_SEED. Default: 0. Example: 7."
     )

@@ -75,6 +75,17 @@ class ModelSpec(Schema):
             "an imported model can't be trained again; remove retraining.schedule and retraining.newData, or train it "
             "here with training.recipe",
         ),
+        (
+            "!has(self.training.image) || !has(self.evaluation) || !has(self.evaluation.refit) || "
+            "self.evaluation.refit == 'Never'",
+            "training.image is run once, on the rows before the holdout; remove evaluation.refit",
+        ),
+        (
+            "!has(self.training.image) || self.training.image.format != 'Opaque' || (has(self.serving) && "
+            "has(self.serving.image))",
+            "training.image.format Opaque needs serving.image, which answers for what is made, also when it is judged; "
+            "add it, or make ONNX or Skops",
+        ),
     )
 
     store: Store = Field(description="Where artifacts and records are kept.")

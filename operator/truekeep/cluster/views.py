@@ -39,6 +39,7 @@ from truekeep.domain.observed import (
 )
 from truekeep.domain.stages import ALL, LAST
 from truekeep.resources.compare import holds
+from truekeep.resources.fit_job import FIT
 from truekeep.resources.serving_deployment import ANNOTATION_TEMPLATE
 from truekeep.resources.serving_image import BACKEND
 
@@ -47,6 +48,7 @@ Verdict = Literal["Accepted", "Refused", "Stale", "Unanswered"]
 Status = TypeVar("Status", bound=Schema)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 STAGES = {str(stage): stage for stage in ALL}
+THEIRS = frozenset({BACKEND, FIT})  # containers of a team's own image
 WAITING_QUIETLY = frozenset({"ContainerCreating", "PodInitializing", ""})
 
 
@@ -148,7 +150,7 @@ def pod_view(item: Json, events: Iterable[Json] = ()) -> PodView:
     """A pod of ours. `events`: warnings about it; they explain a container that waits without saying why."""
     status = item.get("status") or {}
     conditions = {str(each.get("type")): each for each in status.get("conditions") or []}
-    container = _telling(status)
+    container = _telling(item.get("spec") or {}, status)
     state = container.get("state") or {}
     terminated = state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
     waiting = state.get("waiting") or {}
@@ -176,7 +178,7 @@ def pod_view(item: Json, events: Iterable[Json] = ()) -> PodView:
         disruption=_disruption(conditions),
         finished=parsed_time(terminated.get("finishedAt")),
         restarts=_integer(container.get("restartCount"), 0),
-        theirs=container.get("name") == BACKEND,
+        theirs=container.get("name") in THEIRS,
         unschedulable=str(scheduled.get("message") or "Unschedulable") if unschedulable else None,
         node=(item.get("spec") or {}).get("nodeName") or None,
     )
@@ -188,9 +190,12 @@ def _disruption(conditions: Mapping[str, Json]) -> str | None:
     return str(target.get("reason") or "DisruptionTarget") if target.get("status") == "True" else None
 
 
-def _telling(status: Json) -> Json:
+def _telling(spec: Json, status: Json) -> Json:
     """The container to speak of: the pod's own, unless another is in more trouble."""
     own = list(status.get("containerStatuses") or [])[:1]
+    first = _first(own)
+    if spec.get("restartPolicy") == "Never" and (first.get("state") or {}).get("terminated"):
+        return first  # the pod is at its end, and whoever ran beside is ended with it
     return max([*own, *(status.get("initContainerStatuses") or [])], key=_trouble, default={})
 
 
@@ -311,13 +316,17 @@ def job_view(item: Json, pods: Iterable[PodView] = (), create_error: str | None 
         stage=STAGES.get(label(item, LABEL_STAGE), LAST),
         attempt=max(1, _integer(label(item, LABEL_ATTEMPT), 1)),
         memory=_memory(item),
+        completions=(item.get("spec") or {}).get("completions"),
+        succeeded=_integer(status.get("succeeded"), 0),
     )
 
 
 def _memory(job: Json) -> str | None:
     """The limit of the container that fits."""
     pod = ((job.get("spec") or {}).get("template") or {}).get("spec") or {}
-    limit = ((_first(pod.get("containers")).get("resources") or {}).get("limits") or {}).get("memory")
+    theirs = [each for each in pod.get("initContainers") or [] if each.get("name") == FIT]
+    container = _first(theirs or pod.get("containers"))
+    limit = ((container.get("resources") or {}).get("limits") or {}).get("memory")
     return str(limit) if limit else None
 
 

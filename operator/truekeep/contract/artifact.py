@@ -92,13 +92,14 @@ class Imported(Schema):
     """How a model that was trained elsewhere is fed with the features, and where it came from.
 
     Null is NaN in its arrays, except that a missing text may be None. `translated`: there is ONNX alone, written by the
-    import itself, and it takes the matrix of `features.encode`."""
+    import itself, and it takes the matrix of `features.encode`. `opaque`: files that only a team's own server knows."""
 
-    format: Literal["skops", "onnx", "translated"]
+    format: Literal["skops", "onnx", "translated", "opaque"]
     source: str  # name of the file that was given
     source_sha256: str
     inputs: list[ImportedInput]
     numbers: tuple[str, ...] = ()  # features of type Category whose values the model takes as numbers, not as texts
+    codes: tuple[str, ...] = ()  # others whose position in `categories` it takes, as the matrix has them
     missing_text: Literal["NaN", "None"] = "NaN"
     output: str = ""  # of ONNX: the graph's output that holds the probabilities
     positive: int = Field(default=1, ge=0)  # column of the probabilities that counts

@@ -12,13 +12,14 @@ from truekeep.contract.requests import complete
 
 
 def training_fingerprint(spec: ModelSpec) -> str:
-    """sha256 of what decides about a model: data, recipe or import, evaluation. How and where the pod runs does not."""
-    recipe, given = spec.training.recipe, spec.training.import_
+    """sha256 of what decides about a model: data, recipe, import or image, evaluation. How and where the pod runs does not."""
+    recipe, given, image = spec.training.recipe, spec.training.import_, spec.training.image
     return digest_of(
         {
             "data": _declared(spec.data),
             **({"recipe": _declared(recipe)} if recipe else {}),
             **({"import": _declared(given)} if given else {}),
+            **({"image": _declared(image)} if image else {}),
             "evaluation": _declared(spec.evaluation),
         }
     )

@@ -41,6 +41,3 @@ def job_name(run: str, stage: Stage, attempt: int = 1) -> str:
 def furthest(jobs: Mapping[Stage, JobView]) -> JobView | None:
     """The Job of the stage that a run came to."""
     return next((jobs[stage] for stage in reversed(ALL) if stage in jobs), None)
-
-
-__all__ = ["ALL", "LAST", "Order", "Stage", "furthest", "job_name", "stages"]

@@ -159,7 +159,8 @@ class _Input:
                     f"the signature feeds the model with {name!r:.80}, which is none of its features"
                 )
             position, feature = by_name[name]
-            self._places.append((place, position, _lookup(feature, imported) if feature.type == "Category" else None))
+            looked_up = feature.type == "Category" and name not in imported.codes
+            self._places.append((place, position, _lookup(feature, imported) if looked_up else None))
         columns = [position for _, position, lookup in self._places if lookup is None]
         self._plain = len(columns) == len(given.features) and given.type in ("Float64", "Float32")
         self._columns = slice(None) if columns == list(range(len(features))) else columns

@@ -34,7 +34,9 @@ class DifferentAnswerError(ArtifactFaultError):
 
 def model_files(signature: Signature) -> set[str]:
     """The files that can answer; of a model that was imported from ONNX, or is published as ONNX alone, there is no
-    other than that."""
+    other than that; of files that a team's own server alone knows, there is none."""
+    if signature.imported and signature.imported.format == "opaque":
+        return set()
     alone = signature.imported.format != "skops" if signature.imported else signature.estimator in ONNX_ONLY
     return {ONNX_FILE} if alone else {MODEL_FILE, ONNX_FILE}
 
@@ -43,6 +45,8 @@ def predictor(files: Mapping[str, bytes], signature: Signature) -> tuple[Predict
     """What answers, and its format, onnx or skops: the ONNX file where there is one. ArtifactFaultError where the file
     holds what must not be loaded, is damaged or does not fit the signature."""
     try:
+        if not model_files(signature):
+            raise UntrustedModelError("only spec.serving.image answers for it")
         if ONNX_FILE in files:
             if signature.imported and signature.imported.format == "onnx":
                 return imported.onnx(files[ONNX_FILE], signature.imported, signature.features), "onnx"

@@ -32,6 +32,15 @@ TMP_SIZE = "256Mi"
 END_SECONDS = 10  # for the team's server to end, after ours
 _MODEL = {"name": "model", "mountPath": MODEL_DIR}
 _READ_ONLY = {**_MODEL, "readOnly": True}
+_PROBE = {
+    # Asked of our server, which alone can reach a port that listens on the loopback, and knows when it hangs.
+    "livenessProbe": {
+        "httpGet": {"path": BACKEND_LIVE_PATH, "port": SERVER_PORT},
+        "periodSeconds": 10,
+        "failureThreshold": 3,
+        "timeoutSeconds": 5,
+    }
+}
 
 
 def backend_of(image: ServingImage | None) -> Backend | None:
@@ -52,7 +61,7 @@ def with_backend(
     (ours,) = spec["containers"]
     ours["resources"] = container_resources(Resources(), PROXY)
     theirs = container_resources(resources, SERVER)
-    spec["initContainers"] = [_fetch(ours, store, theirs), _backend(ours, model, image, theirs)]
+    spec["initContainers"] = [_fetch(ours, store, theirs), {**team_server(ours, model, image, theirs), **_PROBE}]
     ours["volumeMounts"] = [*ours["volumeMounts"], dict(_READ_ONLY)]
     spec["volumes"] = [
         *spec["volumes"],
@@ -67,11 +76,7 @@ def _fetch(ours: Mapping[str, Any], store: S3Location, theirs: dict[str, Any]) -
     """Puts the artifact there, checked: our image, with the store's credentials and no others. It holds the largest
     file in memory, as the team's server will."""
     kept = ("image", "imagePullPolicy", "env", "securityContext", "terminationMessagePolicy")
-    folders = {"/tmp"}  # noqa: S108 - in the pod
-    if store.credentials_secret_ref:
-        folders.add(f"{DEFAULT_SECRETS_DIR}/{store.credentials_secret_ref.name}")
-    if store.ca_bundle_ref:
-        folders.add(f"{DEFAULT_CERTIFICATES_DIR}/{store.ca_bundle_ref.name}")
+    folders = {"/tmp", *credential_folders(store)}  # noqa: S108 - in the pod
     own = container_resources(Resources(), SERVER)
     memory = max(own["limits"]["memory"], theirs["limits"]["memory"], key=quantity)
     mounts = [dict(mount) for mount in ours["volumeMounts"] if mount["mountPath"] in folders]
@@ -84,7 +89,17 @@ def _fetch(ours: Mapping[str, Any], store: S3Location, theirs: dict[str, Any]) -
     }
 
 
-def _backend(ours: Mapping[str, Any], model: str, image: ServingImage, resources: dict[str, Any]) -> dict[str, Any]:
+def credential_folders(store: S3Location) -> set[str]:
+    """Where the store's credentials and certificates are mounted."""
+    found = set()
+    if store.credentials_secret_ref:
+        found.add(f"{DEFAULT_SECRETS_DIR}/{store.credentials_secret_ref.name}")
+    if store.ca_bundle_ref:
+        found.add(f"{DEFAULT_CERTIFICATES_DIR}/{store.ca_bundle_ref.name}")
+    return found
+
+
+def team_server(ours: Mapping[str, Any], model: str, image: ServingImage, resources: dict[str, Any]) -> dict[str, Any]:
     """The team's container: no credentials of anything, nothing to write to but /tmp."""
     given = {each.name for each in image.env}
     first = {MODEL_DIR_ENV: MODEL_DIR, "MODEL_NAME": model, "PORT": str(image.port), "HOME": "/tmp"}  # noqa: S108
@@ -102,11 +117,4 @@ def _backend(ours: Mapping[str, Any], model: str, image: ServingImage, resources
         "securityContext": copy.deepcopy(ours["securityContext"]),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [{"name": "backend-tmp", "mountPath": "/tmp"}, dict(_READ_ONLY)],  # noqa: S108 - in the pod
-        # Asked of our server, which alone can reach a port that listens on the loopback, and knows when it hangs.
-        "livenessProbe": {
-            "httpGet": {"path": BACKEND_LIVE_PATH, "port": SERVER_PORT},
-            "periodSeconds": 10,
-            "failureThreshold": 3,
-            "timeoutSeconds": 5,
-        },
     }

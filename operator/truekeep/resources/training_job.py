@@ -9,9 +9,10 @@ from truekeep.contract.requests import Champion, LastRun
 from truekeep.domain.observed import ModelView, RunView
 from truekeep.domain.plan import FIRST_ATTEMPT, Attempt, Settings
 from truekeep.resources.amounts import TRAINER, container_resources, with_memory
+from truekeep.resources.judged_image import with_judged_image
 from truekeep.resources.pods import pod_template
 from truekeep.resources.stage_manifest import COMPONENT, StageManifest
-from truekeep.resources.train_request import locations, train_request
+from truekeep.resources.train_request import answers_for_itself, locations, train_request
 
 TMP_SIZE = "4Gi"
 
@@ -38,4 +39,9 @@ def training_job(
         tmp_size=TMP_SIZE,
         spec={"restartPolicy": "Never"},
     )
+    server = model.spec.serving.image
+    if answers_for_itself(model.spec) and server is not None:
+        template = with_judged_image(
+            template, model.meta.name, server, model.spec.serving.resources, model.spec.store.s3
+        )
     return stage.job({}, template)

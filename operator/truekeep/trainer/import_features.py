@@ -32,6 +32,7 @@ class Wishes:
     leave_out: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()  # columns of codes that are no quantities
     features: tuple[Feature, ...] = ()  # as a Model declares them
+    codes: bool = False  # text in a column whose input takes numbers: it takes the categories' positions
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Inputs:
     inputs: list[ImportedInput]
     numbers: tuple[str, ...]
     columns: dict[str, Any] = field(repr=False)
+    codes: tuple[str, ...] = ()  # features of type Category whose positions the model takes
 
 
 def inputs_of(source: Source, sample: pa.Table, wishes: Wishes) -> Inputs:
@@ -102,8 +104,11 @@ def _of_onnx(source: Source, sample: pa.Table, wishes: Wishes) -> Inputs:
     # Which of the file's texts belong to which input it does not say; one too many does no harm, one missing would.
     known = [(name, words if name in texts else []) for one in graph.inputs for name in by_name[one.name]]
     features, numbers, columns = _features(sample, known, wishes)
+    codes = [
+        one.name for one in features if one.type == "Category" and one.name not in numbers and one.name not in texts
+    ]
     for feature in features:
-        if feature.type == "Category" and feature.name not in numbers and feature.name not in texts:
+        if feature.name in codes and not wishes.codes:
             raise ImportInvalid(
                 f"column {feature.name!r} of the sample holds text, and its input of the model takes numbers; check "
                 "the order with --columns"
@@ -114,7 +119,7 @@ def _of_onnx(source: Source, sample: pa.Table, wishes: Wishes) -> Inputs:
                 "as text into the sample"
             )
     inputs = [ImportedInput(name=one.name, type=one.type, features=by_name[one.name]) for one in graph.inputs]
-    return Inputs(features, inputs, numbers, columns)
+    return Inputs(features, inputs, numbers, columns, tuple(codes))
 
 
 def _left(sample: pa.Table, wishes: Wishes) -> list[str]:

@@ -76,7 +76,7 @@ def package(file: Path, sample: Path, options: Options) -> Package:
     source = import_source.read(file, options.trust_pickle)
     table = _read(sample)
     given = inputs_of(source, table, options.wishes)
-    positive, class_of_interest = _positive(source, options.positive)
+    positive, class_of_interest = positive_of(source, options.positive)
     matrix = encode.matrix(given.columns, given.features)
     reference = import_source.read(options.pipeline, options.trust_pickle) if options.pipeline else source
     expected, by = _expected(reference, table, given, positive)
@@ -142,7 +142,7 @@ def _read(path: Path) -> pa.Table:
     return table
 
 
-def _positive(source: Source, wanted: str | None) -> tuple[int, str]:
+def positive_of(source: Source, wanted: str | None) -> tuple[int, str]:
     """Column and name of the class whose probability is answered."""
     classes = [str(one) for one in source.original.classes_] if source.original is not None else _classes(source)
     if wanted is None:
@@ -216,7 +216,7 @@ def _draft(source: Source, given: Inputs, positive: int, options: Options) -> Si
     )
     tolerance = ONNX_TOLERANCE if source.graph else TOLERANCE
     return Signature(
-        estimator=_estimator(source),
+        estimator=estimator_of(source),
         features=given.features,
         cut_off=options.cut_off,
         examples=[],
@@ -290,7 +290,7 @@ def _close(predict: Predict, matrix: Floats, expected: Floats) -> bool:
         return False
 
 
-def _estimator(source: Source) -> str:
+def estimator_of(source: Source) -> str:
     """The last step's public name. Example: sklearn.ensemble.RandomForestClassifier."""
     if source.model is None:
         return "onnx"

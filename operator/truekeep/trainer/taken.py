@@ -7,7 +7,7 @@ are taken as for a holdout, and the record says that they may be known to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -158,7 +158,7 @@ def judge(
 def _matrix(signature: Signature, dataset: Dataset, rows: slice) -> Floats:
     """The rows as the model takes them. DataInvalid where they hold what it refuses."""
     columns = dataset.named([Want(feature.name, feature.type) for feature in signature.features], rows)
-    _check_rows(signature.features, columns)
+    check_rows(signature.features, columns)
     return encode.matrix(columns, signature.features)
 
 
@@ -189,7 +189,9 @@ def _rows(request: TrainRequest, dataset: Dataset, until: int | None) -> tuple[s
     return slice(at, None), f"imported; all of these rows are newer than its training, which ended {iso(until)}"
 
 
-def _check_rows(features: Sequence[SignatureFeature], columns: dict[str, Any]) -> None:
+def check_rows(
+    features: Sequence[SignatureFeature], columns: Mapping[str, Any], whose: str = "the imported model"
+) -> None:
     """DataInvalid, with the column, where rows hold what the model refuses and a server would refuse for it."""
     for feature in features:
         column = columns[feature.name]
@@ -197,7 +199,7 @@ def _check_rows(features: Sequence[SignatureFeature], columns: dict[str, Any]) -
             count = column.null_count if isinstance(column, pa.Array) else int(np.isnan(column).sum())
             if count:
                 raise DataInvalid(
-                    f"{feature.name}: {counted(count, 'row')} of {len(column):,} have no value, and the imported model "
+                    f"{feature.name}: {counted(count, 'row')} of {len(column):,} have no value, and {whose} "
                     "takes no nulls there; write a value, or give the model an imputer"
                 )
         if feature.type == "Category" and feature.unknown == "Refuse":
@@ -205,8 +207,8 @@ def _check_rows(features: Sequence[SignatureFeature], columns: dict[str, Any]) -
             found = np.flatnonzero(codes < 0)
             if len(found):
                 raise DataInvalid(
-                    f"{feature.name}: {counted(len(found), 'row')} of {len(column):,} hold a value that the imported "
-                    f"model does not know, the first {column[int(found[0])].as_py()!r:.60}; train it on such rows, or "
+                    f"{feature.name}: {counted(len(found), 'row')} of {len(column):,} hold a value that {whose} "
+                    f"does not know, the first {column[int(found[0])].as_py()!r:.60}; train it on such rows, or "
                     "let its encoder ignore unknown values"
                 )
 
