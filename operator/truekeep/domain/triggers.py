@@ -124,7 +124,7 @@ def _manual(observed: ModelObserved) -> RunIntent | None:
     value = value if len(value) <= TEXT_LIMIT else digest_of(value)
     if value == observed.model.status.handled_retrain:
         return None
-    message = f"annotation {ANNOTATION_RETRAIN} has a new value"
+    message = f"annotation {ANNOTATION_RETRAIN}: {value}"
     return RunIntent(
         run_name(meta.name, meta.uid, "manual", value), Trigger(type="Manual", message=message, value=value)
     )
