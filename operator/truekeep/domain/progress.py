@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from truekeep.api.model import ModelSpec
+from truekeep.api.trainingrun import Stage
 from truekeep.domain.failures import DEADLINE, LOST, told, too_late, why_lost
 from truekeep.domain.mounts import mounts
 from truekeep.domain.observed import JobView, RunView
 from truekeep.domain.pods import newest, obstacle
 from truekeep.domain.retries import before
-from truekeep.domain.stages import Stage
 from truekeep.domain.stand import Stand, message_of, reason_of
 
 # While a pod of the stage runs.
@@ -39,8 +39,11 @@ def _working(run: RunView, job: JobView) -> Stand:
     tries = f"; before: {before(run.status.attempts)}" if run.status.attempts else ""
     if pod is None or pod.phase != "Running":
         return Stand("Working", "Starting", f"the pod of stage {job.stage} is starting{tries}")
-    count = max(job.attempt, len(job.pods))
     reason, doing = DOING[job.stage]
+    if job.completions is not None:
+        words = f"{job.succeeded} of {job.completions} trials are done"
+        return Stand("Working", reason, words + (f" (try {job.attempt}{tries})" if job.attempt > 1 else ""))
+    count = max(job.attempt, len(job.pods))
     return Stand("Working", reason, f"pod {pod.name} is {doing}" + (f" (try {count}{tries})" if count > 1 else ""))
 
 

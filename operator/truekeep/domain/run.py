@@ -9,17 +9,17 @@ from datetime import datetime, timedelta
 from pydantic import ValidationError
 
 from truekeep.api.names import ANNOTATION_AUTHOR, ANNOTATION_FINGERPRINT, ANNOTATION_GENERATION, ANNOTATION_IMAGE
-from truekeep.api.trainingrun import TrainingRunStatus
+from truekeep.api.trainingrun import Stage, TrainingRunStatus
 from truekeep.contract.results import TrainResult
 from truekeep.domain.conditions import whole_seconds
-from truekeep.domain.failures import LOST, OUTSIDE, told, why_failed
+from truekeep.domain.failures import LOST, OUTSIDE, remedy, told, why_failed
 from truekeep.domain.fingerprints import training_fingerprint
 from truekeep.domain.observed import JobView, ModelView, RunObserved, RunView
 from truekeep.domain.plan import Attempt, Note, RunPlan, Settings
 from truekeep.domain.pods import Trouble
 from truekeep.domain.progress import progress
 from truekeep.domain.retries import again, before, deadline, due_at, failed, memory, number, record, recorded
-from truekeep.domain.stages import LAST, Order, Stage, furthest, job_name, stages
+from truekeep.domain.stages import LAST, Order, furthest, job_name, stages
 from truekeep.domain.stand import (
     DECLINED,
     VOID,
@@ -37,6 +37,8 @@ from truekeep.domain.stand import (
 RETRYABLE = OUTSIDE
 POLL_SECONDS = 15.0
 LEAST_SECONDS = 60  # that a Job gets
+# Of an Indexed Job, which Kubernetes calls failed also where a single index of it is.
+SOME_FAILED = frozenset({"FailedIndexes", "MaxFailedIndexesExceeded"})
 
 
 def decide(observed: RunObserved, settings: Settings, now: datetime, order: Order = stages) -> RunPlan:
@@ -105,14 +107,14 @@ def _follow_job(observed: RunObserved, model: ModelView, job: JobView, now: date
         }
     )
     if recorded(status, job):
-        return _begin(run, model, status, job.stage, now)
+        return _after_failure(run, model, status, job, now, order)
     result = _result(job, run.meta.uid)
     if result is not None and result.reason not in OUTSIDE:
         return _finish(observed, model, status, result, now)
     if job.failed_reason is not None:
         seen = Trouble(reason_of(run), message_of(run))
         trouble = Trouble(result.reason, result.message) if result else why_failed(job, model.spec, seen)
-        return _try_again(run, model, status, job, trouble, now)
+        return _try_again(run, model, status, job, trouble, now, order)
     if job.complete and job.stage != LAST:
         return _go_on(run, model, status, job, now, order)
     if job.complete:
@@ -138,11 +140,19 @@ def _wait_for(
 
 
 def _try_again(
-    run: RunView, model: ModelView, status: TrainingRunStatus, job: JobView, trouble: Trouble, now: datetime
+    run: RunView,
+    model: ModelView,
+    status: TrainingRunStatus,
+    job: JobView,
+    trouble: Trouble,
+    now: datetime,
+    order: Order,
 ) -> RunPlan:
     """Write down that a try failed; the next look makes the next one, where there is one."""
     earlier = before(status.attempts)
     status = record(status, job, trouble, now)
+    if _trials_are_over(status, job, trouble, model, now):
+        return _go_on(run, model, status, job, now, order)
     after = again(status, job, trouble, model.spec, now)
     message = told(trouble, after.words, f"before: {earlier}" if earlier else "")
     if after.due is None:
@@ -150,6 +160,26 @@ def _try_again(
     stand = Stand("Stuck" if _stalls(trouble.reason) else "Working", trouble.reason, message)
     note = Note("Warning", trouble.reason, message)
     return says(run, status, stand, now, max((after.due - now).total_seconds(), 0.0), [note])
+
+
+def _after_failure(
+    run: RunView, model: ModelView, status: TrainingRunStatus, job: JobView, now: datetime, order: Order
+) -> RunPlan:
+    """What follows a try whose failure is in the status."""
+    last = failed(status, job.stage)[-1]
+    if _trials_are_over(status, job, Trouble(last.reason, last.message), model, now):
+        return _go_on(run, model, status, job, now, order)
+    return _begin(run, model, status, job.stage, now)
+
+
+def _trials_are_over(
+    status: TrainingRunStatus, job: JobView, trouble: Trouble, model: ModelView, now: datetime
+) -> bool:
+    """Whether some trials of a tuning failed, and no other try would bring them: the training then decides whether
+    those that are done are enough. Its Job tried a crash again already, each trial by itself."""
+    if job.failed_reason not in SOME_FAILED:
+        return False
+    return remedy(trouble.reason) == "Counted" or again(status, job, trouble, model.spec, now).due is None
 
 
 def _stalls(reason: str) -> bool:
@@ -219,6 +249,7 @@ def _finish(
     update: dict[str, object] = {
         "completion_time": whole_seconds(now),
         "data": result.data,
+        "tuning": result.tuning,
         "metrics": list(result.metrics),
         "gates": list(result.gates),
         "champion": result.champion,

@@ -24,6 +24,10 @@ HASH_LENGTH = 8
 
 def stages(spec: ModelSpec) -> tuple[Stage, ...]:
     """The stages that a spec asks for, in their order. The last one is always Train."""
+    if spec.training.image is not None:
+        return ("Fit", LAST)
+    if spec.training.recipe is not None and spec.training.recipe.tuning is not None:
+        return ("Tune", LAST)
     return (LAST,)
 
 

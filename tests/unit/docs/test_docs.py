@@ -22,14 +22,16 @@ REASON = re.compile(r"^[A-Z][a-z]+([A-Z][a-z]+)*$")
 # CamelCase words in domain/ that are no reasons: conditions, states, enum values of the API, exit reasons of pods.
 OTHER_WORDS = {
     "Act", "Alert", "Approve", "Awaited", "BlueGreen", "Canary", "Category", "Complete", "ConfigMap", "Counted",
-    "CreateContainerConfigError", "CreateContainerError", "Data", "DataDrift", "Declined", "Drift", "DriftPolicy",
-    "ErrImageNeverPull", "ErrImagePull", "Error", "Evicted", "Failed", "False", "Gates", "Given",
-    "ImagePullBackOff", "InvalidImageName", "KolmogorovSmirnov", "Manual", "Minimum", "Model", "MustNotApprove",
-    "Never", "NewData", "NodeLost", "Normal", "Now", "Pending", "Performance", "PredictionDrift", "Preempting",
-    "Promote", "Ready", "Reconciling", "Refused", "Reject", "Retrain", "Rollback", "Rollout", "Routed",
-    "RunContainerError", "Running", "Scaled", "Schedule", "Secret", "Shadow", "Shutdown", "Spec", "Stale",
-    "Stalled", "Stuck", "Succeeded", "Target", "Training", "True", "Unanswered", "Unknown", "Waiting", "Warning",
-    "Wasserstein", "Wish", "Working",
+    "CreateContainerConfigError", "CreateContainerError", "Data", "DataDrift", "Deadline", "Declined",
+    "DeletionByTaintManager", "Drift", "DriftPolicy", "EmptyDir", "ErrImageNeverPull", "ErrImagePull", "Error",
+    "Fail", "Failed", "False", "Fit", "Gates", "Gi", "Given", "ImagePullBackOff", "InvalidImageName",
+    "KolmogorovSmirnov", "Manual", "Memory", "Mi", "Minimum", "Model", "MustNotApprove", "Never", "NewData",
+    "NodeShutdown",
+    "Normal", "Now", "Outside", "Pending", "Performance", "PredictionDrift", "Preempting", "PreemptionByScheduler",
+    "Promote", "Ready", "Reconciling", "Refused", "Reject", "Retrain", "Retry", "Rollback", "Rollout", "Routed",
+    "RunContainerError", "Running", "Scaled", "Schedule", "Secret", "Shadow", "Shutdown", "Spec", "Stale", "Stalled",
+    "Stuck", "Succeeded", "Target", "Terminated", "TerminationByKubelet", "Train", "Training", "True", "Tune",
+    "Unanswered", "Unknown", "Waiting", "Warning", "Wasserstein", "Wish", "Working",
 }  # fmt: skip
 
 

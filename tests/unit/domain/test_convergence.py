@@ -11,11 +11,11 @@ from tests.unit.domain.world import SETTINGS, World, spec
 from truekeep.api.driftpolicy import PerformanceVerdict
 from truekeep.api.model import ModelStatus
 from truekeep.api.names import ANNOTATION_RETRAIN
+from truekeep.api.trainingrun import Stage
 from truekeep.domain.fingerprints import serving_key
 from truekeep.domain.histogram import Histogram
 from truekeep.domain.observed import Traffic
 from truekeep.domain.run import finished
-from truekeep.domain.stages import Stage
 from truekeep.domain.wish import Target, is_rejected
 
 SPECS = (

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tests.unit.domain.world import START, spec
+from truekeep.api.trainingrun import Stage
 from truekeep.domain.failures import REMEDIES, may_be_repeated, remedy, told, why_failed
 from truekeep.domain.observed import JobView, Meta, PodView
 from truekeep.domain.pods import Trouble
-from truekeep.domain.stages import Stage
 
 WORKING = Trouble("Training", "pod x is training")
 QUOTA = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 40Mi."

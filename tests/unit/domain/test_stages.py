@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from tests.unit.domain.world import World, result_message, spec
 from truekeep.api.names import ANNOTATION_FINGERPRINT
+from truekeep.api.trainingrun import Stage
 from truekeep.domain.observed import PodView
 from truekeep.domain.run import message_of, reason_of
-from truekeep.domain.stages import ALL, Stage, job_name
+from truekeep.domain.stages import ALL, job_name
 
 ORDERS: tuple[tuple[Stage, ...], ...] = (("Train",), ("Tune", "Train"), ("Fit", "Train"), ("Tune", "Fit", "Train"))
 
