@@ -8,7 +8,9 @@ from truekeep.api.trainingrun import Stage
 from truekeep.contract.requests import Champion, LastRun
 from truekeep.domain.observed import ModelView, RunView
 from truekeep.domain.plan import Attempt, Settings
+from truekeep.resources.fit_job import fit_job
 from truekeep.resources.training_job import training_job
+from truekeep.resources.tuning_job import tuning_job
 
 
 def stage_job(
@@ -19,10 +21,16 @@ def stage_job(
     champion: Champion | None,
     attempt: Attempt,
     last: LastRun | None = None,
+    fit_image_id: str | None = None,
 ) -> dict[str, Any]:
-    """The Job of one try of a stage, for the Model as it is now. ValueError for a stage that no spec asks for."""
+    """The Job of one try of a stage, for the Model as it is now. `fit_image_id`: the team's image that fitted before,
+    where one did. ValueError for a stage that no spec asks for."""
     match stage:
+        case "Fit":
+            return fit_job(model, run, settings, champion, attempt, last)
+        case "Tune" if (recipe := model.spec.training.recipe) is not None and recipe.tuning is not None:
+            return tuning_job(model, run, settings, recipe.tuning, attempt)
         case "Train":
-            return training_job(model, run, settings, champion, attempt, last)
+            return training_job(model, run, settings, champion, attempt, last, fit_image_id)
         case _:
             raise ValueError(f"there is no Job for stage {stage}")

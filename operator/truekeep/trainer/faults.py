@@ -60,15 +60,12 @@ class ImportInvalid(InputFault):
 
 
 class TuningFailed(InputFault):
-    """Too few trials have a score."""
+    """Too few trials have a score. `told`: what is known of the trials, for record and status."""
 
-    reason: FaultReason = "TuningFailed"
-
-
-class DataChanged(InputFault):
-    """An object that this run has read already is another one now."""
-
-    reason: FaultReason = "DataChanged"
+    def __init__(self, message: str, told: Told | None = None, reason: FaultReason = "TuningFailed") -> None:
+        super().__init__(message)
+        self.told = told
+        self.reason = reason
 
 
 class DeliveryInvalid(InputFault):

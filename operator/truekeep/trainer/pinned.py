@@ -36,7 +36,7 @@ class _Pinned:
         return self._inner.uri(key)
 
     def list(self, prefix: str = "", start_after: str | None = None) -> Iterator[ObjectInfo]:
-        root = self.uri()
+        root = f"{self.uri().rstrip('/')}/"
         keys = sorted(uri.removeprefix(root) for uri in self._pins if uri.startswith(root))
         for key in keys:
             if key.startswith(prefix) and (start_after is None or key > start_after):

@@ -12,12 +12,14 @@ import signal
 import sys
 import threading
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from truekeep.trainer import threads
 from truekeep.trainer.__main__ import say
 
 if TYPE_CHECKING:
+    from truekeep.contract.requests import TrainRequest
     from truekeep.trainer.tuning_trial import Prepared, Trials
 
 INDEX_ENV = "JOB_COMPLETION_INDEX"  # Kubernetes sets it
@@ -31,7 +33,7 @@ def main() -> int:
     from pydantic import ValidationError
 
     from truekeep.contract.requests import REQUEST_ENV, TrainRequest
-    from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUTSIDE
+    from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUT_OF_MEMORY, EXIT_OUTSIDE
     from truekeep.sources.places import in_pod
     from truekeep.storage import StoreError
     from truekeep.trainer.faults import InputFault
@@ -58,24 +60,46 @@ def main() -> int:
     except StoreError as error:
         print(str(error), file=sys.stderr)
         return EXIT_OUTSIDE
+    except MemoryError as error:
+        print(f"out of memory: {error}", file=sys.stderr)
+        return EXIT_OUT_OF_MEMORY
     except InputFault as fault:
         print(str(fault), file=sys.stderr)
         return EXIT_INPUT
     return EXIT_JUDGED
 
 
+def _no_store(request: TrainRequest, error: Exception) -> int:
+    """Say so to whoever decides about another try: of all ends of a trial, this alone is handed over."""
+    from truekeep.contract.requests import DEFAULT_TERMINATION_LOG, TERMINATION_LOG_ENV
+    from truekeep.contract.results import EXIT_OUTSIDE, TrainResult
+
+    result = TrainResult(
+        run_uid=request.run_uid,
+        reason="StoreUnreachable",
+        message=str(error)[:2048],
+        training_fingerprint=request.training_fingerprint,
+    )
+    print(result.message, file=sys.stderr)
+    log = Path(os.environ.get(TERMINATION_LOG_ENV, DEFAULT_TERMINATION_LOG))
+    try:
+        log.write_text(result.to_message(), encoding="utf-8")
+    except OSError as problem:
+        print(f"could not write {log}: {problem}; set {TERMINATION_LOG_ENV}", file=sys.stderr)
+    return EXIT_OUTSIDE
+
+
 def _bound(trials: Trials, prepared: Prepared, index: int) -> None:
     """End the process when the budget is over, also in the midst of a fit."""
 
     def end() -> None:
-        from truekeep.contract.results import EXIT_JUDGED, EXIT_OUTSIDE
+        from truekeep.contract.results import EXIT_JUDGED
         from truekeep.storage import StoreError
 
         try:
             trials.out_of_time(index)
         except StoreError as error:
-            print(str(error), file=sys.stderr)
-            os._exit(EXIT_OUTSIDE)
+            os._exit(_no_store(trials.request, error))
         sys.stdout.flush()
         os._exit(EXIT_JUDGED)
 

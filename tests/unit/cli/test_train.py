@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -141,3 +142,76 @@ def test_an_artifact_is_what_a_server_reads(tmp_path: Path, data: Path) -> None:
     from truekeep.server.local import LocalProcess  # noqa: F401 - it is what `truekeep serve` starts
 
     assert Folder(tmp_path / "out").get("signature.json")
+
+
+TUNED: dict[str, Any] = {
+    "estimator": "sklearn.linear_model.LogisticRegression",
+    "seed": 3,
+    "tuning": {
+        "search": "Random",
+        "trials": 4,
+        "parameters": [{"name": "C", "range": {"low": "0.001", "high": "10", "scale": "Log"}}],
+    },
+}
+
+
+def test_a_tuning_tries_all_trials_and_trains_the_best(tmp_path: Path, data: Path) -> None:
+    code, out, err = run(tmp_path, data, training={"recipe": TUNED})
+    assert (code, err) == (0, "")
+    told = json.loads((tmp_path / "out" / "record.json").read_text())["training"]["tuning"]
+    assert [one["status"] for one in told["trials"]] == ["Scored"] * 4
+    best = max(told["trials"], key=lambda one: float(one["mean"]))
+    assert told["best"]["index"] == best["index"]
+    assert f"trial {best['index']} of 4 was the best: C " in out
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["tuning"]["best"] == best["index"]
+    alone = {**TUNED, "tuning": None, "parameters": best["parameters"]}
+    del alone["tuning"]
+    (tmp_path / "alone").mkdir()
+    assert run(tmp_path / "alone", data, training={"recipe": alone})[0] == 0
+    one, other = (tmp_path / folder / "out" / "manifest.json" for folder in (".", "alone"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_tuning_on_bad_data_says_what_is_wrong_with_it(tmp_path: Path, data: Path) -> None:
+    declared = {**MODEL["spec"]["data"], "rules": [{"name": "enough", "minRows": 5000}]}
+    code, out, _ = run(tmp_path, data, training={"recipe": TUNED}, data=declared)
+    assert code == 2
+    assert "DataInvalid: " in out
+    assert "5,000" in out
+
+
+def test_a_tuning_that_the_estimator_refuses_is_wrong_input(tmp_path: Path, data: Path) -> None:
+    refused = {**TUNED["tuning"], "parameters": [{"name": "C", "range": {"low": "-5", "high": "-1"}}]}
+    code, out, _ = run(tmp_path, data, training={"recipe": {**TUNED, "tuning": refused}})
+    assert code == 2
+    assert "ParametersInvalid: all 4 trials were refused" in out
+
+
+def test_a_volume_and_an_output_of_dvc_are_folders_here(tmp_path: Path, data: Path) -> None:
+    """The volume by its claim's name, the output of DVC by what `dvc fetch` put into .dvc/cache."""
+    (data / "lake" / "rows").rename(data / "claim")
+    declared = copy.deepcopy(MODEL["spec"]["data"])
+    declared["source"] = {"pvc": {"claimName": "claim"}}
+    assert run(tmp_path, data, data=declared)[0] == 0
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    assert record["data"]["declared"]["source"] == {"pvc": {"claimName": "claim", "path": ""}}
+    rows = (data / "claim" / "a.parquet").read_bytes()
+    digest = hashlib.md5(rows, usedforsecurity=False).hexdigest()
+    cache = tmp_path / ".dvc" / "cache" / "files" / "md5" / digest[:2]
+    cache.mkdir(parents=True)
+    (cache / digest[2:]).write_bytes(rows)
+    declared["source"] = {"dvc": {"remote": {"uri": "s3://dvc/"}, "md5": digest, "path": "rows.parquet"}}
+    assert run(tmp_path, tmp_path / ".dvc" / "cache", data=declared)[0] == 0
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    assert record["data"]["replayable"] == "True"
+    (cache / digest[2:]).write_bytes(rows + b" ")
+    code, said, _ = run(tmp_path, tmp_path / ".dvc" / "cache", data=declared)
+    assert (code, f"rows.parquet has not the MD5 {digest}" in said) == (2, True)
+
+
+def test_a_source_of_two_kinds_is_refused(tmp_path: Path, data: Path) -> None:
+    declared = copy.deepcopy(MODEL["spec"]["data"])
+    declared["source"]["pvc"] = {"claimName": "claim"}
+    code, _, told = run(tmp_path, data, data=declared)
+    assert code == 2
+    assert "a source has exactly one of s3, pvc and dvc" in told
