@@ -178,10 +178,16 @@ def pod_view(item: Json, events: Iterable[Json] = ()) -> PodView:
         disruption=_disruption(conditions),
         finished=parsed_time(terminated.get("finishedAt")),
         restarts=_integer(container.get("restartCount"), 0),
+        fit_image_id=_fit_image_id(status),
         theirs=container.get("name") in THEIRS,
         unschedulable=str(scheduled.get("message") or "Unschedulable") if unschedulable else None,
         node=(item.get("spec") or {}).get("nodeName") or None,
     )
+
+
+def _fit_image_id(status: Json) -> str | None:
+    found = [each for each in status.get("initContainerStatuses") or [] if each.get("name") == FIT]
+    return str(_first(found).get("imageID") or "") or None
 
 
 def _disruption(conditions: Mapping[str, Json]) -> str | None:

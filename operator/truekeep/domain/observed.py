@@ -83,6 +83,7 @@ class PodView:
     disruption: str | None = None  # who takes or took the pod away: reason of its condition DisruptionTarget
     finished: datetime | None = None
     restarts: int = 0
+    fit_image_id: str | None = None  # of a team's training image, by digest, as its node names it
     theirs: bool = False  # what waits or ended is the container of a team's own image: its exit codes mean nothing
     unschedulable: str | None = None  # the scheduler's words, where it found no node
     node: str | None = None
@@ -105,6 +106,8 @@ class JobView:
     stage: Stage = "Train"  # of the run that it belongs to
     attempt: int = 1  # number of the try
     memory: str | None = None  # limit of its container
+    completions: int | None = None  # of an Indexed Job: how many pods must succeed
+    succeeded: int = 0  # pods that did
 
 
 @dataclass(frozen=True)

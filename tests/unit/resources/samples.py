@@ -10,6 +10,7 @@ from truekeep.api.common import Condition
 from truekeep.api.driftpolicy import DriftPolicySpec, DriftPolicyStatus
 from truekeep.api.model import Candidate, ModelSpec, ModelStatus, ServedRevision
 from truekeep.api.trainingrun import TrainingRunSpec, TrainingRunStatus, Trigger
+from truekeep.api.tuning import Tuning
 from truekeep.api.webhook import Webhook
 from truekeep.contract.requests import Champion
 from truekeep.domain.notices import Due
@@ -34,6 +35,7 @@ from truekeep.resources.services import deployment_service, stable_service
 from truekeep.resources.serving_deployment import serving_deployment
 from truekeep.resources.training_job import training_job
 from truekeep.resources.training_run import training_run
+from truekeep.resources.tuning_job import tuning_job
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 DIGEST = "sha256:" + "ab" * 32
@@ -55,6 +57,21 @@ PLAIN: dict[str, Any] = {
         "features": [{"name": "hour", "type": "Number"}],
     },
     "training": {"recipe": {"estimator": "sklearn.linear_model.LogisticRegression"}},
+}
+
+TUNED: dict[str, Any] = {
+    **PLAIN["training"]["recipe"],
+    "tuning": {
+        "search": "Random",
+        "trials": 8,
+        "parallelism": 3,
+        "minTrials": 2,
+        "timeoutSeconds": 900,
+        "parameters": [
+            {"name": "C", "range": {"low": "0.001", "high": "10", "scale": "Log"}},
+            {"name": "penalty", "values": ["l1", "l2"]},
+        ],
+    },
 }
 
 FULL: dict[str, Any] = {
@@ -227,6 +244,7 @@ def built() -> dict[str, dict[str, Any] | None]:
     }
     taken = {"training": {"import": {"s3": away, "digest": DIGEST}}, "evaluation": {"benchmarks": [further]}}
     imported = model({**PLAIN, **taken})
+    tuned = model({**PLAIN, "training": {"recipe": TUNED}, "evaluation": taken["evaluation"]})
     at_home = model({**PLAIN, "serving": {"gateway": {"name": "public"}}})
     return {
         "training-job": training_job(model(), run(), SETTINGS, CHAMPION),
