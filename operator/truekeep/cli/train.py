@@ -6,25 +6,28 @@ import contextlib
 import json
 import secrets
 import tempfile
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from truekeep import __version__
-from truekeep.api.common import DvcOutput, Place
+from truekeep.api.common import DvcOutput, Place, S3Location
 from truekeep.api.model import ModelSpec
 from truekeep.cli.admission import faults
 from truekeep.cli.laptop import InputError, check_folder, documents, emptied, refuse
 
 if TYPE_CHECKING:
-    from truekeep.contract.requests import TrainRequest
+    from truekeep.contract.requests import LastRun, TrainRequest
     from truekeep.contract.results import TrainResult
 
 EXIT_PASSED, EXIT_GATE, EXIT_INPUT = 0, 1, 2
 GATES = frozenset({"GatesFailed", "ChampionKept"})
 RECORD, RESULT, REPORT = "record.json", "result.json", "report.html"
+CAPTURES = "s3://captures/"  # stands for the folder of --captures
 
 
 def train(
@@ -34,12 +37,23 @@ def train(
         Path,
         typer.Option(
             metavar="PATH",
-            help="Folder with the data: BUCKET/PREFIX below it as in the Model's URIs (of a volume CLAIM/PATH, of DVC the "
-            "remote or .dvc/cache), or PREFIX; for a Model with one "
-            "source, also the folder of its files itself.",
+            help="Folder with the data: BUCKET/PREFIX below it as in the Model's URIs (of a volume CLAIM/PATH; of DVC "
+            "those of its remote), or PREFIX; for a Model with one source, also the folder of its files itself, or "
+            ".dvc/cache.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write the artifact, record and result into.")],
+    last_run: Annotated[
+        Path | None,
+        typer.Option(metavar="RESULT.json", help="result.json of an earlier training, for rules with lastRun."),
+    ] = None,
+    captures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder with capture files of the live revision (NAMESPACE/MODEL/revision=N/), for rules with skew.",
+        ),
+    ] = None,
 ) -> None:
     """Train a Model on files: the same checks, recipe, gates and artifact as in the cluster.
 
@@ -56,8 +70,8 @@ def train(
     except InputError as error:
         refuse(error)
     try:
-        result = _train(name, spec, data, out, allowed)
-    except (InputError, StoreError, OSError) as error:
+        result = _train(name, spec, data, out, allowed, Beside(last_run, captures))
+    except (InputError, StoreError, OSError, MemoryError) as error:
         refuse(error)
     typer.echo(told(result, out))
     if result.reason == "Succeeded":
@@ -76,7 +90,46 @@ def read_model(path: Path) -> tuple[str, ModelSpec]:
     return str(models[0]["metadata"]["name"]), ModelSpec.model_validate(models[0]["spec"])
 
 
-def _train(name: str, spec: ModelSpec, data: Path, out: Path, threads: int) -> TrainResult:
+@dataclass(frozen=True)
+class Beside:
+    """What a cluster would know besides the data: the last run, and what the live revision was asked."""
+
+    last_run: Path | None = None
+    captures: Path | None = None
+
+    def told(self, request: TrainRequest, spec: ModelSpec) -> TrainRequest:
+        """The request with it. InputError where a path has nothing of the kind."""
+        from truekeep.contract.requests import Captured
+
+        update: dict[str, Any] = {}
+        if self.last_run is not None:
+            update["last_run"] = self._last(self.last_run)
+        if self.captures is not None:
+            if not any(self.captures.rglob("*.parquet")):
+                raise InputError(
+                    f"--captures {self.captures}: has no Parquet file; copy some of the live revision there"
+                )
+            capture = spec.serving.capture
+            left_out = tuple(sorted({*capture.drop, *capture.hash})) if capture else ()
+            location = S3Location(uri=CAPTURES)
+            update["captured"] = Captured(revision=1, location=location, prefix="", left_out=left_out)
+        return request.model_copy(update=update)
+
+    def _last(self, path: Path) -> LastRun:
+        from truekeep.contract.requests import LastRun
+        from truekeep.contract.results import TrainResult
+
+        try:
+            result = TrainResult.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise InputError(f"--last-run {path}: is no result.json of a training: {error!s:.200}") from error
+        read = result.data
+        if read is None or not read.rows or result.reason == "DataInvalid":
+            raise InputError(f"--last-run {path}: its data was refused; name a training whose data was in order")
+        return LastRun(run=str(path), rows=read.rows, positives=read.positives, rows_digest=read.rows_digest)
+
+
+def _train(name: str, spec: ModelSpec, data: Path, out: Path, threads: int, beside: Beside) -> TrainResult:
     from truekeep.contract import layout
     from truekeep.sources.dvc import Dvc
     from truekeep.storage import ObjectMissing, artifacts
@@ -84,8 +137,10 @@ def _train(name: str, spec: ModelSpec, data: Path, out: Path, threads: int) -> T
     from truekeep.trainer.run import World, run
     from truekeep.trainer.tuning_trial import tune
 
-    request = _request(name, spec)
+    request = beside.told(_request(name, spec), spec)
     folders = {one.uri: source_folder(data, one, alone=len(_sources(spec)) == 1) for one in _sources(spec)}
+    if beside.captures is not None:
+        folders[CAPTURES] = beside.captures
     with tempfile.TemporaryDirectory(prefix="truekeep-") as scratch:
         store = Folder(Path(scratch))
 
