@@ -15,7 +15,8 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -88,8 +89,8 @@ def image(base: Path) -> tuple[str, Path]:
     """Name and archive of an image with MLServer and the runtimes, on the operating system of the image archive
     `base` (in the format of `docker save`). Made where it is missing."""
     with tarfile.open(base) as archive:
-        manifest = json.load(_file(archive, "manifest.json"))[0]
-        config = json.load(_file(archive, manifest["Config"]))
+        manifest = json.load(layer_file(archive, "manifest.json"))[0]
+        config = json.load(layer_file(archive, manifest["Config"]))
         layers, python = _system(archive, manifest["Layers"])
         diffs = config["rootfs"]["diff_ids"][: len(layers)]
         sources = [path.read_text() for path in (Path(__file__), *RUNTIMES)]
@@ -101,7 +102,9 @@ def image(base: Path) -> tuple[str, Path]:
             cache().mkdir(parents=True, exist_ok=True)
             new = made.with_suffix(f".{os.getpid()}")
             top = _layer(libraries(python), new.with_suffix(".layer"))
-            _write(new, name, config, dict.fromkeys(layers, archive), diffs, top)
+            environment = {"PYTHONPATH": f"/{INSIDE}/lib:/{INSIDE}/model", **SETTINGS}
+            entrypoint = ["python3", *START, f"/{INSIDE}/model"]
+            write_image(new, Team(name, environment, entrypoint), config, dict.fromkeys(layers, archive), diffs, top)
             new.replace(made)
             for old in sorted(cache().glob("image-*.tar"), key=lambda path: path.stat().st_mtime)[:-2]:
                 old.unlink()
@@ -113,7 +116,7 @@ def _system(archive: tarfile.TarFile, layers: list[str]) -> tuple[list[str], str
     system: list[str] = []
     minor = ""
     for layer in layers:
-        with tarfile.open(fileobj=_file(archive, layer)) as inner:
+        with tarfile.open(fileobj=layer_file(archive, layer)) as inner:
             names = inner.getnames()
         if any(name.removeprefix("./").startswith(OWN) for name in names):
             break
@@ -138,18 +141,26 @@ def _layer(packages: Path, path: Path) -> Path:
     return path
 
 
-def _write(
-    path: Path, name: str, config: Mapping[str, Any], below: Mapping[str, tarfile.TarFile], diffs: list[str], top: Path
+@dataclass(frozen=True)
+class Team:
+    """What an image of a team is called, and starts."""
+
+    name: str
+    environment: Mapping[str, str]
+    entrypoint: Sequence[str]
+
+
+def write_image(
+    path: Path, team: Team, config: Mapping[str, Any], below: Mapping[str, tarfile.TarFile], diffs: list[str], top: Path
 ) -> None:
-    """An archive in the format of `docker save`: the layers below, and one more."""
+    """An archive in the format of `docker save`: the layers below, of an image with this config, and one more."""
     with top.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     environment = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "PYTHONPATH": f"/{INSIDE}/lib:/{INSIDE}/model",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
-        **SETTINGS,
+        **team.environment,
     }
     document = {
         "architecture": config["architecture"],
@@ -157,7 +168,7 @@ def _write(
         "config": {
             "User": "1000:1000",
             "Env": [f"{key}={value}" for key, value in environment.items()],
-            "Entrypoint": ["python3", *START, f"/{INSIDE}/model"],
+            "Entrypoint": list(team.entrypoint),
             "WorkingDir": "/",
         },
         "rootfs": {"type": "layers", "diff_ids": [*diffs, f"sha256:{digest}"]},
@@ -166,10 +177,10 @@ def _write(
     content = json.dumps(document).encode()
     told = f"{hashlib.sha256(content).hexdigest()}.json"
     names = [f"{diff.removeprefix('sha256:')}.tar" for diff in (*diffs, f"sha256:{digest}")]
-    manifest = [{"Config": told, "RepoTags": [f"docker.io/{name}"], "Layers": names}]
+    manifest = [{"Config": told, "RepoTags": [f"docker.io/{team.name}"], "Layers": names}]
     with tarfile.open(path, "w") as tar:
         for (layer, archive), written in zip(below.items(), names, strict=False):
-            _copy(tar, written, _file(archive, layer))
+            _copy(tar, written, layer_file(archive, layer))
         with top.open("rb") as file:
             _copy(tar, names[-1], file)
         _copy(tar, told, io.BytesIO(content))
@@ -184,7 +195,7 @@ def _copy(tar: tarfile.TarFile, name: str, source: IO[bytes]) -> None:
     tar.addfile(entry, source)
 
 
-def _file(archive: tarfile.TarFile, name: str) -> IO[bytes]:
+def layer_file(archive: tarfile.TarFile, name: str) -> IO[bytes]:
     member = archive.getmember(name)
     if member.issym():
         member = archive.getmember(os.path.normpath(os.path.join(os.path.dirname(name), member.linkname)))

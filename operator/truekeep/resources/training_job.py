@@ -24,9 +24,10 @@ def training_job(
     champion: Champion | None,
     attempt: Attempt = FIRST_ATTEMPT,
     last: LastRun | None = None,
+    fit_image_id: str | None = None,
 ) -> dict[str, Any]:
     """The training Job of a run, for the Model as it is now. It bears the run's name."""
-    request = train_request(model, run, settings, champion, last)
+    request = train_request(model, run, settings, champion, last).model_copy(update={"fit_image_id": fit_image_id})
     stage = StageManifest("Train", model, run, attempt, settings.trainer_image)
     template = pod_template(
         component=COMPONENT,

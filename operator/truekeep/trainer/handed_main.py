@@ -1,7 +1,7 @@
 """Truekeep's parts beside a team's image, each a container of its own, with the credentials that the team's has not.
 
-`prepare`: the rows to fit on, into /in. `upload`: what came of them, from /out to the store. `fetch`: what was delivered
-into the folder of spec.serving.image, which answers for it while it is judged."""
+`prepare`: the rows to fit on, into /in. `upload`: what came of them, from /out to the store. `fetch`: what was
+delivered, into the folder of spec.serving.image, which answers for it while it is judged."""
 
 from __future__ import annotations
 

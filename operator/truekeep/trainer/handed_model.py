@@ -123,8 +123,8 @@ def checked(predict: Predict, matrix: Floats, at_once: int = 10_000) -> Floats:
         raise
     except Exception as error:  # whatever a model says of rows that do not fit it
         raise DeliveryInvalid(
-            f"what spec.training.image made does not answer rows of spec.data ({type(error).__name__}: {error!s:.300}); "
-            "let it take the features of features.json, in their order"
+            "what spec.training.image made does not answer rows of spec.data "
+            f"({type(error).__name__}: {error!s:.300}); let it take the features of features.json, in their order"
         ) from error
     return probabilities(np.concatenate(parts) if parts else np.empty(0), len(matrix))
 
