@@ -106,6 +106,7 @@ CAPTURE: Json = {"s3": {"uri": "s3://lake/captures/"}}
 
 RECIPE: Json = {"estimator": "sklearn.linear_model.LogisticRegression"}
 IMPORT: Json = {"s3": {"uri": "s3://imports/"}, "digest": f"sha256:{'0' * 64}"}
+PVC: Json = {"pvc": {"claimName": "lake", "path": "flights/2024"}}
 IMPORTED: Change = ("spec.training", {"import": IMPORT})
 
 
@@ -126,13 +127,18 @@ def fair(column: str) -> Change:
     return ("spec.evaluation", {"fairness": [gate]})
 
 
+def joined(source: Json) -> Change:
+    return ("spec.data.joins", [{"name": "weather", "timeColumn": "seen_at", "source": source}])
+
+
 def gated(gate: Json) -> Change:
     return ("spec.evaluation", {"gates": [{"name": "g", "metric": "roc_auc", **gate}]})
 
 
-def benchmarked(gate: Json) -> Change:
+def benchmarked(gate: Json, source: Json | None = None) -> Change:
     own = [{"name": "g", "metric": "roc_auc", **gate}]
-    return ("spec.evaluation", {"benchmarks": [{"name": "b", "source": {"s3": {"uri": "s3://sets/"}}, "gates": own}]})
+    source = source or {"s3": {"uri": "s3://sets/"}}
+    return ("spec.evaluation", {"benchmarks": [{"name": "b", "source": source, "gates": own}]})
 
 
 def features(**changes: Any) -> list[Json]:
@@ -141,6 +147,28 @@ def features(**changes: Any) -> list[Json]:
 
 CASES = [
     Case("Model", "metadata.name", (("metadata.name", LONG),), (("metadata.name", LONG + "a"),)),
+    *(
+        Case(f"Model.spec.{where}", "exactly one of s3, pvc and dvc", (wrapped(good),), (wrapped(bad),))
+        for where, wrapped in (
+            ("data.source", lambda source: ("spec.data.source", source)),
+            ("data.label.source", lambda source: ("spec.data.label.source", source)),
+            ("data.joins[].source", joined),
+            ("evaluation.benchmarks[].source", lambda source: benchmarked({"minimum": "0.6"}, source)),
+        )
+        for good, bad in ((PVC, {**PVC, "s3": {"uri": "s3://lake/"}}),)
+    ),
+    Case(
+        "Model.spec.data.sample",
+        "exactly one of maxRows and fraction",
+        (("spec.data.sample", {"maxRows": 1000}),),
+        (("spec.data.sample", {"maxRows": 1000, "fraction": "0.5"}),),
+    ),
+    Case(
+        "Model.spec.data.sample",
+        "fraction must be greater than 0",
+        (("spec.data.sample", {"fraction": "0.000000001"}),),
+        (("spec.data.sample", {"fraction": "0.0"}),),
+    ),
     Case("TrainingRun", "metadata.name", (("metadata.name", "a" * 63),), (("metadata.name", "a.b"),)),
     Case("DriftPolicy", "metadata.name", (("metadata.name", LONG),), (("metadata.name", "1a"),)),
     Case(

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from truekeep.api.common import SET, Column, ItemName, Number, S3Location, Schema, Source, keyed
 from truekeep.api.rules import Rule
+from truekeep.api.sample import Sample
 
 
 class Store(Schema):
@@ -131,6 +132,11 @@ class Data(Schema):
     time_column: Column = Field(description="Column with the event's time (UTC). Example: scheduled_at.")
     key: Column = Field(description="Column that identifies a row and joins its label. Example: flight_id.")
     window: Window | None = Field(default=None, description="How far back to look. Default: all data.")
+    sample: Sample | None = Field(
+        default=None,
+        description="Which part of the window's rows is used, where all would not fit into memory. Holdout and gates "
+        "see the same part. Default: all rows.",
+    )
     label: Label = Field(description="What is to be predicted.")
     joins: list[Join] = Field(
         default=[],

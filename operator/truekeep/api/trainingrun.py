@@ -100,6 +100,15 @@ class DataRead(Schema):
         description="sha256 of what says which rows are used: source, time column, key, window and label. Runs that "
         "have the same can be compared.",
     )
+    sampling: Literal["AllRows", "ByKeyHash"] = Field(
+        default="AllRows",
+        description="Which of the window's rows were used. ByKeyHash: those that spec.data.sample chose.",
+    )
+    sampled_from: int | None = Field(
+        default=None,
+        ge=0,
+        description="With a sample: the window's rows that it was drawn from, those of one key counted each.",
+    )
     window_start: datetime | None = Field(default=None, description="Oldest event used.")
     window_end: datetime | None = Field(default=None, description="Newest event used.")
     digest: Digest | None = Field(default=None, description="sha256 over every object's key, size and sha256.")

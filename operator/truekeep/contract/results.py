@@ -1,7 +1,8 @@
 """What a pod hands back: a termination message of at most 4 KiB, and the same, whole, in the object store.
 
 Exit codes: 0, the work was judged (a gate may have failed); 3, the input is at fault and a second try can't help;
-4, something outside was missing (the store) and a second try may help; anything else is a crash.
+4, something outside was missing (the store) and a second try may help; 137, it needs more memory; anything else is a
+crash.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from truekeep.contract.requests import TERMINATION_LIMIT
 EXIT_JUDGED = 0
 EXIT_INPUT = 3
 EXIT_OUTSIDE = 4
+EXIT_OUT_OF_MEMORY = 137  # said by the pod itself, or by the kernel that killed it
 VIOLATIONS_KEPT = 3  # in a termination message that has no room for more
 MESSAGE_KEPT = 500  # characters of words that stay before those go, too
 
 TrainReason = Literal[
-    "Succeeded", "DataInvalid", "DataTooLarge", "DataChanged", "ParametersInvalid", "ImportInvalid", "TuningFailed", "DeliveryInvalid",
-    "GatesFailed",
-    "ChampionKept", "StoreUnreachable",
+    "Succeeded", "DataInvalid", "DataTooLarge", "DataChanged", "ParametersInvalid", "ImportInvalid", "TuningFailed",
+    "DeliveryInvalid", "GatesFailed", "ChampionKept", "StoreUnreachable",
 ]  # fmt: skip
 
 

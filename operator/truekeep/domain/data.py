@@ -9,13 +9,13 @@ from truekeep.contract.requests import LastRun
 from truekeep.domain.conditions import Finding, find
 from truekeep.domain.observed import RunView
 
-INVALID = "DataInvalid"
+REFUSED = ("DataInvalid", "DataTooLarge")
 
 
 def data_finding(reason: str, message: str, data: DataRead | None) -> Finding:
     """The condition DataValid of a run that stands so, or of the Model whose newest run it is."""
-    if reason == INVALID:
-        return Finding("DataValid", "False", INVALID, message)
+    if reason in REFUSED:
+        return Finding("DataValid", "False", reason, message)
     if data is None:
         return Finding("DataValid", "Unknown", reason, message)
     words = f"{data.rows} rows, {data.unlabelled} without a label, {data.unripe} too young for one"
@@ -48,4 +48,4 @@ def last_valid(runs: Iterable[RunView]) -> LastRun | None:
 
 def _refused(run: RunView) -> bool:
     ready = find(run.status.conditions, "Ready")
-    return ready is not None and ready.reason == INVALID
+    return ready is not None and ready.reason in REFUSED

@@ -28,7 +28,7 @@ NO_AUTOSCALING = "NoAutoscaling"
 PAUSED = "PausedByHand"
 Flag = Literal["True", "False", "Unknown"]
 TRAINED_REASONS = frozenset({"Succeeded", "GatesFailed", "ChampionKept"})
-FAILURE_LOCATION = {"DataInvalid": "Data", "GatesFailed": "Gates", "ChampionKept": "Gates"}
+FAILURE_LOCATION = {"DataInvalid": "Data", "DataTooLarge": "Data", "GatesFailed": "Gates", "ChampionKept": "Gates"}
 
 
 def decide(observed: ModelObserved, settings: Settings, now: datetime) -> ModelPlan:

@@ -26,6 +26,7 @@ from truekeep.storage.s3 import Fetched, ObjectInfo
 
 FOLDER = ".dir"
 LAYOUTS = ("files/md5/", "")  # of DVC 3; of DVC 1 and 2
+LISTING_BYTES = 64 << 20  # of some 500,000 files
 _NAMED = re.compile(r"[0-9a-f]{32}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -76,7 +77,9 @@ class Dvc:
 
     def _folder(self, name: str) -> dict[str, str]:
         """The files of a folder by their paths in it."""
-        self._info("", name)
+        if self._info("", name).size > LISTING_BYTES:
+            where = self._remote.uri(self._at[name])
+            raise SourceInvalid(f"{where}, the list of {self.uri()}, has more than {LISTING_BYTES:,} bytes; split it")
         data = self._remote.fetch(self._at[name]).data
         where = self._remote.uri(self._at[name])
         if hashlib.md5(data, usedforsecurity=False).hexdigest() != name.removesuffix(FOLDER):

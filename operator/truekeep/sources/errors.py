@@ -2,7 +2,8 @@
 
 ```
 SourceInvalid
-├── TooLarge      it does not fit: more rows than memory, an object beyond the limit, more objects than are listed
+├── OutOfMemory   there are more rows than memory; a MemoryError too
+├── TooLarge      an object beyond the limit, or more objects than are listed
 └── Changed       an object is not the one that was pinned
 ```
 """
@@ -18,6 +19,10 @@ class SourceInvalid(Exception):
 
 class TooLarge(SourceInvalid):
     """There is more than can be read."""
+
+
+class OutOfMemory(SourceInvalid, MemoryError):
+    """Reading on would take the memory that putting rows together and fitting need."""
 
 
 class Changed(SourceInvalid):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from truekeep.sources.errors import TooLarge
+from truekeep.sources.errors import OutOfMemory
 
-SHARE = 0.6  # of the limit that may be in use while rows are read; putting them together and fitting take the rest
+SHARE = 0.6  # of the memory that was free at first: rows that are read; putting them together and fitting take the rest
 GIB = 1 << 30
 
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # cgroup v2, v1
@@ -32,20 +31,22 @@ def used() -> int:
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
-@dataclass(frozen=True)
 class Guard:
-    """Holds what is in use against the limit."""
+    """Holds what is in use against the limit. One for all sources of a run."""
 
-    limit: int = field(default_factory=limit)
-    used: Callable[[], int] = used
+    def __init__(self, limit: int, used: Callable[[], int] = used) -> None:
+        self._limit = limit
+        self._used = used
+        before = used()
+        self._room = before + int((limit - before) * SHARE)
 
     def check(self, name: str, rows: int, done: int, of: int) -> None:
-        """TooLarge where `rows` of the first `done` of its `of` files are as much as there is room for."""
-        now = self.used()
-        if now <= self.limit * SHARE:
-            return
-        raise TooLarge(
-            f"{name} does not fit into memory: {rows:,} rows of use in {done:,} of {of:,} files, and "
-            f"{now / GIB:.2f} of {self.limit / GIB:.2f} GiB are in use, of which reading may take {SHARE:.0%}; declare "
-            "spec.data.sample, shorten spec.data.window, or raise resources.limits.memory"
-        )
+        """OutOfMemory where `rows` of the first `done` of its `of` files are as much as there is room for."""
+        now = self._used()
+        if now > self._room:
+            raise OutOfMemory(
+                f"{name} does not fit into memory: with {rows:,} rows of use in {done:,} of {of:,} files, "
+                f"{now / GIB:.2f} of {self._limit / GIB:.2f} GiB are in use, and reading may bring it to "
+                f"{self._room / GIB:.2f}; declare spec.data.sample, shorten spec.data.window, or raise "
+                "resources.limits.memory"
+            )

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from truekeep.sources import columns, files
 from truekeep.sources.columns import Bad, Kind, Values, Want
-from truekeep.sources.memory import Guard
+from truekeep.sources.memory import Guard, limit
 from truekeep.sources.objects import SUFFIXES, Objects, contents, data_files, is_data
 from truekeep.sources.sample import Hashes, Sampler
 
@@ -117,7 +117,7 @@ def read_table(
 ) -> Table:
     """Every data file of the source, in the order of the keys. StoreError where the store is at fault, SourceInvalid
     where the source as a whole is, also for more rows than `guard` allows; what is wrong with a file is a problem."""
-    guard = guard or Guard()
+    guard = guard or Guard(limit())
     infos = data_files(objects)
     held = _Held(wants, selection)
     pins: list[Pin] = []
@@ -156,7 +156,8 @@ class _Held:
                 selection.key.name, arrays[selection.key.name], "Category", selection.key.name in raw.texts
             )
             hashed = selection.sample.hashes(keys)
-            keep &= selection.sample.keep(hashed) | ~placed
+            hashed[~placed] = 0  # is never let go
+            keep &= selection.sample.keep(hashed)
         if not keep.all():
             mask = pa.array(keep)
             rows, hashed = rows[keep], None if hashed is None else hashed[keep]

@@ -38,7 +38,7 @@ def read(request: TrainRequest, opened: Opened, now: int, say: Say) -> list[Load
     for one in request.evaluation.benchmarks:
         # All of its rows, however old, each with its label beside it; the rules are about what trains.
         alone = {"source": one.source, "label": Label(column=request.data.label.column), "joins": [], "rules": [],
-                 "window": None}  # fmt: skip
+                 "window": None, "sample": None}  # fmt: skip
         try:
             dataset = load(request.data.model_copy(update=alone), [], opened, now, say)
         except DataFault as fault:

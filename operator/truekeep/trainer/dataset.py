@@ -18,10 +18,12 @@ from truekeep.api.trainingrun import DataRead
 from truekeep.contract.canonical import digest_of
 from truekeep.sources import join
 from truekeep.sources.columns import NO_LABEL, NO_TIME, Values, Want, empty, select
-from truekeep.sources.errors import Changed, SourceInvalid, TooLarge
+from truekeep.sources.errors import Changed, OutOfMemory, SourceInvalid, TooLarge
+from truekeep.sources.memory import Guard, limit
 from truekeep.sources.objects import SUFFIXES
 from truekeep.sources.places import Opened
 from truekeep.sources.read import Found, Pin, Selection, Table, read_table
+from truekeep.sources.sample import Sampler
 from truekeep.trainer import rules, validate
 from truekeep.trainer.faults import DataChanged, DataInvalid, DataTooLarge, InputFault
 from truekeep.trainer.rules import Known
@@ -77,7 +79,8 @@ def load(
     """Read all that the Model declares, and the columns `also` where they are there. `now` in microseconds since 1970.
     `known`: what rules compare with; without it nothing is checked but what the Model declares.
 
-    DataFault where the data is not as declared, StoreError where the store is at fault."""
+    DataFault where the data is not as declared, StoreError where the store is at fault, OutOfMemory where the rows do
+    not fit."""
     return _Loader(data, also, opened, replace(known or Known(defaults=False), now=now), say).load()
 
 
@@ -103,6 +106,8 @@ class _Loader:
         self.tables: list[Table] = []
         self.found: list[Violation] = []
         self.newest = NO_TIME
+        self.guard = Guard(limit())
+        self.sampler = Sampler(data.sample) if data.sample else None
 
     def load(self) -> Dataset:
         rows, judged = None, Judged()
@@ -179,7 +184,10 @@ class _Loader:
         def skip(greatest: int) -> bool:
             return back is not None and self.newest != NO_TIME and greatest <= self.newest - back
 
-        table = self._read_table("source", self.data.source.place, wants, Selection(time, keep, skip))
+        selection = Selection(time, keep, skip, self.sampler, key)
+        table = self._read_table("source", self.data.source.place, wants, selection)
+        if self.sampler is not None:
+            self.say(f"sampled by the hash of {key.name}: {len(table):,} of {counted(self.sampler.seen, 'row')} stay")
         needed = [time, key, *label, *rules.further(self.data)]
         self._require(table, self.data.source.place, [want.name for want in needed])
         if not len(table) or self.newest == NO_TIME:
@@ -276,7 +284,9 @@ class _Loader:
 
     def _read_table(self, name: str, location: Place, wants: Sequence[Want], selection: Selection) -> Table:
         try:
-            table = read_table(self.opened(location), name, wants, selection)
+            table = read_table(self.opened(location), name, wants, selection, self.guard)
+        except OutOfMemory:
+            raise  # a pod with more may do it: no verdict on the data
         except Changed as error:
             raise DataChanged(str(error)) from error
         except TooLarge as error:
@@ -314,6 +324,8 @@ class _Loader:
             objects=len(pins),
             rows=0,
             rows_digest=rules.rows_digest(self.data),
+            sampling="ByKeyHash" if self.sampler else "AllRows",
+            sampled_from=self.sampler.seen if self.sampler else None,
             digest=digest_of(names) if pins else None,
             replayable="True" if pins and all(pin.version_id for pin in pins) else "False",
             warnings=[str(warning)[:500] for warning in warned[:10]],

@@ -21,7 +21,7 @@ BUILDER = "https://truekeep.dev/trainer"
 EVENT = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
 FACETS = "https://openlineage.io/spec/facets"
 _RUNS = uuid.UUID("6f0d7a1e-6f0b-5d0e-9f0e-0b6f1c1d7a52")  # names runs that have no UUID of their own
-_FAILED = frozenset({"DataInvalid", "ParametersInvalid", "ImportInvalid"})
+_FAILED = frozenset({"DataInvalid", "DataTooLarge", "ParametersInvalid", "ImportInvalid"})
 
 Document = Mapping[str, Any]
 

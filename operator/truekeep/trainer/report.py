@@ -41,6 +41,7 @@ _VERDICTS = {
     "GatesFailed": ("bad", "A gate failed: this model does not serve"),
     "ChampionKept": ("bad", "Not shown to be good enough: the live model stays"),
     "DataInvalid": ("bad", "The data is not as declared: nothing was trained"),
+    "DataTooLarge": ("bad", "There is more data than can be read: nothing was trained"),
     "ParametersInvalid": ("bad", "The parameters can't be used: no model came out"),
     "ImportInvalid": ("bad", "The imported model can't be taken"),
 }

@@ -160,8 +160,8 @@ def test_the_monitor_is_told_where_labels_lie_only_where_they_are_watched() -> N
     assert request.performance is not None
     assert request.labels is not None
     assert (request.labels.key, request.labels.column) == (FULL["data"]["key"], FULL["data"]["label"]["column"])
-    assert request.labels.source.uri == FULL["data"]["label"]["source"]["s3"]["uri"]
-    assert request.labels.source.endpoint is not None
+    assert request.labels.source.place.uri == FULL["data"]["label"]["source"]["s3"]["uri"]
+    assert request.labels.source.s3.endpoint is not None
     assert request.labels.matures_after_seconds == FULL["data"]["label"]["maturesAfterSeconds"]
     assert [one.name for one in request.slices] == [one["name"] for one in FULL["evaluation"].get("slices", [])]
     without = replace(policy(), spec=policy().spec.model_copy(update={"performance": None}))

@@ -14,7 +14,7 @@ from tests.unit.sources.test_read import ALL, AMOUNT, AT, EVERYTHING, KEY, KIND,
 from tests.unit.trainer.lake import START, Memory, csv_of, events, parquet
 from truekeep.sources import files, objects
 from truekeep.sources.columns import Want
-from truekeep.sources.errors import Changed, TooLarge
+from truekeep.sources.errors import Changed, OutOfMemory, TooLarge
 from truekeep.sources.memory import GIB, Guard, limit, used
 from truekeep.sources.objects import MOST_FILES, MOST_LISTED
 from truekeep.sources.read import Selection, read_table
@@ -179,14 +179,15 @@ def test_a_prefix_with_too_much_in_it_ends_the_listing(key: str, size: int, word
 
 
 def test_reading_ends_with_words_before_memory_does() -> None:
-    amounts = iter([0.1, 0.2, 0.65, 0.66])
-    guard = Guard(limit=2 * GIB, used=lambda: round(next(amounts) * 2 * GIB))
+    amounts = iter([0.1, 0.2, 0.63, 0.65, 0.66])
+    guard = Guard(2 * GIB, lambda: round(next(amounts) * 2 * GIB))
     source = Memory("s3://lake/rows/", {f"{n}.parquet": parquet(events(100, seed=n)) for n in range(4)})
-    with pytest.raises(TooLarge) as error:
+    with pytest.raises(OutOfMemory) as error:
         read_table(source, "source", ALL, EVERYTHING, guard)
     assert str(error.value) == (
-        "source does not fit into memory: 300 rows of use in 3 of 4 files, and 1.30 of 2.00 GiB are in use, of which "
-        "reading may take 60%; declare spec.data.sample, shorten spec.data.window, or raise resources.limits.memory"
+        "source does not fit into memory: with 300 rows of use in 3 of 4 files, 1.30 of 2.00 GiB are in use, and "
+        "reading may bring it to 1.28; declare spec.data.sample, shorten spec.data.window, or raise "
+        "resources.limits.memory"
     )
 
 
