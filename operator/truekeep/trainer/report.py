@@ -13,7 +13,7 @@ from truekeep.contract.artifact import Performance, Signature
 from truekeep.pages.skeleton import document, facts, table, text
 from truekeep.profiling.schema import Profile
 from truekeep.scores.intervals import interval
-from truekeep.trainer import card
+from truekeep.trainer import card, data_page, tuning_page
 from truekeep.trainer.evidence import Evidence, Group, Importance
 from truekeep.trainer.text import counted
 
@@ -72,10 +72,11 @@ def page(told: Told) -> str:
     title = f"{run['namespace']}/{run['model']}: training run {run['name']}"
     parts = [
         *_head(told.record, title),
-        *_violations(told.record["data"]["violations"]),
+        *data_page.wrong(told.record["data"]["violations"]),
         *_metrics(told),
         *_gates(told.record["evaluation"]),
         *_changed(told),
+        *tuning_page.section(told.record["training"].get("tuning")),
         *_decision(told),
         *_calibration(told.evidence.groups if told.evidence else ()),
         *_importance(told.evidence.importance if told.evidence else None),
@@ -94,15 +95,6 @@ def _head(record: Mapping[str, Any], title: str) -> Iterator[str]:
     said = f": {trigger['message']}" if trigger.get("message") else ""
     yield f'<p class="soft">Trained because of {text(trigger["type"])}{text(said)}. '
     yield f"From {text(record['times']['started'])} to {text(record['times']['finished'])}.</p>"
-
-
-def _violations(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    if not found:
-        return
-    yield "<h2>What is wrong with the data</h2>"
-    names = list(dict.fromkeys(key for one in found for key in one))
-    yield from table(names, [[_plain(one.get(name)) for name in names] for one in found[:MOST_ROWS]])
-    yield from _more(len(found), MOST_ROWS)
 
 
 def _metrics(told: Told) -> Iterator[str]:
@@ -303,6 +295,7 @@ def _data(record: Mapping[str, Any]) -> Iterator[str]:
     yield from facts(
         [
             ("labelled rows", f"{data.get('rows', 0):,}"),
+            ("of them positive", f"{data['positives']:,}" if data.get("positives") is not None else ""),
             ("without a label", f"{data.get('unlabelled', 0):,}"),
             ("label not ripe", f"{data.get('unripe', 0):,}"),
             ("superseded", "" if superseded is None else f"{superseded:,} by a later row of their key"),
@@ -314,8 +307,7 @@ def _data(record: Mapping[str, Any]) -> Iterator[str]:
             ("can be replayed", "yes" if data.get("replayable") == "True" else "no: the store keeps no versions"),
         ]
     )
-    for warning in data.get("warnings", []):
-        yield f'<p class="warn">{text(warning)}</p>'
+    yield from data_page.warned(data)
     if objects:
         yield f"<details><summary>{counted(len(objects), 'object')}</summary>"
         rows = [(one["uri"], f"{one['rows']:,}", f"{one['size']:,}", one["sha256"]) for one in objects[:MOST_OBJECTS]]

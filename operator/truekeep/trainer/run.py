@@ -10,26 +10,41 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from truekeep.api.common import S3Location
 from truekeep.api.trainingrun import GateResult, Record
 from truekeep.contract import layout
 from truekeep.contract.artifact import Signature
 from truekeep.contract.canonical import canonical_json, sha256
+from truekeep.contract.handed import Prepared
 from truekeep.contract.requests import TrainRequest
 from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUTSIDE, TrainResult
+from truekeep.contract.tuning import TuningInputs
 from truekeep.features import models
+from truekeep.sources.places import Opened, Opener
 from truekeep.storage import ArtifactInvalid, ObjectMissing, StoreError, artifacts
 from truekeep.storage.artifacts import Store
-from truekeep.trainer import benchmarks, beside, evaluate, taken
+from truekeep.trainer import (
+    benchmarks,
+    beside,
+    comparison,
+    evaluate,
+    handed,
+    handed_judge,
+    handed_prepare,
+    taken,
+    tuning_choice,
+)
 from truekeep.trainer import record as records
 from truekeep.trainer.dataset import DataFault, Dataset, load
-from truekeep.trainer.faults import FaultReason, InputFault
+from truekeep.trainer.faults import FaultReason, InputFault, TuningFailed
 from truekeep.trainer.fit import LoadedChampion, Verdict, compared, train
-from truekeep.trainer.text import EPOCH, MICROSECONDS, counted, decimal, iso, moment
+from truekeep.trainer.pinned import pinned
+from truekeep.trainer.text import counted, decimal, iso, moment
+from truekeep.trainer.tuning_trial import again, microseconds
 
 MESSAGE_LENGTH = 2048
 GATES_SHOWN = evaluate.MAX_GATES
@@ -39,7 +54,7 @@ GATES_SHOWN = evaluate.MAX_GATES
 class World:
     """What is outside of a run."""
 
-    opened: Callable[[S3Location], Store]
+    opened: Opener
     now: Callable[[], datetime]
     say: Callable[[str], None]
     threads: int
@@ -52,6 +67,22 @@ def run(request: TrainRequest, world: World) -> TrainResult:
         return _earlier(request, store, world) or _Run(request, store, world).run()
     except StoreError as error:
         return _result(request, "StoreUnreachable", str(error))
+
+
+def prepare(request: TrainRequest, world: World, folder: Path) -> TrainResult | None:
+    """Read, check and split as for a run, and put what a team's image is to fit on into a folder. None where that is
+    done; else how the run ended, as `run` says it. OSError where the folder can't be written."""
+    try:
+        store = world.opened(request.store)
+        earlier = _earlier(request, store, world)
+        return earlier or _Run(request, store, world).prepare(folder)
+    except StoreError as error:
+        return _result(request, "StoreUnreachable", str(error))
+
+
+def without_data(request: TrainRequest, why: InputFault | StoreError) -> TrainResult:
+    """How a run ended that came to no data: without a record."""
+    return _result(request, why.reason if isinstance(why, InputFault) else "StoreUnreachable", str(why))
 
 
 def exit_code(result: TrainResult) -> int:
@@ -91,6 +122,7 @@ class _Run:
         self.store = store
         self.world = world
         self.started = world.now()
+        self.chosen: tuning_choice.Chosen | None = None
 
     def run(self) -> TrainResult:
         warm = threading.Thread(target=_import_early, daemon=True)
@@ -99,22 +131,62 @@ class _Run:
         dataset: Dataset | None = None
         try:
             given = taken.fetch(self.request, self.world.opened, self.world.say)
-            now = round((self.started - EPOCH).total_seconds() * MICROSECONDS)
+            made = handed_judge.fetch(self.request, self.store)
+            tried = tuning_choice.inputs_of(self.request, self.store)
+            opened, now = self._sources(made.prepared if made else None, tried)
             wants = champion.wants() if champion else []
-            dataset = load(self.request.data, wants, self.world.opened, now, self.world.say)
+            known = comparison.known(self.request, self.store, self.world.opened)
+            dataset = load(self.request.data, wants, opened, now, self.world.say, known)
             self._say_rows(dataset)
             further = benchmarks.read(self.request, self.world.opened, now, self.world.say)
             dataset = replace(dataset, pins=(*dataset.pins, *(pin for one in further for pin in one.pins)))
             warm.join()
+            if tried is not None:
+                self.chosen = tuning_choice.choose(self.request, self.store, tried, dataset)
+                self.world.say(self.chosen.words)
             if given is not None:
                 verdict = taken.judge(self.request, given, dataset, champion, self.world.say, further)
+            elif made is not None:
+                verdict = handed_judge.judge(self.request, self.store, made, dataset, champion, self.world.say, further)
             else:
-                verdict = train(self.request, dataset, champion, self.world.threads, self.world.say, further)
+                verdict = train(self._settled(), dataset, champion, self.world.threads, self.world.say, further)
         except DataFault as fault:
             return self._refused(fault, fault)
         except InputFault as fault:
             return self._refused(fault, dataset)
         return self._judged(dataset, verdict)
+
+    def _settled(self) -> TrainRequest:
+        """The request with what tuning chose in place of what was to be tried."""
+        if self.chosen is None:
+            return self.request
+        training = self.request.training.model_copy(update={"recipe": self.chosen.recipe})
+        return self.request.model_copy(update={"training": training})
+
+    def prepare(self, folder: Path) -> TrainResult | None:
+        """What a team's image is to fit on. The same rows for each pod of this run."""
+        dataset: Dataset | None = None
+        try:
+            before = handed.prepared(self.request, self.store)
+            opened, now = self._sources(before)
+            known = comparison.known(self.request, self.store, self.world.opened)
+            dataset = load(self.request.data, [], opened, now, self.world.say, known)
+            self._say_rows(dataset)
+            handed_prepare.hand_over(self.request, self.store, dataset, before, self.started, folder, self.world.say)
+        except DataFault as fault:
+            return self._refused(fault, fault)
+        except InputFault as fault:
+            return self._refused(fault, dataset)
+        return None
+
+    def _sources(self, before: Prepared | None, tried: TuningInputs | None = None) -> tuple[Opened, int]:
+        """What is read, and at which moment it counts, in microseconds since 1970: what an earlier pod of the run read,
+        where there was one."""
+        if tried is not None and not tried.fault:
+            return again(self.world.opened, tried)
+        if before is not None:
+            return pinned(self.world.opened, handed.pins(before)), microseconds(before.now)
+        return self.world.opened, microseconds(self.started)
 
     def _champion(self) -> LoadedChampion | None:
         """The live revision's files, where a comparison is declared. A fault of the store is one of the run, but an
@@ -127,6 +199,8 @@ class _Run:
             files = artifacts.read(self.store, digest, {layout.SIGNATURE})
             signature = Signature.model_validate_json(files[layout.SIGNATURE])
             # scikit-learn's own answer where it is published, else ONNX's.
+            if not models.model_files(signature):
+                return LoadedChampion(fault="only its own spec.serving.image answers for it, which is not asked here")
             (answers,) = sorted(models.model_files(signature) - {layout.ONNX_FILE}) or [layout.ONNX_FILE]
             return LoadedChampion(signature, artifacts.read(self.store, digest, {answers}))
         except (ArtifactInvalid, ValidationError) as error:
@@ -141,10 +215,14 @@ class _Run:
         )
         for warning in read.warnings:
             self.world.say(f"  Warn: {warning}")
+        for text in read.not_judged:
+            self.world.say(f"  {text}")
 
     def _refused(self, fault: InputFault, seen: Dataset | DataFault | None) -> TrainResult:
         result = _result(self.request, fault.reason, str(fault), data=seen.read if seen else None)
-        return self._write(result, seen, violations=fault.details)
+        warned = [one.dump() for one in seen.violations] if isinstance(seen, Dataset) else []
+        tried = fault.told if isinstance(fault, TuningFailed) else None
+        return self._write(result, seen, violations=[*fault.details, *warned], tried=tried)
 
     def _judged(self, dataset: Dataset, verdict: Verdict) -> TrainResult:
         reason, message = self._conclusion(dataset, verdict)
@@ -165,7 +243,15 @@ class _Run:
             artifact=artifact,
             trained_until=moment(verdict.trained_until) if artifact and verdict.trained_until is not None else None,
         )
-        return self._write(result, dataset, gates=verdict.gates, evaluation=verdict.facts, verdict=verdict)
+        warned = [one.dump() for one in dataset.violations]
+        return self._write(
+            result,
+            dataset,
+            violations=warned,
+            gates=verdict.gates,
+            evaluation=verdict.facts,
+            verdict=verdict,
+        )
 
     def _conclusion(self, dataset: Dataset, verdict: Verdict) -> tuple[str, str]:
         """Reason and message."""
@@ -181,7 +267,8 @@ class _Run:
         main = gates[0].metric if gates else "roc_auc"
         message = f"{main} {values[main]} on {verdict.facts['holdout']['rows']:,} rows of the holdout; "
         message += f"{counted(len(verdict.gates), 'gate')} passed; " if verdict.gates else "no gate is declared; "
-        message += verdict.facts.get("import", {}).get("words") or f"trained on {counted(verdict.rows, 'row')}"
+        elsewhere = verdict.facts.get("import", verdict.facts.get("image", {}))
+        message += elsewhere.get("words") or f"trained on {counted(verdict.rows, 'row')}"
         if verdict.champion is not None:
             message += f"; {compared(verdict.champion)}"
         if unserved := verdict.facts.get("onnx", {}).get("reason"):
@@ -197,8 +284,11 @@ class _Run:
         gates: Sequence[GateResult] = (),
         evaluation: Mapping[str, Any] | None = None,
         verdict: Verdict | None = None,
+        tried: tuning_choice.Told | None = None,
     ) -> TrainResult:
         """The record, what lies beside it, then the result; where another pod was first, its result."""
+        tried = self.chosen.told if self.chosen else tried
+        result = result.model_copy(update={"tuning": tried.summary if tried else None})
         document = records.build(
             self.request,
             result,
@@ -208,6 +298,7 @@ class _Run:
             violations=violations,
             gates=gates,
             evaluation=evaluation or {},
+            tuning=tried.facts if tried else None,
             threads=self.world.threads,
             started=self.started,
             finished=self.world.now(),

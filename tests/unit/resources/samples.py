@@ -12,6 +12,7 @@ from truekeep.api.model import Candidate, ModelSpec, ModelStatus, ServedRevision
 from truekeep.api.trainingrun import TrainingRunSpec, TrainingRunStatus, Trigger
 from truekeep.api.tuning import Tuning
 from truekeep.api.webhook import Webhook
+from truekeep.contract.decisions import Decision
 from truekeep.contract.requests import Champion
 from truekeep.domain.notices import Due
 from truekeep.domain.observed import Meta, ModelView, PolicyView, RunView
@@ -25,7 +26,9 @@ from truekeep.domain.plan import (
     Settings,
 )
 from truekeep.resources.autoscaler import autoscaler
+from truekeep.resources.decisions_job import decisions_job
 from truekeep.resources.disruption_budget import disruption_budget
+from truekeep.resources.fit_job import fit_job
 from truekeep.resources.httproute import httproute
 from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
 from truekeep.resources.notice_job import notice_job
@@ -200,12 +203,44 @@ IMAGE: dict[str, Any] = {
     },
 }
 
+FITTING: dict[str, Any] = {
+    **FULL,
+    "training": {
+        "image": {
+            "reference": "registry.example/team/fit@sha256:" + "5c" * 32,
+            "format": "ONNX",
+            "command": ["python", "/fit.py"],
+            "args": ["--rounds", "80"],
+            "env": [{"name": "DEPTH", "value": "4"}, {"name": "OMP_NUM_THREADS", "value": "1"}],
+            "seed": 7,
+        },
+        "timeoutSeconds": 1800,
+        "resources": {"requests": {"memory": "6Gi"}, "limits": {"cpu": "1500m"}},
+    },
+    "evaluation": {"gates": [{"name": "auc", "metric": "roc_auc", "minimum": "0.65"}]},
+}
+OPAQUE: dict[str, Any] = {
+    **FITTING,
+    "training": {**FITTING["training"], "image": {**FITTING["training"]["image"], "format": "Opaque"}},
+    "serving": IMAGE["serving"],
+}
+
 CANDIDATE = Candidate(
     revision=3,
     run="flight-delay-0a1b2c3d4e",
     artifact_digest=DIGEST,
     deployment="flight-delay-r3-cdcdcd",
     started_at=CREATED,
+)
+PROMOTED = Decision(
+    id="promoted/5f0c/flight-delay-r3-cdcdcd/2026-01-05T12:00:00Z",
+    kind="Promoted",
+    time=CREATED,
+    model_uid="5f0c",
+    artifact_digest=DIGEST,
+    revision=3,
+    run="flight-delay-0a1b2c3d4e",
+    deployment="flight-delay-r3-cdcdcd",
 )
 INTENT = DeploymentIntent("flight-delay-r3-cdcdcd", 3, "flight-delay-0a1b2c3d4e", DIGEST, KEY, replicas=2)
 CHAMPION = Champion(revision=2, artifact_digest=DIGEST, trained_until=CREATED)
@@ -250,6 +285,9 @@ def built() -> dict[str, dict[str, Any] | None]:
         "training-job": training_job(model(), run(), SETTINGS, CHAMPION),
         "training-job-plain": training_job(plain, run(), SETTINGS, None),
         "training-job-import": training_job(imported, run(), SETTINGS, None),
+        "tuning-job": tuning_job(tuned, run(), SETTINGS, Tuning.model_validate(TUNED["tuning"])),
+        "fit-job": fit_job(model(FITTING), run(), SETTINGS),
+        "training-job-opaque": training_job(model(OPAQUE), run(), SETTINGS, None),
         "serving-deployment": serving_deployment(model(), INTENT, SETTINGS),
         "serving-deployment-plain": serving_deployment(plain, INTENT, SETTINGS),
         "serving-deployment-image": serving_deployment(model(IMAGE), INTENT, SETTINGS),
@@ -264,6 +302,7 @@ def built() -> dict[str, dict[str, Any] | None]:
         "retention-cronjob": retention_cronjob(model(), SETTINGS),
         "notice-job": notice_job(model(), telling(), DUE, SETTINGS),
         "rehearsal-job": rehearsal_job(serving_model(), CANDIDATE, SETTINGS),
+        "decisions-job": decisions_job(serving_model(), [PROMOTED], SETTINGS),
         "training-run": training_run(
             model(), RunIntent("flight-delay-0a1b2c3d4e", Trigger(type="Manual", message="asked for", value="1"))
         ),
