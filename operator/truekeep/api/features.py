@@ -52,7 +52,7 @@ class Scale(Schema):
 
 
 class Log(Schema):
-    """The natural logarithm of x + offset; a null where that is not above 0."""
+    """The natural logarithm of x + offset, to single precision; a null where that is not above 0."""
 
     offset: Number = Field(default="1", description="What is added first, as decimal text. Default: 1. Example: 0.")
 
@@ -91,7 +91,8 @@ class Clip(Schema):
 
 
 class Ratio(Schema):
-    """One number by another, as a new column that has the step's name; a null where the denominator is 0."""
+    """One number by another, as a new column that has the step's name; a null where the denominator is 0 (or the quotient
+    beyond single precision)."""
 
     numerator: ColumnName = Field(description="Column of numbers. Example: amount.")
     denominator: ColumnName = Field(description="Column of numbers. Example: balance.")

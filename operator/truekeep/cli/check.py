@@ -10,8 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from truekeep.api.common import GROUP
+from truekeep.api.model import ModelSpec
 from truekeep.cli.admission import Fault, faults
 from truekeep.cli.laptop import InputError, documents
+from truekeep.features.plan import PlanError, plan
 
 EXIT_FAULTS = 2
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -54,7 +56,7 @@ def check(
             else:
                 passed += 1
     for found in ours:
-        problems = faults(found.document)
+        problems = faults(found.document) or list(unfit(found.document))
         wrong += bool(problems)
         for problem in problems:
             typer.echo(f"{found.file}: {found.name}: {problem}", err=True)
@@ -70,6 +72,19 @@ def check(
         wrong += 1
     if wrong:
         raise typer.Exit(EXIT_FAULTS)
+
+
+def unfit(document: dict[str, Any]) -> Iterator[Fault]:
+    """What only a run would find: transformers of a recipe that do not fit together."""
+    if document.get("kind") != "Model":
+        return
+    spec = ModelSpec.model_validate(document["spec"])
+    if spec.training.recipe is None:
+        return
+    try:
+        plan(spec.data.features, spec.training.recipe.transformers)
+    except PlanError as error:
+        yield Fault(error.path, error.message)
 
 
 def references(ours: list[Found]) -> Iterator[tuple[Found, Fault]]:

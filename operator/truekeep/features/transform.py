@@ -23,6 +23,7 @@ SECOND, MINUTE, HOUR, DAY = 1_000_000, 60_000_000, 3_600_000_000, 86_400_000_000
 FIRST_YEAR, LAST_YEAR = 1900, 2100
 FIRST = (datetime(FIRST_YEAR, 1, 1, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
 LAST = (datetime(LAST_YEAR + 1, 1, 1, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1) - 1
+GREATEST = float(np.finfo(np.float32).max)
 # Values of a part: the least, and how many there are until it begins again.
 PERIODS = {
     "Month": (1, 12), "DayOfMonth": (1, 31), "DayOfYear": (1, 366), "DayOfWeek": (0, 7), "Hour": (0, 24),
@@ -31,7 +32,10 @@ PERIODS = {
 
 
 class Log(TransformerMixin, BaseEstimator):  # type: ignore[misc, unused-ignore]
-    """ln(x + offset); null where x + offset is not above 0."""
+    """ln(x + offset), rounded to single precision; null where x + offset is not above 0.
+
+    Libraries and processors disagree about a logarithm's last bit, and trees split between values that are in the data:
+    what is rounded is the same everywhere."""
 
     def __init__(self, offset: float = 1.0) -> None:
         self.offset = offset
@@ -45,7 +49,8 @@ class Log(TransformerMixin, BaseEstimator):  # type: ignore[misc, unused-ignore]
         """Shape (rows, columns)."""
         shifted = matrix + self.offset
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(np.where(shifted > 0, np.log(shifted), np.nan))
+            rounded = np.log(shifted).astype(np.float32).astype(np.float64)
+        return np.asarray(np.where(shifted > 0, rounded, np.nan))
 
 
 class Clip(TransformerMixin, BaseEstimator):  # type: ignore[misc, unused-ignore]
@@ -84,7 +89,7 @@ class Clip(TransformerMixin, BaseEstimator):  # type: ignore[misc, unused-ignore
 
 
 class Ratio(TransformerMixin, BaseEstimator):  # type: ignore[misc, unused-ignore]
-    """The first column by the second; null where that is not finite."""
+    """The first column by the second; null where that is not finite in single precision, as forests compare."""
 
     def fit(self, matrix: Floats, y: Any = None) -> Ratio:
         """Learns nothing."""
@@ -95,7 +100,7 @@ class Ratio(TransformerMixin, BaseEstimator):  # type: ignore[misc, unused-ignor
         """Shape (rows, 1)."""
         with np.errstate(all="ignore"):
             divided = matrix[:, 0:1] / matrix[:, 1:2]
-        return np.asarray(np.where(np.isfinite(divided), divided, np.nan))
+            return np.asarray(np.where(np.abs(divided) <= GREATEST, divided, np.nan))
 
 
 class Lookup(TransformerMixin, BaseEstimator):  # type: ignore[misc, unused-ignore]

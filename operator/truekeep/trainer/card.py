@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from truekeep.api.features import KINDS
 from truekeep.contract.artifact import SignatureFeature
 from truekeep.profiling.schema import Profile
 
@@ -41,7 +42,17 @@ def purpose(record: Record) -> Iterator[tuple[str, str]]:
     yield "answers", f"the probability that {data['label']['column']} is 1, for one row at a time"
     yield "model", estimator(record)
     yield "parameters", ", ".join(f"{one['name']} = {one['value']}" for one in parameters)
+    steps = (record["training"]["declared"].get("recipe") or {}).get("transformers", [])
+    yield "transformers", "; ".join(_step(one) for one in steps)
     yield "seed", str(record["training"]["seed"]) if record["training"]["seed"] is not None else ""
+
+
+def _step(declared: Mapping[str, Any]) -> str:
+    """A transformer in a few words."""
+    (kind,) = (name for name in KINDS if name in declared)
+    ratio = declared.get("ratio")
+    columns = f"{ratio['numerator']} by {ratio['denominator']}" if ratio else ", ".join(declared["columns"])
+    return f"{declared['name']}: {kind} of {columns}"
 
 
 def inputs(
@@ -62,7 +73,7 @@ def inputs(
 
 
 def _seen(feature: SignatureFeature | None, profile: Profile | None) -> str:
-    if feature is None:
+    if feature is None or feature.type == "Time":
         return "–"
     if feature.categories is not None:
         names = ", ".join(name if len(name) <= _NAMES else name[: _NAMES - 1] + "…"

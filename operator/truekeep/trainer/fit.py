@@ -99,6 +99,7 @@ def train(
         "holdout": {"since": iso(dataset.times[at]), "rows": len(scores), "positives": int(scored.labels.sum())},
         "train": {"rows": at, "positives": int(dataset.labels[old].sum()), "until": iso(dataset.times[at - 1])},
         "warnings": list(fitted.warnings),
+        "pipeline": pipeline.described(recipe, features, fitted.pipeline),
     }
     seconds = fitted.seconds
     until = int(dataset.times[at - 1])
@@ -115,6 +116,7 @@ def train(
         until = int(dataset.times[-1])
         say(f"fitted again on all {counted(len(dataset), 'row')} in {fitted.seconds:.1f} s")
         facts["refit"] = {"rows": len(dataset), "warnings": list(fitted.warnings)}
+        facts["pipeline"] = pipeline.described(recipe, features, fitted.pipeline)
     draft = Signature(estimator=recipe.estimator, features=features, cut_off=cut_off, examples=[])
     holdout = _matrix(dataset, wants, features, new)
     files = bundle.files(fitted.pipeline, draft, dataset.named(wants, rows), scores, holdout, threads)

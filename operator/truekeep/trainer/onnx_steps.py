@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from truekeep.features import transform
 from truekeep.trainer.onnx_nodes import Graph, NotConvertibleError
-
-_GREATEST = float(np.finfo(np.float64).max)
+from truekeep.trainer.onnx_trees import single_precision
 
 
 def imputer(graph: Graph, step: Any, name: str) -> str:
@@ -119,7 +118,8 @@ def _lookup(graph: Graph, step: transform.Lookup, name: str) -> str:
 def _log(graph: Graph, step: transform.Log, name: str) -> str:
     shifted = graph.node("Add", [name, graph.constant(np.array(float(step.offset)))])
     above = graph.node("Greater", [shifted, graph.constant(np.array(0.0))])
-    return graph.node("Where", [above, graph.node("Log", [shifted]), graph.constant(np.array(np.nan))])
+    rounded = single_precision(graph, graph.node("Log", [shifted]))
+    return graph.node("Where", [above, rounded, graph.constant(np.array(np.nan))])
 
 
 def _clip(graph: Graph, step: transform.Clip, name: str) -> str:
@@ -130,8 +130,8 @@ def _clip(graph: Graph, step: transform.Clip, name: str) -> str:
 
 def _ratio(graph: Graph, step: transform.Ratio, name: str) -> str:
     divided = graph.node("Div", [graph.columns(name, [0]), graph.columns(name, [1])])
-    finite = graph.node("LessOrEqual", [graph.node("Abs", [divided]), graph.constant(np.array(_GREATEST))])
-    return graph.node("Where", [finite, divided, graph.constant(np.array(np.nan))])
+    small = graph.node("LessOrEqual", [graph.node("Abs", [divided]), graph.constant(np.array(transform.GREATEST))])
+    return graph.node("Where", [small, divided, graph.constant(np.array(np.nan))])
 
 
 def _date_parts(graph: Graph, step: transform.DateParts, name: str) -> str:

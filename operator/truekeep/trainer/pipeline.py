@@ -145,6 +145,11 @@ def _fit_transformed(pipeline: Any, matrix: Matrix, labels: npt.NDArray[np.int64
     estimator.fit(_without_empty_columns(estimator, made), labels)
 
 
+def described(recipe: Recipe, features: Sequence[SignatureFeature], pipeline: Any) -> dict[str, Any]:
+    """What the features become before the estimator, for the record: `transformers.described`."""
+    return transformers.described(recipe, features, getattr(pipeline, "original", pipeline))
+
+
 def parameters(recipe: Recipe) -> dict[str, Any]:
     """Hyperparameters as Python values: JSON, else the text itself."""
     return {parameter.name: _value(parameter.name, parameter.value) for parameter in recipe.parameters}

@@ -70,6 +70,7 @@ def build(
         },
         "training": {
             "declared": request.training.dump(),
+            "pipeline": evaluation.get("pipeline"),
             "seed": request.training.recipe.seed if request.training.recipe else None,
             "threads": {"trees": threads, "linearAlgebra": 1},
             "fitSeconds": result.fit_seconds,
@@ -77,7 +78,7 @@ def build(
             **({"tuning": dict(tuning)} if tuning else {}),
         },
         "evaluation": {
-            **evaluation,
+            **{name: found for name, found in evaluation.items() if name != "pipeline"},
             "declared": request.evaluation.dump(),
             "metrics": [metric.dump() for metric in result.metrics],
             "gates": [gate.dump() for gate in gates],

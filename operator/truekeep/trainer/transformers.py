@@ -25,7 +25,9 @@ from truekeep.api.features import (
 )
 from truekeep.api.training import Recipe
 from truekeep.contract.artifact import SignatureFeature
+from truekeep.contract.canonical import digest_of, sha256
 from truekeep.features.plan import PATH, Column, Plan, PlanError, Stage, plan
+from truekeep.trainer import canonical_skops
 from truekeep.trainer.faults import DataInvalid, ParametersInvalid
 
 Part = tuple[str, Any, list[int]]  # of a ColumnTransformer: name, transformer, positions
@@ -78,6 +80,31 @@ def forget(steps: Sequence[tuple[str, Any]]) -> None:
         for _, part, *_ in (*step.transformers, *getattr(step, "transformers_", ())):
             if isinstance(part, TargetEncoder) and not isinstance(part.cv, int):
                 part.cv = part.cv.get_n_splits()
+
+
+def described(recipe: Recipe, features: Sequence[SignatureFeature], pipeline: Any) -> dict[str, Any]:
+    """For the record: what the features become before the estimator, and the digest of it, what was learned included.
+
+    The digest is of the features as they are served (types, categories) and of the fitted steps as a canonical skops
+    file of their own, so that whoever has the artifact can compute it again."""
+    planning = planned(recipe, features)
+    before = pipeline[:-1]
+    content = canonical_skops.dumps(before) if before.steps else None
+    declared = [feature.dump() for feature in features]
+    return {
+        "digest": digest_of({"features": declared, "steps": None if content is None else sha256(content)}),
+        "steps": [
+            {
+                "name": stage.step.name,
+                "kind": stage.step.kind,
+                "takes": [column.name for column in stage.takes],
+                "makes": [column.name for column in (*stage.makes, *stage.flags)],
+            }
+            for stage in planning.stages
+        ],
+        "indicators": [column.name for _, column in planning.indicators],
+        "columns": [column.name for column in planning.columns],
+    }
 
 
 def _columns(parts: list[Part]) -> Any:
