@@ -116,6 +116,7 @@ class Captured(Schema):
 
     revision: int = Field(ge=1)
     location: S3Location
+    prefix: str  # below it, of that revision
     left_out: tuple[str, ...] = ()  # features that are not captured, or only as hashes
 
 

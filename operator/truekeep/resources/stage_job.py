@@ -29,7 +29,7 @@ def stage_job(
         case "Fit":
             return fit_job(model, run, settings, champion, attempt, last)
         case "Tune" if (recipe := model.spec.training.recipe) is not None and recipe.tuning is not None:
-            return tuning_job(model, run, settings, recipe.tuning, attempt)
+            return tuning_job(model, run, settings, recipe.tuning, attempt, champion, last)
         case "Train":
             return training_job(model, run, settings, champion, attempt, last, fit_image_id)
         case _:

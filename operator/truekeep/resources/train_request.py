@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from truekeep.api.common import S3Location
+from truekeep.api.common import Place
 from truekeep.api.model import ModelSpec
+from truekeep.contract import layout
 from truekeep.contract.requests import (
     Captured,
     Champion,
@@ -17,6 +18,7 @@ from truekeep.contract.requests import (
 from truekeep.domain.fingerprints import training_fingerprint
 from truekeep.domain.observed import ModelView, RunView
 from truekeep.domain.plan import Settings
+from truekeep.resources.serving_image import backend_of
 
 
 def train_request(
@@ -42,29 +44,33 @@ def train_request(
         evaluation=complete_evaluation(spec.evaluation, store),
         champion=champion,
         last_run=last,
-        captured=captured(spec, champion),
+        captured=captured(model, champion),
+        backend=backend_of(spec.serving.image) if answers_for_itself(spec) else None,
     )
 
 
-def captured(spec: ModelSpec, champion: Champion | None) -> Captured | None:
+def answers_for_itself(spec: ModelSpec) -> bool:
+    """Whether only spec.serving.image knows what spec.training.image makes."""
+    return spec.training.image is not None and spec.training.image.format == "Opaque"
+
+
+def captured(model: ModelView, champion: Champion | None) -> Captured | None:
     """The requests of the live revision, where they are kept."""
-    capture = spec.serving.capture
+    capture = model.spec.serving.capture
     if capture is None or champion is None or not capture.fraction_percent:
         return None
     return Captured(
         revision=champion.revision,
-        location=complete(capture.s3, spec.store.s3),
+        location=complete(capture.s3, model.spec.store.s3),
+        prefix=layout.captures(model.meta.namespace, model.meta.name, champion.revision),
         left_out=tuple(sorted({*capture.drop, *capture.hash})),
     )
 
 
-def locations(request: TrainRequest) -> list[S3Location]:
+def locations(request: TrainRequest) -> list[Place]:
     """Where a run reads and writes, each with credentials of its own: what its pods mount."""
-    data = request.data
-    found = [request.store, data.source.s3, *(join.source.s3 for join in data.joins)]
-    if data.label.source:
-        found.append(data.label.source.s3)
-    found += [one.source.s3 for one in request.evaluation.benchmarks]
+    found: list[Place] = [request.store, *(source.place for source in request.data.sources)]
+    found += [one.source.place for one in request.evaluation.benchmarks]
     if request.training.import_:
         found.append(request.training.import_.s3)
     if request.captured:

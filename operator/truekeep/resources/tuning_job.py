@@ -6,6 +6,7 @@ from typing import Any
 
 from truekeep.api.names import MANAGED_BY
 from truekeep.api.tuning import Tuning
+from truekeep.contract.requests import Champion, LastRun
 from truekeep.contract.results import EXIT_INPUT
 from truekeep.domain.observed import ModelView, RunView
 from truekeep.domain.plan import FIRST_ATTEMPT, Attempt, Settings
@@ -21,12 +22,18 @@ TRIES = 2  # more of a trial whose pod was lost, crashed, or found the store gon
 
 
 def tuning_job(
-    model: ModelView, run: RunView, settings: Settings, tuning: Tuning, attempt: Attempt = FIRST_ATTEMPT
+    model: ModelView,
+    run: RunView,
+    settings: Settings,
+    tuning: Tuning,
+    attempt: Attempt = FIRST_ATTEMPT,
+    champion: Champion | None = None,
+    last: LastRun | None = None,
 ) -> dict[str, Any]:
     """The Job of a run's trials, for the Model as it is now.
 
     It goes on while trials fail, until so many did that too few are left to choose from."""
-    request = train_request(model, run, settings, champion=None)
+    request = train_request(model, run, settings, champion, last)
     # Benchmark sets are no part of tuning: its pods need no credentials for them.
     request = request.model_copy(update={"evaluation": request.evaluation.model_copy(update={"benchmarks": []})})
     stage = StageManifest("Tune", model, run, attempt, settings.trainer_image)

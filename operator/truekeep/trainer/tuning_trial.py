@@ -21,7 +21,7 @@ from truekeep.sources.places import Opened
 from truekeep.sources.read import Pin
 from truekeep.storage import ObjectMissing
 from truekeep.storage.artifacts import Store
-from truekeep.trainer import tuning
+from truekeep.trainer import comparison, tuning
 from truekeep.trainer.dataset import Dataset, load
 from truekeep.trainer.faults import DataChanged, InputFault, TuningFailed
 from truekeep.trainer.pinned import pinned
@@ -129,7 +129,9 @@ class Trials:
         dataset = None
         fault = ""
         try:
-            dataset = load(self.request.data, [], self.world.opened, microseconds(self.started), self.world.say)
+            known = comparison.known(self.request, self.store, self.world.opened)
+            now = microseconds(self.started)
+            dataset = load(self.request.data, [], self.world.opened, now, self.world.say, known)
             tuning.folds(self.request, self.tuning, dataset)
         except InputFault as error:
             fault = str(error)
