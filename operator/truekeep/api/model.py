@@ -187,6 +187,22 @@ class Rejection(Schema):
     time: datetime = Field(description="When it was rejected.")
 
 
+class KeptDecisions(Schema):
+    """What of the decisions on this Model's revisions is in its store, where it outlives the Model."""
+
+    told: Digest | None = Field(
+        default=None, description="sha256 over the decisions that were handed over last; others are new."
+    )
+    pages: int = Field(default=0, ge=0, description="Pages that the store has, NAMESPACE/MODEL/decisions/NUMBER.json.")
+    head: Digest | None = Field(
+        default=None, description="sha256 of the newest page, which names the one before, and so on."
+    )
+    time: datetime | None = Field(default=None, description="When that was known.")
+    problem: Annotated[str, StringConstraints(max_length=512)] = Field(
+        default="", description="Why the last ones could not be handed over; it is tried again every five minutes."
+    )
+
+
 class Failure(Schema):
     """What went wrong last, and where."""
 
@@ -246,6 +262,9 @@ class ModelStatus(Schema):
         json_schema_extra=ATOMIC,
     )
     last_failure: Failure | None = Field(default=None, description="What went wrong last.")
+    decisions: KeptDecisions | None = Field(
+        default=None, description="What of the decisions on its revisions is in the store."
+    )
     last_rollout: LastRollout | None = Field(
         default=None, description="How the rollout of the newest revision that was tried ended."
     )

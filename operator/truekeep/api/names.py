@@ -55,6 +55,11 @@ def retention_name(model: str) -> str:
     return f"{model}-retention"
 
 
+def decisions_name(model: str, digest: str) -> str:
+    """Name of the Job that takes decisions on a model's revisions to the store."""
+    return f"{model}-decisions-{digest.removeprefix('sha256:')[:10]}"
+
+
 def serving_selector(model: str, deployment: str | None = None) -> dict[str, str]:
     """Labels of the serving pods of a model, or of one of its Deployments."""
     selector = {LABEL_MODEL: model, LABEL_COMPONENT: "server"}

@@ -54,6 +54,7 @@ from truekeep.cluster.views import (
 from truekeep.domain import system
 from truekeep.domain.analysis import interest, questions
 from truekeep.domain.conditions import find
+from truekeep.domain.decisions import unkept
 from truekeep.domain.model import NO_AUTOSCALING
 from truekeep.domain.observed import (
     ApprovalView,
@@ -159,7 +160,18 @@ class Observer:
             rehearsal=await self._rehearsal(model) if candidate and not canary else None,
             problem=problem,
         )
+        if unkept(observed):
+            observed = replace(observed, keepers=await self._keepers(model))
         return Seen(observed, item.get("status") or {})
+
+    async def _keepers(self, model: ModelView) -> tuple[JobView, ...]:
+        """The Jobs that take decisions to the store."""
+        namespace, labels = model.meta.namespace, {LABEL_MODEL: model.meta.name, LABEL_COMPONENT: "decisions"}
+        jobs, pods = await asyncio.gather(
+            self._api.list(kinds.JOB, namespace, labels), self._api.list(kinds.POD, namespace, labels)
+        )
+        mine = [job for job in jobs if controller_uid(job) == model.meta.uid]
+        return tuple(await asyncio.gather(*(self._job(job, pods) for job in mine)))
 
     async def _counts(self, model: ModelView) -> tuple[JobView, ...]:
         """The Jobs that counted new rows, where somebody wants to know."""

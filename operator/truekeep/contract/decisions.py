@@ -17,7 +17,7 @@ from pydantic import Field, StringConstraints
 from truekeep.api.common import Digest, Schema
 from truekeep.contract.canonical import canonical_json, digest_of
 
-MOST = 200  # decisions that are handed over at once
+MOST_BYTES = 60_000  # of decisions that are handed over at once: a variable of a pod takes 128 KiB
 
 
 class Decision(Schema):

@@ -18,6 +18,7 @@ from truekeep.api.driftpolicy import Blackout, DataDrift, MonitorWindow, Perform
 from truekeep.api.evaluation import Evaluation, Slice
 from truekeep.api.training import Training
 from truekeep.api.trainingrun import Trigger
+from truekeep.contract.decisions import Decision
 
 REQUEST_ENV = "TRUEKEEP_REQUEST"
 SECRETS_DIR_ENV = "TRUEKEEP_SECRETS_DIR"
@@ -218,6 +219,15 @@ class CountRequest(Schema):
     model_uid: str
     data: Data
     since: datetime
+
+
+class KeepRequest(Schema):
+    """Decisions on a Model's revisions, to be kept in its store."""
+
+    namespace: str
+    model: str
+    store: S3Location
+    decisions: tuple[Decision, ...]
 
 
 class NotifyRequest(Schema):

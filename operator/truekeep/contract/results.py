@@ -114,6 +114,16 @@ class CountResult(Schema):
     listing: str = ""
 
 
+class KeepResult(Schema):
+    """What of a Model's decisions is in its store."""
+
+    told: Digest  # of the decisions that it was handed
+    reason: Literal["Kept", "StoreUnreachable"]
+    message: str = Field(default="", max_length=512)
+    pages: int = Field(default=0, ge=0)
+    head: Digest | None = None  # of the newest page
+
+
 class RehearseResult(Schema):
     """How a candidate answered what the live revision had answered before."""
 

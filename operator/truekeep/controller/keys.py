@@ -36,7 +36,7 @@ def keys_of_child(item: Mapping[str, Any]) -> list[Key]:
             return [Key("TrainingRun", namespace, str(labels[LABEL_RUN]), model)]
         case "monitor" | "notice" if labels.get(LABEL_POLICY):
             return [Key("DriftPolicy", namespace, str(labels[LABEL_POLICY]), model)]
-        case "server" | "rehearsal" | "retention" | "newdata":
+        case "server" | "rehearsal" | "retention" | "newdata" | "decisions":
             return [Key("Model", namespace, model, model)]
         case _:
             return []

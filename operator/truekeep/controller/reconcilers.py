@@ -32,6 +32,7 @@ from truekeep.domain.data import last_valid
 from truekeep.domain.observed import Meta, ModelObserved, ModelView, PolicyObserved, RunObserved
 from truekeep.domain.plan import ModelPlan, Note, PolicyPlan, RunPlan, Settings
 from truekeep.resources.autoscaler import autoscaler
+from truekeep.resources.decisions_job import decisions_job
 from truekeep.resources.disruption_budget import disruption_budget
 from truekeep.resources.httproute import httproute
 from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
@@ -181,6 +182,11 @@ class ModelReconciler:
         if plan.repeat_rehearsal and observed.rehearsal:
             failed = observed.rehearsal.meta
             await writer.delete(kinds.JOB, failed.namespace, failed.name, failed.uid)
+        if plan.hand_over:
+            await writer.create(kinds.JOB, decisions_job(model, plan.hand_over, self._tools.settings))
+        if plan.repeat_keeper:
+            late = plan.repeat_keeper.meta
+            await writer.delete(kinds.JOB, late.namespace, late.name, late.uid)
         for name in plan.delete_deployments:
             await writer.delete_owned(kinds.DEPLOYMENT, model.meta, name)
 

@@ -13,6 +13,7 @@ from truekeep.domain.approval import AUTOMATIC
 from truekeep.domain.captures import swept
 from truekeep.domain.conditions import Finding, find, holds, settle, whole_seconds
 from truekeep.domain.data import data_finding
+from truekeep.domain.decisions import keeping
 from truekeep.domain.fingerprints import serving_key, training_fingerprint
 from truekeep.domain.history import with_history
 from truekeep.domain.observed import ModelObserved, ModelView, RunView
@@ -46,13 +47,15 @@ def decide(observed: ModelObserved, settings: Settings, now: datetime) -> ModelP
     if sweeping := swept(observed, now):
         findings.append(sweeping)
     generation = model.meta.generation
+    kept = keeping(observed, now)
     status = status.model_copy(
         update={
+            "decisions": kept.kept,
             "observed_generation": generation,
             "conditions": settle(model.status.conditions, findings, generation, now),
         }
     )
-    waits = [RESYNC_SECONDS, rollout.look_again_seconds, work.wait_seconds]
+    waits = [RESYNC_SECONDS, rollout.look_again_seconds, work.wait_seconds, kept.wait_seconds]
     return ModelPlan(
         status=status,
         service=rollout.service,
@@ -68,6 +71,8 @@ def decide(observed: ModelObserved, settings: Settings, now: datetime) -> ModelP
         delete_deployments=rollout.delete,
         rehearse=rollout.rehearse,
         repeat_rehearsal=rollout.repeat_rehearsal,
+        hand_over=kept.hand_over,
+        repeat_keeper=kept.delete,
         run=work.wanted,
         notes=(*rollout.notes, *_notes(observed, findings)),
         look_again_seconds=min(wait for wait in waits if wait is not None),

@@ -211,6 +211,7 @@ class ModelObserved:
     rehearsal: JobView | None = None  # the candidate's
     counts: tuple[JobView, ...] = ()  # Jobs that counted new rows
     sweeps: tuple[JobView, ...] = ()  # Jobs that deleted old captures
+    keepers: tuple[JobView, ...] = ()  # Jobs that take decisions to the store; looked for where there are some to take
     problem: str | None = None  # a stored status or annotation that could not be read, in words
 
 

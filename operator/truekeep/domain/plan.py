@@ -10,7 +10,9 @@ from typing import Literal
 from truekeep.api.driftpolicy import DriftPolicyStatus
 from truekeep.api.model import Candidate, ModelStatus
 from truekeep.api.trainingrun import Stage, TrainingRunStatus, Trigger
+from truekeep.contract.decisions import Decision
 from truekeep.domain.notices import Due
+from truekeep.domain.observed import JobView
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ class ModelPlan:
     delete_deployments: tuple[str, ...] = ()
     rehearse: Candidate | None = None  # make the Job in which this candidate answers captured requests
     repeat_rehearsal: bool = False  # take its failed Job away, so that it is made again
+    hand_over: tuple[Decision, ...] = ()  # make the Job that takes these to the store
+    repeat_keeper: JobView | None = None  # take this failed one away, so that it is made again
     run: RunIntent | None = None
     notes: tuple[Note, ...] = ()
     look_again_seconds: float | None = None

@@ -6,7 +6,7 @@ Deployments get ready pods, Jobs end with a message."""
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,7 +14,10 @@ from typing import Any
 from truekeep.cluster import kinds
 from truekeep.cluster.errors import AlreadyExists, Conflict, NotFound, Refused
 from truekeep.cluster.kinds import Kind
+from truekeep.contract.requests import KeepRequest
 from truekeep.contract.results import TrainResult
+from truekeep.monitor.keep import keep
+from truekeep.storage.s3 import Fetched, ObjectInfo
 
 Json = dict[str, Any]
 
@@ -201,11 +204,41 @@ def _selected(item: Json, fields: str | None) -> bool:
     return all(have.get(key) == value for key, value in wanted.items())
 
 
+class MemoryStore:
+    """An object store."""
+
+    endpoint = "memory"
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    def uri(self, key: str = "") -> str:
+        return f"s3://models/{key}"
+
+    def list(self, prefix: str = "", start_after: str | None = None) -> Iterator[ObjectInfo]:
+        for key in sorted(self.objects):
+            if key.startswith(prefix):
+                yield ObjectInfo(key, len(self.objects[key]), "", None, datetime(2026, 1, 1, tzinfo=UTC))
+
+    def get(self, key: str) -> bytes:
+        return self.objects[key]
+
+    def fetch(self, key: str, version_id: str | None = None, *, limit: int | None = None) -> Fetched:
+        return Fetched(self.objects[key], "", None)
+
+    def put(self, key: str, data: bytes, only_if_absent: bool = False) -> bool:
+        if only_if_absent and key in self.objects:
+            return False
+        self.objects[key] = data
+        return True
+
+
 @dataclass
 class Nodes:
     """Controllers and nodes: what becomes of Deployments and Jobs."""
 
     api: FakeApi
+    store: MemoryStore = field(default_factory=MemoryStore)
     broken: Callable[[Json], Json | None] = lambda pod: None  # a container's state, for a server pod that fails
     reason: str = "Succeeded"
 
@@ -260,6 +293,9 @@ class Nodes:
         if "candidate" in asked:
             seen = {"rows": 10, "requests": 2, "failed": 0}
             return json.dumps({"candidate": asked["candidate"], "reason": "Rehearsed", "rehearsal": seen})
+        if "decisions" in asked:
+            request_ = KeepRequest.model_validate(asked)
+            return keep(self.store, request_, self.api.clock()).model_dump_json(by_alias=True, exclude_none=True)
         if "runUid" not in asked:
             return json.dumps({"policyUid": asked["policyUid"], "revision": asked["revision"], "reason": "Looked"})
         digest = f"sha256:{hashlib.sha256(asked['runUid'].encode()).hexdigest()}"

@@ -23,6 +23,12 @@ async def served() -> World:
     return world
 
 
+def trainings(world: World) -> list[dict[str, Any]]:
+    """The Jobs of runs."""
+    found = world.api.all(kinds.JOB)
+    return [job for job in found if job["metadata"]["labels"]["app.kubernetes.io/component"] == "trainer"]
+
+
 def facts(world: World) -> dict[str, Any]:
     """The end state, without what may differ from one history to another: times, versions, uids."""
     runs = world.api.all(kinds.TRAINING_RUN)
@@ -53,7 +59,8 @@ async def test_a_model_is_trained_and_served() -> None:
     assert world.api.one(kinds.DISRUPTION_BUDGET)["spec"]["maxUnavailable"] == 1
     cronjob = world.api.one(kinds.CRON_JOB)
     assert cronjob["metadata"]["labels"]["truekeep.dev/revision"] == "1"
-    (owner,) = world.api.one(kinds.JOB)["metadata"]["ownerReferences"]
+    (job,) = trainings(world)
+    (owner,) = job["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["controller"], owner["blockOwnerDeletion"]) == ("TrainingRun", True, False)
 
 
@@ -83,7 +90,7 @@ async def test_the_champion_is_told_to_the_challenger() -> None:
     digest = world.status()["active"]["artifactDigest"]
     world.apply(kinds.MODEL, "m", RETRAINED)
     await world.rounds(2)
-    newest = max(world.api.all(kinds.JOB), key=lambda job: job["metadata"]["creationTimestamp"])
+    newest = max(trainings(world), key=lambda job: job["metadata"]["creationTimestamp"])
     env = newest["spec"]["template"]["spec"]["containers"][0]["env"]
     (request,) = (each["value"] for each in env if each["name"] == "TRUEKEEP_REQUEST")
     assert f'"artifactDigest":"{digest}","revision":1' in request
@@ -268,5 +275,5 @@ async def test_events_are_written_once_a_transition() -> None:
 async def test_a_job_that_is_gone_is_deleted_with_its_run_kept() -> None:
     world = await served()
     await world.rounds(3, seconds=400)
-    assert world.api.all(kinds.JOB) == []
+    assert trainings(world) == []
     assert world.api.one(kinds.TRAINING_RUN)["status"]["revision"] == 1

@@ -116,6 +116,10 @@ def search(
     files = _files(captures, namespace, names, span)
     with ThreadPoolExecutor(THREADS, thread_name_prefix="search") as pool:
         while group := list(islice(files, min(GROUP, most_files - found.files))):
+            if found.requests:  # further ones of this id are looked for in the hours around only
+                newest = max(rows[0].received for rows in found.requests)
+                if len(near := [item for item in group if item[1] > newest - NEAR]) < len(group):
+                    group, files, found.complete = near, iter(()), False
             looked = pool.map(lambda item: _look(captures, namespace, item, request_id), group)
             for (model, until, info), rows in zip(group, looked, strict=True):
                 found.files += 1
@@ -126,11 +130,6 @@ def search(
                 percent, requests = rows
                 found.percents |= {percent} if percent is not None else set()
                 found.requests += requests
-            if found.requests and found.oldest and _settled(found):
-                found.complete = False
-                back = f"{found.oldest:%Y-%m-%d %H:%M} UTC"
-                say(f"found; {found.files:,} files back to {back} were searched for more of this id")
-                break
             if found.files % (8 * GROUP) == 0 and found.oldest:
                 say(f"{found.files:,} files searched, back to {found.oldest:%Y-%m-%d %H:00} UTC")
             if found.files >= most_files:
@@ -138,12 +137,6 @@ def search(
                 break
     found.requests.sort(key=lambda rows: rows[0].received, reverse=True)
     return found
-
-
-def _settled(found: Search) -> bool:
-    """Whether the search went beyond the hours around what it found."""
-    newest = max(rows[0].received for rows in found.requests)
-    return found.oldest is not None and found.oldest < newest - 2 * NEAR
 
 
 def receipts(captures: Captures, namespace: str, model: str) -> list[str]:

@@ -1,0 +1,100 @@
+"""Takes what was decided on a Model's revisions to the store, each decision once, page after page (contract.decisions).
+
+`python -m truekeep.monitor.keep`; request in TRUEKEEP_REQUEST, result as termination message. Pages are only ever
+added: a page that another pod wrote meanwhile is read, and the next number is taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from truekeep.contract import layout
+from truekeep.contract.canonical import sha256
+from truekeep.contract.decisions import Page, told
+from truekeep.contract.requests import DEFAULT_TERMINATION_LOG, REQUEST_ENV, TERMINATION_LOG_ENV, KeepRequest
+from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUTSIDE, KeepResult
+from truekeep.storage import StoreError
+from truekeep.storage.artifacts import Store
+from truekeep.storage.s3 import Bucket
+
+THREADS = 8
+ATTEMPTS = 5  # others that write at the same time
+_NUMBER = re.compile(r"/([0-9]{8})\.json$")
+
+
+def keep(store: Store, request: KeepRequest, now: datetime) -> KeepResult:
+    """Add what the store has not. StoreError where it does not take it."""
+    for _ in range(ATTEMPTS):
+        known, pages, head = _known(store, request)
+        new = tuple(one for one in request.decisions if one.id not in known)
+        if new:
+            page = Page(
+                namespace=request.namespace, model=request.model, number=pages + 1, previous=head, written=now,
+                decisions=new,
+            )  # fmt: skip
+            content = page.to_bytes()
+            key = layout.decisions(request.namespace, request.model, pages + 1)
+            if not store.put(key, content, only_if_absent=True):
+                continue
+            pages, head = pages + 1, sha256(content)
+        words = f"{len(new)} of {len(request.decisions)} decisions were new" if new else "all of them were kept already"
+        return KeepResult(told=told(request.decisions), reason="Kept", pages=pages, head=head, message=words)
+    raise StoreError("others wrote decisions at the same time, again and again; it is tried again")
+
+
+def _known(store: Store, request: KeepRequest) -> tuple[set[str], int, str | None]:
+    """Ids of the decisions that the store has, the number of its newest page, and that one's digest."""
+    prefix = layout.decisions(request.namespace, request.model)
+    keys = [(int(found[1]), info.key) for info in store.list(prefix) if (found := _NUMBER.search(info.key))]
+    ids: set[str] = set()
+    newest, head = 0, None
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="read") as pool:
+        for (number, _), content in zip(keys, pool.map(lambda item: store.get(item[1]), keys), strict=True):
+            with contextlib.suppress(ValidationError):  # altered; whoever reads the chain is told
+                ids |= {one.id for one in Page.model_validate_json(content).decisions}
+            newest, head = number, sha256(content)
+    return ids, newest, head
+
+
+def main(clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> int:
+    """One page at most. The exit code is one of `contract.results`."""
+    try:
+        request = KeepRequest.model_validate_json(os.environ.get(REQUEST_ENV, ""))
+    except ValidationError as error:
+        _say(f"{REQUEST_ENV} holds no valid request: {error.errors(include_url=False, include_input=False)[0]}")
+        return EXIT_INPUT
+    try:
+        result, code = keep(Bucket.open(request.store), request, clock().replace(microsecond=0)), EXIT_JUDGED
+    except StoreError as error:
+        words = f"decisions could not be kept, it is tried again: {error}"[:512]
+        result = KeepResult(told=told(request.decisions), reason="StoreUnreachable", message=words)
+        code = EXIT_OUTSIDE
+    except Exception as error:  # the last line must tell what happened, not where
+        traceback.print_exc()
+        _say(f"keeping decisions has a defect: {type(error).__name__}: {error}")
+        return 1
+    _say(result.message)
+    try:
+        path = Path(os.environ.get(TERMINATION_LOG_ENV, DEFAULT_TERMINATION_LOG))
+        path.write_text(result.model_dump_json(by_alias=True, exclude_none=True), encoding="utf-8")
+    except OSError as error:
+        _say(f"the result could not be handed over: {error}")
+    return code
+
+
+def _say(words: str) -> None:
+    print(words, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
