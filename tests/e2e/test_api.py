@@ -110,6 +110,18 @@ PVC: Json = {"pvc": {"claimName": "lake", "path": "flights/2024"}}
 IMPORTED: Change = ("spec.training", {"import": IMPORT})
 
 
+def stepped(*steps: Json) -> Change:
+    return ("spec.training", {"recipe": {**RECIPE, "transformers": list(steps)}})
+
+
+def timed(*features: Json) -> Change:
+    return ("spec.data.features", [*MODEL["spec"]["data"]["features"], {"name": "seen", "type": "Time"}, *features])
+
+
+LOG: Json = {"name": "log", "columns": ["hour"], "log": {}}
+PARTS: Json = {"name": "parts", "columns": ["seen"], "dateParts": {"parts": ["Hour"]}}
+
+
 STURDY: Change = (
     "spec.evaluation",
     {"robustness": [{"name": "r", "metric": "roc_auc", "maxDrop": "0.1", "columns": ["hour"]}]},
@@ -146,6 +158,83 @@ def features(**changes: Any) -> list[Json]:
 
 
 CASES = [
+    Case(
+        "Model.spec",
+        "a transformer takes data.features and columns",
+        (stepped(LOG, {"name": "share", "ratio": {"numerator": "hour", "denominator": "hour"}}),),
+        (stepped(LOG, {"name": "share", "ratio": {"numerator": "hour", "denominator": "days"}}),),
+    ),
+    Case(
+        "Model.spec",
+        "oneHot, ordinal and targetEncode take features of type Category",
+        (stepped({"name": "mean", "columns": ["carrier"], "targetEncode": {}}),),
+        (stepped({"name": "mean", "columns": ["hour"], "targetEncode": {}}),),
+    ),
+    Case(
+        "Model.spec",
+        "scale, log and clip take numbers",
+        (
+            stepped(
+                {"name": "mean", "columns": ["carrier"], "targetEncode": {}},
+                {"name": "same", "columns": ["carrier", "hour"], "scale": {"method": "MinMax"}},
+            ),
+        ),
+        (stepped({"name": "same", "columns": ["carrier", "hour"], "scale": {"method": "MinMax"}}),),
+    ),
+    Case(
+        "Model.spec",
+        "dateParts takes features of type Time",
+        (timed(), stepped(PARTS)),
+        (timed(), stepped({**PARTS, "columns": ["seen", "hour"]})),
+    ),
+    Case(
+        "Model.spec",
+        "a feature of type Time needs a transformer dateParts",
+        (timed(), stepped(LOG, PARTS)),
+        (timed(), stepped(LOG)),
+    ),
+    Case(
+        "Model.spec.training.recipe.transformers[]",
+        "a transformer has exactly one of impute, scale",
+        (stepped(LOG),),
+        (stepped({**LOG, "scale": {"method": "Robust"}}),),
+    ),
+    Case(
+        "Model.spec.training.recipe.transformers[]",
+        "columns are named for every kind but ratio",
+        (stepped({"name": "share", "ratio": {"numerator": "hour", "denominator": "hour"}}),),
+        (stepped({"name": "log", "log": {}}),),
+    ),
+    Case(
+        "Model.spec.training.recipe.transformers[].impute",
+        "value goes with strategy: Constant",
+        (stepped({"name": "fill", "columns": ["hour"], "impute": {"strategy": "Constant", "value": "0"}}),),
+        (stepped({"name": "fill", "columns": ["hour"], "impute": {"strategy": "Median", "value": "0"}}),),
+    ),
+    Case(
+        "Model.spec.training.recipe.transformers[].clip",
+        "clip has no limit",
+        (stepped({"name": "cut", "columns": ["hour"], "clip": {"low": "0"}}),),
+        (stepped({"name": "cut", "columns": ["hour"], "clip": {}}),),
+    ),
+    Case(
+        "Model.spec.training.recipe.transformers[].clip",
+        "each side has one limit",
+        (stepped({"name": "cut", "columns": ["hour"], "clip": {"low": "0", "highQuantile": "0.9"}}),),
+        (stepped({"name": "cut", "columns": ["hour"], "clip": {"low": "0", "lowQuantile": "0.1"}}),),
+    ),
+    Case(
+        "Model.spec.training.recipe.transformers[].clip",
+        "low must not be greater than high",
+        (stepped({"name": "cut", "columns": ["hour"], "clip": {"low": "-1", "high": "1"}}),),
+        (stepped({"name": "cut", "columns": ["hour"], "clip": {"low": "2", "high": "1"}}),),
+    ),
+    Case(
+        "Model.spec.training.recipe.transformers[].clip",
+        "lowQuantile must not be greater than highQuantile",
+        (stepped({"name": "cut", "columns": ["hour"], "clip": {"lowQuantile": "0.1", "highQuantile": "0.9"}}),),
+        (stepped({"name": "cut", "columns": ["hour"], "clip": {"lowQuantile": "0.9", "highQuantile": "0.1"}}),),
+    ),
     Case("Model", "metadata.name", (("metadata.name", LONG),), (("metadata.name", LONG + "a"),)),
     *(
         Case(f"Model.spec.{where}", "exactly one of s3, pvc and dvc", (wrapped(good),), (wrapped(bad),))
