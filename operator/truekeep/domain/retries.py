@@ -83,10 +83,14 @@ def again(status: TrainingRunStatus, job: JobView, trouble: Trouble, spec: Model
         return Again(None, why_not)
     due = due_at(status, job.stage)
     if due >= deadline(status, spec, now):
-        words = f"spec.training.timeoutSeconds ({spec.training.timeout_seconds}) leaves no time for another try"
-        return Again(None, words)
+        return Again(None, no_time(spec))
     more = memory(status, job.stage, spec.training.retries.memory) if kind == "Memory" else None
     return Again(due, f"try {job.attempt + 1}{f' with {more} of memory' if more else ''} begins at {due:%H:%M:%S} UTC")
+
+
+def no_time(spec: ModelSpec) -> str:
+    """Why there is no further try, where the run's time is over."""
+    return f"spec.training.timeoutSeconds ({spec.training.timeout_seconds}) leaves no time for another try"
 
 
 def _refused(status: TrainingRunStatus, job: JobView, kind: Remedy, retries: Retries) -> str | None:

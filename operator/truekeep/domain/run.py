@@ -18,7 +18,7 @@ from truekeep.domain.observed import JobView, ModelView, RunObserved, RunView
 from truekeep.domain.plan import Attempt, Note, RunPlan, Settings
 from truekeep.domain.pods import Trouble
 from truekeep.domain.progress import progress
-from truekeep.domain.retries import again, before, deadline, due_at, failed, memory, number, record, recorded
+from truekeep.domain.retries import again, before, deadline, due_at, failed, memory, no_time, number, record, recorded
 from truekeep.domain.stages import LAST, Order, furthest, job_name, stages
 from truekeep.domain.stand import (
     DECLINED,
@@ -86,9 +86,12 @@ def _begin(run: RunView, model: ModelView, status: TrainingRunStatus, stage: Sta
     count = number(status, stage)
     name = job_name(run.meta.name, stage, count)
     status = status.model_copy(update={"job": name, "start_time": status.start_time or whole_seconds(now)})
-    left = deadline(status, model.spec, now) - now
-    # A Job that was there before may have left its result in the store: there is always time to read it.
-    seconds = max(math.ceil(left.total_seconds()), LEAST_SECONDS)
+    seconds = math.ceil((deadline(status, model.spec, now) - now).total_seconds())
+    if tries and seconds <= 0:
+        message = f"{tries[-1].message}; {no_time(model.spec)}"
+        return _ended(run, status, Stand("Failed", tries[-1].reason, message), now)
+    # A first try's Job that somebody deleted may have left its result in the store: there is time to read it.
+    seconds = seconds if tries else max(seconds, LEAST_SECONDS)
     attempt = Attempt(count, seconds, memory(status, stage, model.spec.training.retries.memory))
     plan = says(run, status, Stand("Working", "Starting", f"the Job of stage {stage} is being made"), now, POLL_SECONDS)
     return replace(plan, create_job=stage, attempt=attempt)

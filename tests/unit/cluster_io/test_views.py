@@ -444,3 +444,42 @@ def test_one_that_fetches_in_vain_speaks_for_the_pod() -> None:
 def test_where_all_is_well_the_pods_own_container_is_told_of() -> None:
     view = pod_view(of_image(GOES, GOES, conditions=[{"type": "Ready", "status": "True"}]))
     assert (view.ready, view.theirs, view.exit_code, view.restarts) == (True, False, None, 0)
+
+
+def test_a_pod_that_is_taken_away_says_by_whom() -> None:
+    target = {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": "…"}
+    assert pod_view(pod(phase="Running", conditions=[target])).disruption == "PreemptionByScheduler"
+    assert pod_view(pod(phase="Running", conditions=[{**target, "status": "False"}])).disruption is None
+    assert pod_view(RUNNING).disruption is None
+
+
+def test_the_words_of_a_kubelet_that_ended_a_pod_are_kept_beside_those_of_its_container() -> None:
+    said = container(terminated={"exitCode": 137, "reason": "Error", "message": "fold 3"})
+    view = pod_view({**EVICTED, "status": {**EVICTED["status"], "containerStatuses": [said]}})
+    assert (view.exit_reason, view.exit_message, view.ended_because) == (
+        "Evicted",
+        "fold 3",
+        "The node was low on resource: memory.",
+    )
+    assert pod_view(RUNNING).ended_because == ""
+
+
+def test_a_job_that_is_about_to_fail_says_so() -> None:
+    target = {"type": "FailureTarget", "status": "True", "reason": "DeadlineExceeded", "message": "…"}
+    view = job_view({"metadata": META, "status": {"conditions": [target]}})
+    assert (view.failing, view.failed_reason, view.complete) == ("DeadlineExceeded", None, False)
+
+
+@pytest.mark.parametrize(
+    ("labels", "stage", "attempt"),
+    [
+        ({"truekeep.dev/stage": "Tune", "truekeep.dev/attempt": "12"}, "Tune", 12),
+        ({}, "Train", 1),  # as operators before 0.2 made them
+        ({"truekeep.dev/stage": "Nap", "truekeep.dev/attempt": "-1"}, "Train", 1),
+    ],
+)
+def test_a_job_knows_its_stage_and_its_try(labels: dict[str, str], stage: str, attempt: int) -> None:
+    resources = {"limits": {"memory": "2Gi"}}
+    spec = {"template": {"spec": {"containers": [{"name": "trainer", "resources": resources}]}}}
+    view = job_view({"metadata": {**META, "labels": labels}, "spec": spec})
+    assert (view.stage, view.attempt, view.memory) == (stage, attempt, "2Gi")

@@ -157,10 +157,10 @@ def test_what_comes_from_outside_is_tried_while_there_is_time_and_never_counts()
         fail(world, name, **EVICTED)
         if finished(world.runs[name]):
             break
-        wait(world, 300)
+        wait(world, 250)
     assert reason_of(world.runs[name]) == "Evicted"
     assert "spec.training.timeoutSeconds (600) leaves no time" in message_of(world.runs[name])
-    assert len(world.jobs_made) == 3, "10 s and 20 s after, which here is 300; then the time is over"
+    assert len(world.jobs_made) == 3, "at 0, 250 and 500 s; at 750 s the time is over"
 
 
 def test_a_store_that_comes_back_within_the_time_is_enough() -> None:
@@ -333,3 +333,21 @@ def test_killed_anywhere_no_try_is_lost_or_doubled(
 
 
 COUNTED = {"TrainerCrashed", "TuningCrashed", "ImageCrashed", "OutOfMemory"}
+
+
+def test_an_operator_that_was_away_for_too_long_makes_no_further_try() -> None:
+    world, name = begun(with_retries(timeout=600))
+    fail(world, name, **CRASH)
+    wait(world, 700)
+    assert finished(world.runs[name])
+    assert reason_of(world.runs[name]) == "TrainerCrashed"
+    assert "leaves no time" in message_of(world.runs[name])
+    assert world.jobs_made == [name]
+
+
+def test_little_time_is_all_that_a_further_try_gets() -> None:
+    world, name = begun(with_retries(timeout=60))
+    world.pass_time(45)
+    fail(world, name, **CRASH)
+    wait(world, 10)
+    assert world.seconds[f"{name}-try2"] == 5
