@@ -91,8 +91,8 @@ class Clip(Schema):
 
 
 class Ratio(Schema):
-    """One number by another, as a new column that has the step's name; a null where the denominator is 0 (or the quotient
-    beyond single precision)."""
+    """One number by another, as a new column that has the step's name; a null where the denominator is 0, or the
+    quotient is beyond single precision."""
 
     numerator: ColumnName = Field(description="Column of numbers. Example: amount.")
     denominator: ColumnName = Field(description="Column of numbers. Example: balance.")
@@ -232,25 +232,25 @@ CEL: tuple[tuple[str, str], ...] = (
         "feature",
     ),
     (
-        f"{_STEPS}.all(t, !(has(t.oneHot) || has(t.ordinal) || has(t.targetEncode)) || t.columns.all(c, "
-        f"{_OF_TYPE.format('Category')}))",
+        f"{_STEPS}.all(t, !(has(t.oneHot) || has(t.ordinal) || has(t.targetEncode)) || !has(t.columns) || "
+        f"t.columns.all(c, {_OF_TYPE.format('Category')}))",
         "oneHot, ordinal and targetEncode take features of type Category; declare it so, or take another kind",
     ),
     (
-        f"{_STEPS}.all(t, !(has(t.scale) || has(t.log) || has(t.clip)) || t.columns.all(c, "
+        f"{_STEPS}.all(t, !(has(t.scale) || has(t.log) || has(t.clip)) || !has(t.columns) || t.columns.all(c, "
         "!self.data.features.exists(f, f.name == c && f.type != 'Number') || "
         "self.training.recipe.transformers.exists(o, (has(o.ordinal) || has(o.targetEncode)) && c in o.columns)))",
         "scale, log and clip take numbers; make numbers of a Category by ordinal or targetEncode first, and of a Time "
         "by dateParts",
     ),
     (
-        f"{_STEPS}.all(t, !has(t.dateParts) || t.columns.all(c, {_OF_TYPE.format('Time')}))",
+        f"{_STEPS}.all(t, !has(t.dateParts) || !has(t.columns) || t.columns.all(c, {_OF_TYPE.format('Time')}))",
         "dateParts takes features of type Time; declare it so, or take another kind",
     ),
     (
         "self.data.features.all(f, f.type != 'Time' || (has(self.training.recipe) && "
         "has(self.training.recipe.transformers) && self.training.recipe.transformers.exists(t, has(t.dateParts) && "
-        "t.columns.exists(c, c == f.name))))",
+        "has(t.columns) && t.columns.exists(c, c == f.name))))",
         "a feature of type Time needs a transformer dateParts in training.recipe that makes numbers of it; add one, or "
         "remove the feature",
     ),
