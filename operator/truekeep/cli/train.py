@@ -19,6 +19,7 @@ from truekeep.api.common import DvcOutput, Place, S3Location
 from truekeep.api.model import ModelSpec
 from truekeep.cli.admission import faults
 from truekeep.cli.laptop import InputError, check_folder, documents, emptied, refuse
+from truekeep.cli.train_command import check_command, fit
 
 if TYPE_CHECKING:
     from truekeep.contract.requests import LastRun, TrainRequest
@@ -54,12 +55,17 @@ def train(
             help="Folder with capture files of the live revision (NAMESPACE/MODEL/revision=N/), for rules with skew.",
         ),
     ] = None,
+    command: Annotated[
+        str | None,
+        typer.Option(metavar="PROGRAM", help="The program of training.image, run here without a container."),
+    ] = None,
 ) -> None:
     """Train a Model on files: the same checks, recipe, gates and artifact as in the cluster.
 
     Codes: 0, all gates passed; 1, a gate failed: no artifact is written; 2, wrong input, or data that breaks a rule."""
     try:
         name, spec = read_model(file)
+        check_command(name, spec, command)
         check_folder(out, RECORD, "of an earlier training")
         from truekeep.trainer import threads
 
@@ -70,7 +76,7 @@ def train(
     except InputError as error:
         refuse(error)
     try:
-        result = _train(name, spec, data, out, allowed, Beside(last_run, captures))
+        result = _train(name, spec, data, out, allowed, Beside(last_run, captures, command))
     except (InputError, StoreError, OSError, MemoryError) as error:
         refuse(error)
     typer.echo(told(result, out))
@@ -92,10 +98,12 @@ def read_model(path: Path) -> tuple[str, ModelSpec]:
 
 @dataclass(frozen=True)
 class Beside:
-    """What a cluster would know besides the data: the last run, and what the live revision was asked."""
+    """What a cluster would know besides the data: the last run, what the live revision was asked, and what is in
+    training.image."""
 
     last_run: Path | None = None
     captures: Path | None = None
+    command: str | None = None
 
     def told(self, request: TrainRequest, spec: ModelSpec) -> TrainRequest:
         """The request with it. InputError where a path has nothing of the kind."""
@@ -153,7 +161,8 @@ def _train(name: str, spec: ModelSpec, data: Path, out: Path, threads: int, besi
         world = World(opened, lambda: datetime.now(UTC), typer.echo, threads)
         if spec.training.recipe is not None and spec.training.recipe.tuning is not None:
             tune(request, store, world)
-        result = run(request, world)
+        ended = fit(request, world, beside.command) if beside.command is not None else None
+        result = ended or run(request, world)
         if result.reason == "StoreUnreachable":
             raise InputError(result.message)
         emptied(out)
@@ -199,7 +208,7 @@ def _request(name: str, spec: ModelSpec) -> TrainRequest:
     from truekeep.domain.fingerprints import training_fingerprint
 
     store = spec.store.s3
-    if spec.training.recipe is None:
+    if spec.training.import_ is not None:
         raise InputError(f"Model {name} is trained elsewhere (training.import): there is nothing to train")
     identity = secrets.token_hex(8)
     return TrainRequest(
