@@ -7,6 +7,7 @@ import pytest
 
 from tests.unit.controller.world import NAMESPACE, POLICY, SPEC, World
 from truekeep.cluster import kinds
+from truekeep.contract.requests import TrainRequest
 from truekeep.domain.plan import Settings
 
 RETRAINED = copy.deepcopy(SPEC)
@@ -94,6 +95,11 @@ async def test_the_champion_is_told_to_the_challenger() -> None:
     env = newest["spec"]["template"]["spec"]["containers"][0]["env"]
     (request,) = (each["value"] for each in env if each["name"] == "TRUEKEEP_REQUEST")
     assert f'"artifactDigest":"{digest}","revision":1' in request
+    asked = TrainRequest.model_validate_json(request)
+    assert asked.last_run is not None
+    assert asked.last_run.run == world.status()["active"]["run"]
+    assert asked.captured is not None
+    assert (asked.captured.revision, asked.captured.prefix) == (1, f"{NAMESPACE}/m/revision=1/")
 
 
 async def story(kill_at: int | None, kill_after: bool = False) -> World:

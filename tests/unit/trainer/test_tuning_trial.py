@@ -15,11 +15,11 @@ from tests.unit.trainer.lake import ROWS, START, data_of, events, parquet, repla
 from truekeep.api.training import Training
 from truekeep.contract import layout
 from truekeep.contract.canonical import sha256
-from truekeep.contract.requests import TrainRequest
+from truekeep.contract.requests import LastRun, TrainRequest
 from truekeep.contract.results import TrainResult
 from truekeep.contract.tuning import TrialResult
 from truekeep.storage.s3 import Bucket
-from truekeep.trainer import tuning
+from truekeep.trainer import rules, tuning
 from truekeep.trainer.run import World, exit_code, run
 from truekeep.trainer.tuning_trial import Trials, read_trial, tune
 
@@ -207,6 +207,16 @@ def test_bad_data_is_told_by_the_training_and_nothing_is_fitted(place: Place) ->
     record = place.record(result)
     assert record["data"]["violations"]
     assert "tuning" not in record["training"]
+
+
+def test_rules_that_compare_are_judged_before_any_trial(place: Place) -> None:
+    data = data_of(rules=[{"name": "volume", "lastRun": {"rows": {"minimum": "0.5"}}}])
+    last = LastRun(run="late-0", rows=3 * ROWS, rows_digest=rules.rows_digest(place.request(data=data).data))
+    request = place.request(data=data, last_run=last)
+    assert place.trials(request, 0, 1) == [None, None]
+    result = place.train(request)
+    assert result.reason == "DataInvalid"
+    assert "0.3333 times the 7,200 of run late-0" in result.message
 
 
 def test_folds_that_can_not_be_are_bad_data(place: Place) -> None:
