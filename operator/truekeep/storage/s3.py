@@ -42,6 +42,7 @@ _DENIED_CODES = frozenset(
         *("AuthorizationHeaderMalformed", "RequestTimeTooSkewed", "AccountProblem", "AllAccessDisabled"),
     }
 )
+_IDENTITY_OPERATIONS = frozenset({"AssumeRoleWithWebIdentity", "AssumeRole"})
 _THERE_CODES = frozenset({"PreconditionFailed", "412"})
 _AGAIN_CODES = frozenset({"ConditionalRequestConflict", "OperationAborted", "409"})
 
@@ -221,6 +222,11 @@ class Bucket:
         code = detail.get("Code", "")
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         said = f"could not {action} {self._where(key)}: {code} {detail.get('Message', '')}".rstrip()
+        if error.operation_name in _IDENTITY_OPERATIONS:
+            return StoreDenied(
+                f"{said}: the cloud's token service refuses this pod's workload identity; check the role, and that it "
+                "trusts the pod's service account"
+            )
         if code == "NoSuchBucket" or (code in _MISSING_CODES and error.operation_name == "HeadBucket"):
             return StoreError(f"{said}: there is no bucket {self.name}; create it, or correct the uri")
         if code in _MISSING_CODES:
