@@ -22,6 +22,7 @@ from truekeep.cli import (
     import_,
     lineage,
     profile,
+    reproduce,
     retrain,
     serve,
     status,
@@ -58,6 +59,7 @@ app.command("pause")(hold.pause)
 app.command("resume")(hold.resume)
 app.command("rollback")(hold.rollback)
 app.command("retrain")(retrain.retrain)
+app.command("reproduce")(reproduce.reproduce)
 app.command("wait")(wait.wait)
 
 MODELS = "models"

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from truekeep import __version__
@@ -22,6 +23,7 @@ from truekeep.sources.read import Pin
 
 SCHEMA = "truekeep.dev/record/v1"
 LOCK_DIGEST_ENV = "TRUEKEEP_LOCK_DIGEST"  # set by the image: sha256 of the lock file that it was installed from
+CPU_INFO = Path("/proc/cpuinfo")
 _NAMED = (
     "numpy", "pyarrow", "scikit-learn", "scipy", "skops", "onnx", "onnxruntime", "boto3", "threadpoolctl",
     "lightgbm", "xgboost-cpu",
@@ -66,6 +68,7 @@ def build(
             "schema": {source: dict(columns) for source, columns in schema.items()},
             "schemaDigest": digest_of({source: dict(columns) for source, columns in schema.items()}),
             "superseded": superseded,
+            "lastRun": request.last_run.dump() if request.last_run else None,
             "violations": [dict(violation) for violation in violations],
         },
         "training": {
@@ -102,9 +105,32 @@ def environment(request: TrainRequest) -> dict[str, Any]:
         "truekeep": __version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
+        "cpu": cpu(),
         "libraries": {name: packages[name] for name in _NAMED if name in packages},
         "packagesDigest": digest_of(packages),
     }
+
+
+def cpu(info: Path = CPU_INFO) -> dict[str, str | None]:
+    """The type of the CPU, on which the same inputs give the same bits: its name, and for which one linear algebra has
+    chosen its kernels."""
+    from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
+
+    kernels = {one["architecture"] for one in threadpool_info() if one.get("architecture")}
+    return {"model": _cpu_name(info), "kernels": ", ".join(sorted(kernels)) or None}
+
+
+def _cpu_name(info: Path) -> str | None:
+    """As Linux tells it: by name on x86, by numbers on ARM."""
+    try:
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or None
+    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if name := told.get("model name"):
+        return name
+    numbers = [f"{part} {told[part]}" for part in ("CPU implementer", "CPU part", "CPU variant") if part in told]
+    return ", ".join(numbers) or None
 
 
 @cache

@@ -1,0 +1,27 @@
+"""The type of the CPU in the record: what bit-equality is promised for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from truekeep.trainer.record import cpu
+
+X86 = "processor\t: 0\nmodel name\t: AMD EPYC 7B13\nflags\t: sse\n\nprocessor\t: 1\nmodel name\t: AMD EPYC 7B13\n"
+ARM = "processor\t: 0\nCPU implementer\t: 0x41\nCPU variant\t: 0x3\nCPU part\t: 0xd0c\n"
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [(X86, "AMD EPYC 7B13"), (ARM, "CPU implementer 0x41, CPU part 0xd0c, CPU variant 0x3"), ("", None)],
+)
+def test_the_name_is_as_linux_tells_it(tmp_path: Path, told: str, expected: str | None) -> None:
+    (tmp_path / "cpuinfo").write_text(told)
+    assert cpu(tmp_path / "cpuinfo")["model"] == expected
+
+
+def test_the_kernels_of_linear_algebra_are_named() -> None:
+    assert np.dot([1.0], [1.0])  # OpenBLAS is there
+    assert cpu()["kernels"]
