@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.e2e.shop import REQUEST, Shop, merged, open_shop, parameters, small_model
+from tests.e2e.shop import DAYS, REQUEST, ROWS_PER_DAY, Shop, merged, open_shop, parameters, small_model
 from tests.story.kube import Json, Kube, condition, holds, name_of
 
 NAMESPACE = "truekeep-e2e-faults"
@@ -153,6 +153,24 @@ def test_the_condition_and_an_event_name_it_and_the_live_revision_goes_on(
         pass
     assert broken.probed(name)["failed"] == before[name]["failed"], broken.probed(name)["failures"]
     assert set(broken.probed(name)["versions"]) == {"1"}
+
+
+def test_bad_data_is_told_by_file_row_and_count(broken: Shop) -> None:
+    broken.reason("bad-file", "DataInvalid", 120)
+    run = broken.runs("bad-file")[-1]
+    assert (condition(run, "DataValid")["status"], condition(run, "DataValid")["reason"]) == ("False", "DataInvalid")
+    data = run["status"]["data"]
+    (found,) = data["violations"]
+    rows = DAYS * ROWS_PER_DAY
+    assert (found["check"], found["column"], found["severity"], found["count"]) == ("range", "amount", "Fail", 1)
+    assert (found["file"], found["row"]) == ("s3://lake/broken/payments/all.parquet", rows - 6)
+    assert data["failedChecks"] == 1
+    assert data["unripe"] > 0, "those that are too young for a label are counted"
+    assert data["rows"] + data["unripe"] + data["unlabelled"] == rows
+    assert "artifact" not in run["status"]
+    good = broken.runs("bad-file")[0]["status"]["data"]
+    assert good["positives"] > 0
+    assert condition(broken.runs("bad-file")[0], "DataValid")["reason"] == "Validated"
 
 
 def test_a_candidate_that_answers_with_errors_is_rolled_back(broken: Shop) -> None:

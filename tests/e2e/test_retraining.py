@@ -8,12 +8,13 @@ from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from tests.e2e.shop import BEGINS, DAYS, ROWS_PER_DAY, Shop, merged, open_shop, small_model
-from tests.story.kube import Kube
+from tests.story.kube import Kube, condition, holds
 from tests.story.narrator import Narrator
 from tests.story.stage import Stage
 from truekeep.cli.examples import fraud, world
@@ -35,14 +36,18 @@ def shop(kube: Kube) -> Iterator[Shop]:
         yield shop
 
 
-def later_files(folder: Path) -> None:
-    """The days that follow, as files of the same prefixes."""
-    end = BEGINS + timedelta(days=DAYS)
+def later_files(folder: Path, days: int = DAYS, name_: str = "later", broken: bool = False) -> None:
+    """The days that follow, as files of the same prefixes. `broken`: three amounts are below 0, and one is infinite."""
+    end = BEGINS + timedelta(days=days)
     tables = fraud.tables(end, MORE_DAYS, ROWS_PER_DAY, end + timedelta(days=3660), seed=8)
     for name, made in tables.items():
-        renamed = pc.binary_join_element_wise("later-", made["payment_id"], "")
+        renamed = pc.binary_join_element_wise(f"{name_}-", made["payment_id"], "")
         table = made.set_column(made.column_names.index("payment_id"), "payment_id", renamed)
-        path = folder / world.LAKE / "fraud" / name / "later.parquet"
+        if broken and name == "payments":
+            amounts = table["amount"].to_numpy().copy()
+            amounts[[4, 50, 600, 700]] = [-1.5, -2, -3, float("inf")]
+            table = table.set_column(table.column_names.index("amount"), "amount", pa.array(amounts))
+        path = folder / world.LAKE / "fraud" / name / f"{name_}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         sink = io.BytesIO()
         pq.write_table(table, sink)
@@ -72,3 +77,35 @@ def test_new_files_become_a_new_revision_that_serves(shop: Shop) -> None:
     count = lambda: shop.model(MODEL)["status"].get("newData") or {}  # noqa: E731
     shop.until("a count from there on", 150, lambda: count().get("since") == since and count().get("newest"))
     assert len(shop.runs(MODEL)) == 2
+
+
+def written(shop: Shop, days: int, name: str, *, broken: bool) -> None:
+    """These files are in the lake."""
+    with Stage(shop.kube, NAMESPACE, Narrator()) as stage, TemporaryDirectory() as folder:
+        stage.open_store()
+        later_files(Path(folder), days, name, broken)
+        upload(Path(folder), stage.endpoint, lambda done, of: None)
+
+
+def test_broken_files_are_refused_and_mended_ones_train_by_themselves(shop: Shop) -> None:
+    """What is wrong is told by file, row and count; the live revision goes on; the same files, mended, are trained."""
+    before = len(shop.runs(MODEL))
+    revision = shop.model(MODEL)["status"]["active"]["revision"]
+    days = DAYS + 2 * MORE_DAYS
+    with shop.unharmed(MODEL):
+        written(shop, days, "broken", broken=True)
+        shop.until("a run of the new files", 150, lambda: len(shop.runs(MODEL)) > before)
+        shop.until("its end", 120, lambda: holds(shop.runs(MODEL)[before], "Failed"))
+        refused = shop.runs(MODEL)[before]
+        assert condition(refused, "DataValid")["reason"] == "DataInvalid"
+        found = {one["check"]: one for one in refused["status"]["data"]["violations"]}
+        file = "s3://lake/fraud/payments/broken.parquet"
+        assert (found["range"]["count"], found["range"]["file"], found["range"]["row"]) == (3, file, 5)
+        assert (found["type"]["count"], found["type"]["file"], found["type"]["row"]) == (1, file, 701)
+        assert "windowEnd" not in refused["status"]["data"]
+        model = shop.model(MODEL)
+        assert condition(model, "DataValid")["status"] == "False"
+        assert model["status"]["active"]["revision"] == revision
+        written(shop, days, "broken", broken=False)
+        shop.ready(MODEL, revision + 1, seconds=300)
+    assert [condition(run, "DataValid")["reason"] for run in shop.runs(MODEL)[before:]] == ["DataInvalid", "Validated"]

@@ -117,7 +117,9 @@ class _Loader:
             refuse(judged.found)
         except DataInvalid as fault:
             judged = judged if judged.found else Judged.of(self.found)
-            raise DataFault(fault, self._read(rows, judged), self._pins(), self._schema()) from fault
+            # Nothing was used, so there is no window: what is new is counted from the run before.
+            read = self._read(rows, judged).model_copy(update={"window_start": None, "window_end": None})
+            raise DataFault(fault, read, self._pins(), self._schema()) from fault
         read = self._read(rows, judged)
         used = np.flatnonzero(rows.used)
         order = used[np.argsort(rows.times[used], kind="stable")]

@@ -103,6 +103,7 @@ def test_a_rule_holds_at_its_limit_and_is_broken_beyond(case: tuple[Any, ...], s
         assert words in str(caught.value)
         assert (read.failed_checks, read.warned_checks, read.warnings) == (1, 0, [])
         assert (read.rows, read.unlabelled) == (58, 2), "what there was is told of a run that is refused, too"
+        assert read.window_end is None, "nothing was used: the same rows are new once they are mended"
     (told,) = read.violations
     assert words in told.problem
     assert (told.check, told.column, told.severity, told.count) == ("r", column, severity, count)
