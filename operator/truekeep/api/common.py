@@ -26,15 +26,14 @@ class Schema(BaseModel):
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="ignore")
 
-    # (rule, message) pairs that the API server checks; the message names the field and the remedy. A third item is an
-    # expression of the message, for one that names a value that has to be computed.
-    CEL: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    # (rule, message) pairs that the API server checks; the message names the field and the remedy.
+    CEL: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         schema = handler(core_schema)
         if cls.CEL:
-            rules = [dict(zip(("rule", "message", "messageExpression"), rule, strict=False)) for rule in cls.CEL]
+            rules = [{"rule": rule, "message": message} for rule, message in cls.CEL]
             handler.resolve_ref_schema(schema)["x-kubernetes-validations"] = rules
         return schema
 

@@ -89,9 +89,8 @@ class Tuning(Schema):
         ),
         (
             f"self.search != 'Grid' || {_COMBINATIONS} <= {MOST_TRIALS}",
-            f"a grid may have at most {MOST_TRIALS} combinations; remove values, or use search Random with trials",
-            f"'the grid has ' + string({_COMBINATIONS}) + ' combinations, at most {MOST_TRIALS} are allowed; remove "
-            "values, or use search Random with trials'",
+            f"the values of a grid make at most {MOST_TRIALS} combinations (the numbers of values, multiplied); remove "
+            "some, or use search Random with trials",
         ),
         (
             "(self.search == 'Random') == has(self.trials)",

@@ -163,8 +163,7 @@ def _rules(node: Any, schema: Json, path: str, old: Any) -> Iterator[Fault]:
         if "oldSelf" in rule["rule"] and old is None:
             continue
         if not _holds(rule["rule"], node, old):
-            told = _evaluated(rule["messageExpression"], node, old) if "messageExpression" in rule else None
-            yield Fault(path, told if isinstance(told, str) else rule["message"])
+            yield Fault(path, rule["message"])
     if isinstance(node, dict):
         for name, child in schema.get("properties", {}).items():
             if name in node:
@@ -184,12 +183,6 @@ def _escaped(node: Any) -> Any:
 
 
 def _holds(rule: str, node: Any, old: Any) -> bool:
-    return bool(_evaluated(rule, node, old))
-
-
-def _evaluated(expression: str, node: Any, old: Any) -> Any:
-    """What an expression says of a node; None where it can't be evaluated, which the API server takes for a rule that
-    does not hold."""
     context = cel.Context()
     # Of Kubernetes' own functions, those that our rules use.
     context.add_function("isSorted", lambda items: list(items) == sorted(items))
@@ -198,6 +191,6 @@ def _evaluated(expression: str, node: Any, old: Any) -> Any:
     if old is not None:
         context.add_variable("oldSelf", _escaped(old))
     try:
-        return cel.evaluate(expression, context)
+        return bool(cel.evaluate(rule, context))
     except (KeyError, ValueError, TypeError, RuntimeError):
-        return None
+        return False  # as the API server does: a rule that can't be evaluated does not hold

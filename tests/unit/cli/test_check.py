@@ -30,7 +30,7 @@ def test_a_rule_answers_as_the_api_server_does(case: Case) -> None:
         old = changed(base, (("spec.serving", {"autoscaling": {"minReplicas": 1, "maxReplicas": 3}}),))
     assert told(changed(base, case.good), old) == []
     (message,) = (text for path, text in rules() if path == case.where and case.says in text)
-    assert any((case.answer or message) in line for line in told(changed(base, case.bad), old))
+    assert any(message in line for line in told(changed(base, case.bad), old))
 
 
 @pytest.mark.parametrize(
