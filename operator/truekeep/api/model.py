@@ -255,6 +255,9 @@ class ModelStatus(Schema):
     metric: Text | None = Field(
         default=None, description="The active revision's main metric on its holdout. Example: roc_auc 0.71."
     )
+    report: Annotated[str, StringConstraints(max_length=1024)] | None = Field(
+        default=None, description="The report of the run that made the active revision: a page in the store."
+    )
     rejected: list[Rejection] = Field(
         default=[],
         max_length=20,

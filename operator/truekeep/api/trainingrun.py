@@ -206,6 +206,9 @@ class Record(Schema):
 
     id: Digest = Field(description="sha256 of the record's canonical JSON (RFC 8785).")
     uri: Annotated[str, StringConstraints(max_length=1024)] = Field(description="Where it lies.")
+    report: Annotated[str, StringConstraints(max_length=1024)] | None = Field(
+        default=None, description="The same for people: a page that lies beside it."
+    )
 
 
 class Try(Schema):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 from truekeep.contract import layout
 from truekeep.contract.canonical import sha256
 from truekeep.contract.decisions import Decision, Page, promoted_id, revision_id
+from truekeep.storage import ObjectMissing
 from truekeep.storage.artifacts import Store
 
 Json = Mapping[str, Any]
@@ -96,6 +98,74 @@ def _faults(page: Page, uri: str, number: int, head: str | None) -> list[str]:
     if (head is not None or number == 1) and page.previous != head:
         return [f"{uri} does not follow the page before it: one of the two was altered"]
     return []
+
+
+def entries(store: Store, kept: Ledger) -> tuple[list[dict[str, Any]], list[str]]:
+    """What made each revision, the newest first, with what its record says; and what does not hold. As
+    `lineage.revisions` tells of the objects of a cluster."""
+    faults: list[str] = []
+    found = []
+    for number, one in sorted(kept.revisions().items(), reverse=True):
+        record = _record(store, one.record, faults) if one.record else {}
+        about = kept.about(one.artifact_digest)
+        run = record.get("run") or {}
+        uri = store.uri(layout.record(one.record)) if one.record else ""
+        report = layout.beside_record(one.record, layout.REPORT) if one.record else ""
+        found.append(
+            {
+                "revision": number,
+                "run": one.run,
+                "trigger": run.get("trigger") or {"type": one.trigger},
+                "author": one.author,
+                "image": (record.get("environment") or {}).get("image") or one.image,
+                "modelGeneration": run.get("modelGeneration"),
+                "trainingFingerprint": run.get("trainingFingerprint"),
+                "data": _data(record.get("data")),
+                "metrics": (record.get("evaluation") or {}).get("metrics") or [],
+                "gates": (record.get("evaluation") or {}).get("gates") or [],
+                "champion": (record.get("evaluation") or {}).get("champion"),
+                "artifact": record.get("artifact") or {"digest": one.artifact_digest},
+                "record": {"id": one.record, "uri": uri, "report": store.uri(report)} if report else None,
+                "decisions": [_word(each) for each in about if each.kind in {"Approved", "Rejected"}],
+                "failed": [{"time": _iso(each.time), "reason": each.reason} for each in about if each.kind == "Failed"],
+                "answered": [
+                    {"since": _iso(each.time), "until": _iso(until)}
+                    for each, until in reversed(kept.intervals())
+                    if each.revision == number and each.model_uid == one.model_uid
+                ],
+            }
+        )
+    return found, faults
+
+
+def _record(store: Store, identifier: str, faults: list[str]) -> Mapping[str, Any]:
+    key = layout.record(identifier)
+    try:
+        content = store.get(key)
+    except ObjectMissing:
+        faults.append(f"{store.uri(key)} is missing: the record was taken away or lost")
+        return {}
+    if sha256(content) != identifier:
+        faults.append(f"{store.uri(key)}: THE RECORD WAS ALTERED, do not trust it")
+        return {}
+    record: Mapping[str, Any] = json.loads(content)
+    return record
+
+
+def _data(data: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Of a record, with the number of its objects as in a status."""
+    objects = (data or {}).get("objects")
+    return {**(data or {}), **({"objects": len(objects)} if isinstance(objects, list) else {})}
+
+
+def _word(each: Decision) -> dict[str, Any]:
+    decision = "Approve" if each.kind == "Approved" else "Reject"
+    named = {"approver": each.approver, "reason": each.reason, "name": each.approval}
+    return {"decision": decision, "time": _iso(each.time), **named}
+
+
+def _iso(time: datetime | None) -> str | None:
+    return f"{time.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if time else None
 
 
 def of_cluster(model: Json, runs: Iterable[Json], approvals: Iterable[Json]) -> list[Decision]:

@@ -11,8 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from truekeep.cli.kube import Json, Namespace, person, refuse
+from truekeep.cli.laptop import InputError
 
 WIDTH, INDENT = 79, 12
+EXIT_ALTERED = 1
 
 
 def lineage(
@@ -28,32 +30,73 @@ def lineage(
     ] = None,
     output: Annotated[str, typer.Option("--output", "-o", help="text or json.")] = "text",
     namespace: Namespace = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="spec.store.s3.uri: ask the store alone, with your own credentials. Example: s3://models/."),
+    ] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="URL of the S3 service, as seen from here.", envvar="TRUEKEEP_S3_ENDPOINT")
+    ] = None,
 ) -> None:
     """Show which data, image, gates and people made each revision of MODEL, and from when to when it answered.
 
-    Ends with 2 where there is no such revision, or nobody knows what answered at that time."""
+    The cluster knows as far back as it keeps runs; the store (--store) all of it, also when Model and cluster are gone.
+    Ends with 1 where what the store has was altered or taken away, with 2 where there is no such revision, or nobody
+    knows what answered at that time."""
     if output not in {"text", "json"}:
         refuse(f"--output is {output!r}; it must be text or json")
-    who = person(namespace)
-    found = who.get("models", model)
-    entries = revisions(found, who.list("trainingruns"), who.list("modelapprovals"))
-    if at is not None:
-        moment = at.replace(tzinfo=UTC)
-        number = answered_at(found, moment)
-        if number is None:
-            since = [each["since"] for each in _status(found).get("history") or []]
-            known = f"the status knows from {since[-1]} on" if since else "nothing has answered yet"
-            refuse(f"nobody knows what answered at {moment:%Y-%m-%d %H:%M} UTC: {known}")
-        entries = [each for each in entries if each["revision"] == number]
+    moment = at.replace(tzinfo=UTC) if at is not None else None
+    faults: tuple[str, ...] = ()
+    if store is not None:
+        name, entries, live, known, faults = _of_store(model, namespace, store, endpoint, moment)
+    else:
+        who = person(namespace)
+        found = who.get("models", model)
+        name = f"{who.namespace}/{model}"
+        entries = revisions(found, who.list("trainingruns"), who.list("modelapprovals"))
+        live = answered_at(found, moment) if moment else None
+        since = [each["since"] for each in _status(found).get("history") or []]
+        known = f"the status knows from {since[-1]} on" if since else "nothing has answered yet"
+    if moment is not None:
+        if live is None:
+            remedy = "" if store is not None else "; --store asks the store, which keeps all of it"
+            refuse(f"nobody knows what answered at {moment:%Y-%m-%d %H:%M} UTC: {known}{remedy}")
+        entries = [each for each in entries if each["revision"] == live]
     if revision is not None:
         entries = [each for each in entries if each["revision"] == revision]
     if not entries:
         wanted = f"revision {revision}" if revision else "revision"
-        refuse(f"{who.namespace}/{model} has no {wanted}")
+        refuse(f"{name} has no {wanted}")
     if output == "json":
         typer.echo(json.dumps(entries, indent=2, ensure_ascii=False))
     else:
         typer.echo("\n\n".join("\n".join(lines(each)) for each in entries))
+    for fault in faults:
+        typer.echo(f"truekeep: {fault}", err=True)
+    if faults:
+        raise typer.Exit(EXIT_ALTERED)
+
+
+def _of_store(
+    model: str, namespace: str | None, uri: str, endpoint: str | None, moment: datetime | None
+) -> tuple[str, list[dict[str, Any]], int | None, str, tuple[str, ...]]:
+    """Name, revisions, which of them answered at the moment, what is known of that, and what does not hold."""
+    from truekeep.cli import ledger
+    from truekeep.cli.why.places import located, opened
+    from truekeep.storage import StoreError
+
+    if namespace is None:
+        refuse("with --store, --namespace says in which namespace the Model is or was; give it")
+    try:
+        place = opened(located("--store", uri, endpoint))
+        kept = ledger.read(place, namespace, model)
+        entries, faults = ledger.entries(place, kept)
+    except (InputError, StoreError) as error:
+        refuse(str(error))
+    live = kept.answered_at(moment) if moment else None
+    first = next((one.time for one in kept.decisions if one.kind == "Promoted"), None)
+    known = f"the store knows from {first:%Y-%m-%d %H:%M} UTC on" if first else "nothing of it is kept there"
+    return f"{namespace}/{model}", entries, live.revision if live else None, known, (*kept.faults, *faults)
 
 
 def revisions(model: Json, runs: list[Json], approvals: list[Json]) -> list[dict[str, Any]]:
@@ -129,14 +172,23 @@ def lines(entry: Json) -> Iterator[str]:
     yield from _said(
         "artifact", f"{(entry['artifact'] or {}).get('digest')} {(entry['artifact'] or {}).get('uri', '')}"
     )
-    yield from _said("record", f"{(entry['record'] or {}).get('id')} {(entry['record'] or {}).get('uri', '')}")
+    record = entry["record"] or {}
+    yield from _said("record", f"{record.get('id')} {record.get('uri', '')}")
+    yield from _said("report", record.get("report"))
+    for each in entry.get("failed") or []:
+        yield from _said("failed", f"{_short(each['time'])}: {each['reason']}")
 
 
 def _said(name: str, text: str | None) -> Iterator[str]:
     if text:
         first = f"  {name}".ljust(INDENT)
         yield from textwrap.wrap(
-            text, WIDTH, initial_indent=first, subsequent_indent=" " * INDENT, break_on_hyphens=False
+            text,
+            WIDTH,
+            initial_indent=first,
+            subsequent_indent=" " * INDENT,
+            break_on_hyphens=False,
+            break_long_words=False,  # a digest is to be copied
         )
 
 

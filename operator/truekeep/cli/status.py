@@ -60,6 +60,8 @@ def lines(model: Json, policies: Sequence[Json]) -> Iterator[tuple[str, str]]:
         yield "in training", str(found["run"])
     if found.get("metric"):
         yield "metric", str(found["metric"])
+    if found.get("report"):
+        yield "report", str(found["report"])
     for policy in policies:
         if policy["spec"]["modelRef"]["name"] == model["metadata"]["name"]:
             yield "drift", f"{policy['metadata']['name']}: {_words(policy.get('status', {}), 'DriftDetected')}"

@@ -91,6 +91,7 @@ def _registry(observed: ModelObserved, status: ModelStatus, work: Training, sett
             "latest_revision": max([status.latest_revision, *numbers]),
             "run": work.active.meta.name if work.active else (work.wanted.name if work.wanted else None),
             "metric": _metric(observed, run) if run else status.metric,
+            "report": (run.status.record.report if run.status.record else None) if run else status.report,
             "handled_retrain": work.handled_retrain,
             "rollback": overrides.handled(observed.model),
             "schedule": work.schedule,

@@ -27,8 +27,10 @@ from truekeep.trainer.text import EPOCH
 Record = Mapping[str, Any]
 
 
-def write(store: Store, record: Record, digest: str, verdict: Verdict | None, evaluation: Evaluation, say: Say) -> None:
-    """Never raises. `record` is as it was written, under `digest`."""
+def write(
+    store: Store, record: Record, digest: str, verdict: Verdict | None, evaluation: Evaluation, say: Say
+) -> frozenset[str]:
+    """What was written. Never raises. `record` is as it was written, under `digest`."""
     uri = store.uri(layout.record(digest))
 
     def statement() -> bytes | None:
@@ -45,6 +47,7 @@ def write(store: Store, record: Record, digest: str, verdict: Verdict | None, ev
         layout.EVENTS: events,
         layout.BACKGROUND: lambda: _background(verdict) if verdict else None,
     }
+    written = set()
     for suffix, make in made.items():
         key = layout.beside_record(digest, suffix)
         try:
@@ -52,8 +55,10 @@ def write(store: Store, record: Record, digest: str, verdict: Verdict | None, ev
             if content is not None:
                 store.put(key, content)
                 say(f"wrote {store.uri(key)}")
+                written.add(suffix)
         except Exception as error:  # a page is no reason to lose a model
             say(f"could not make {store.uri(key)}: {type(error).__name__}: {error!s:.300}; the run goes on without it")
+    return frozenset(written)
 
 
 def _told(store: Store, record: Record, digest: str, verdict: Verdict | None, evaluation: Evaluation) -> report.Told:

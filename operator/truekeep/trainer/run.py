@@ -308,8 +308,9 @@ class _Run:
         key = layout.record(digest)
         self.store.put(key, content)
         self.world.say(f"wrote the record {self.store.uri(key)}")
-        beside.write(self.store, document, digest, verdict, self.request.evaluation, self.world.say)
-        result = result.model_copy(update={"record": Record(id=digest, uri=self.store.uri(key))})
+        written = beside.write(self.store, document, digest, verdict, self.request.evaluation, self.world.say)
+        report = self.store.uri(layout.beside_record(digest, layout.REPORT)) if layout.REPORT in written else None
+        result = result.model_copy(update={"record": Record(id=digest, uri=self.store.uri(key), report=report)})
         if not self.store.put(_key(self.request), result.model_dump_json(by_alias=True).encode(), only_if_absent=True):
             self.world.say("another pod of this run was first; handing over its result")
             return TrainResult.model_validate_json(self.store.get(_key(self.request)))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from tests.unit.cli.test_why import Scene
 from truekeep.cli import lineage
 from truekeep.cli.kube import Person
 from truekeep.cli.main import app
+from truekeep.contract import layout
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -133,3 +136,28 @@ def test_what_nobody_knows_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     code, _, err = ask(monkeypatch, "--revision", "7")
     assert code == 2
     assert "shop/late has no revision 7" in err
+
+
+def test_the_store_knows_it_when_the_cluster_is_gone(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    scene.decisions(scene.told())
+    fixed = ["lineage", "late", "--store", str(scene.store.path), "-n", "shop"]
+    done = CliRunner().invoke(app, fixed)
+    assert (done.exit_code, done.stderr) == (0, "")
+    for words in (
+        "revision 1", "2026-11-02 03:30 to now", "2,400 rows", "truekeep/trainer@sha256:abc",
+        "maria, 2026-11-01 12:30: reviewed", scene.artifact, scene.record, ".html",
+    ):  # fmt: skip
+        assert words in done.stdout
+    (one,) = json.loads(CliRunner().invoke(app, [*fixed, "--at", "2026-11-02T04:00:00Z", "-o", "json"]).stdout)
+    assert (one["revision"], one["decisions"][0]["approver"], one["data"]["objects"]) == (1, "maria", 1)
+    done = CliRunner().invoke(app, [*fixed, "--at", "2026-11-01"])
+    assert done.exit_code == 2
+    assert "the store knows from 2026-11-02 03:30 UTC on" in done.stderr
+    assert CliRunner().invoke(app, [*fixed, "--revision", "2"]).exit_code == 2
+    assert "--namespace says" in CliRunner().invoke(app, fixed[:-2]).stderr
+    path = scene.store.path / layout.record(scene.record)
+    path.write_bytes(path.read_bytes().replace(b"2024", b"2023"))
+    done = CliRunner().invoke(app, fixed)
+    assert done.exit_code == 1
+    assert "THE RECORD WAS ALTERED" in done.stderr

@@ -21,6 +21,7 @@ MODEL = {
         "active": {"revision": 2, "since": "2026-01-01T00:00:00Z"},
         "candidate": {"revision": 4, "reachedPercent": 33},
         "metric": "roc_auc 0.74",
+        "report": "s3://models/records/sha256/ab.html",
         "lastFailure": {"time": "2026-01-02T00:00:00Z", "reason": "ServerOutOfMemory", "revision": 3, "message": "why"},
     },
 }
@@ -32,6 +33,7 @@ def test_it_says_what_answers_what_comes_what_was_found_and_what_failed() -> Non
         "answers": "revision 2, since 2026-01-01T00:00:00Z",
         "on its way": "revision 4, 33 % of the traffic",
         "metric": "roc_auc 0.74",
+        "report": "s3://models/records/sha256/ab.html",
         "drift": "weekly: True, Breach: `temp` moved",
         "last failure": "2026-01-02T00:00:00Z ServerOutOfMemory (revision 3): why",
     }

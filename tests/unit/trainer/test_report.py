@@ -80,6 +80,7 @@ def test_a_run_that_passed_is_told_whole(tmp_path: Path) -> None:
         "Calibration", "Importance of the features", "Data", "Model card", "Environment and identity",
     ]  # fmt: skip
     assert result.record is not None
+    assert result.record.report == place.store.uri(layout.beside_record(result.record.id, layout.REPORT))
     assert result.artifact is not None
     for one in (result.record.id, result.artifact.digest, "truekeep/trainer@sha256:abc", "scikit-learn"):
         assert one in page
@@ -240,7 +241,7 @@ def test_the_record_and_the_artifact_are_the_same_without_a_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = Laptop(tmp_path / "one").run()
-    monkeypatch.setattr(beside, "write", lambda *_: None)
+    monkeypatch.setattr(beside, "write", lambda *_: frozenset())
     bare = Laptop(tmp_path / "two").run()
     assert kept.artifact is not None
     assert bare.artifact is not None

@@ -72,10 +72,10 @@ def store_of(place: Place) -> Store:
 def _by_hand(asked: Asked, store: str) -> Place:
     if asked.namespace is None:
         raise InputError("with --store, --namespace says in which namespace the Model was; give it")
-    location = _location("--store", store, asked.endpoint)
+    location = located("--store", store, asked.endpoint)
     if asked.captures is not None:
         return Place(
-            asked.namespace, asked.model or "", location, _location("--captures", asked.captures, asked.endpoint)
+            asked.namespace, asked.model or "", location, located("--captures", asked.captures, asked.endpoint)
         )
     if asked.model is None:
         raise InputError("with --store, give --captures too, or --model, whose decisions in the store name it")
@@ -86,10 +86,11 @@ def _by_hand(asked: Asked, store: str) -> Place:
             f"the store's decisions on {asked.namespace}/{asked.model} do not say where its captures are; give "
             "--captures"
         )
-    return Place(asked.namespace, asked.model, location, _location("--captures", uri, asked.endpoint))
+    return Place(asked.namespace, asked.model, location, located("--captures", uri, asked.endpoint))
 
 
-def _location(option: str, text: str, endpoint: str | None) -> S3Location | Path:
+def located(option: str, text: str, endpoint: str | None) -> S3Location | Path:
+    """An s3:// address, or a folder. InputError where it is neither."""
     if not text.startswith("s3://"):
         if not Path(text).is_dir():
             raise InputError(f"{option} {text}: is neither an s3:// address nor a folder")

@@ -97,7 +97,8 @@ def facts(told: Told) -> Iterator[tuple[str, str]]:
     )
     if data.get("rows") is not None:
         span = f"{short(data.get('windowStart'))} to {short(data.get('windowEnd'))}"
-        yield "data", f"{data['rows']:,} rows, {span}, from {data['objects']} objects; {data.get('digest')}"
+        objects = len(data.get("objects") or [])
+        yield "data", f"{data['rows']:,} rows, {span}, from {objects} objects; {data.get('digest')}"
     if record:
         yield (
             "code",
