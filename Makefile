@@ -31,7 +31,7 @@ test-long: install ## the long suites alone, and last what takes the cluster dow
 	@$(PYTEST) tests/cluster/test_lifecycle.py
 
 unit: venv ## unit tests alone, no cluster
-	@$(PYTEST) $(TWO) tests/unit
+	@$(PYTEST) $(TWO) tests/unit -m 'not full'
 
 e2e: install ## the tests on the real cluster alone
 	@$(PYTEST) tests/cluster tests/e2e -m 'not full'

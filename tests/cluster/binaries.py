@@ -98,6 +98,7 @@ NODE_HELPER = GoModule("the node's helper", "node-helper", 10, {"node-helper": "
 VERSITYGW = GoModule("versitygw 1.8.0", "versitygw", 65, {"versitygw": "github.com/versity/versitygw/cmd/versitygw"})
 KIND = GoModule("kind 0.30.0", "kind", 30, {"kind": "sigs.k8s.io/kind", "configcheck": "./configcheck"})
 VEGETA = GoModule("vegeta 12.13.0", "vegeta", 30, {"vegeta": "github.com/tsenart/vegeta/v12"})
+ARGOCD_LUA = GoModule("Argo CD 3.1.9's Lua engine", "argocd-lua", 300, {"argocd-lua": "."})
 METRICS_SERVER = GoModule(
     "metrics-server 0.9.0", "metrics-server", 150, {"metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server"}
 )
@@ -112,7 +113,7 @@ GATEWAY_API = GoModule(
 ONE_NODE_MODULES = (KUBERNETES, ETCD, COREDNS, LOCAL_PATH_PROVISIONER, NODE_HELPER)
 KIND_MODULES = (KIND, KUBECTL)
 _BY_BINARY = {
-    name: module for module in (*ONE_NODE_MODULES, VERSITYGW, KIND, METRICS_SERVER, VEGETA) for name in module.packages
+    name: module for module in (*ONE_NODE_MODULES, VERSITYGW, KIND, METRICS_SERVER, VEGETA, ARGOCD_LUA) for name in module.packages
 }
 
 

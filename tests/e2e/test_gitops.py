@@ -1,0 +1,170 @@
+"""Git decides: nothing of ours is ever out of sync, pipelines end with the right code, and a rollback outlives self-heal."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster import environment, fetch_binary
+from tests.e2e.shop import Shop, open_shop, parameters, small_model
+from tests.story.kube import Json, Kube
+
+NAMESPACE = "truekeep-e2e-gitops"
+MODEL = "payments"
+ROOT = Path(__file__).parents[2]
+RECIPES = ROOT / "docs/recipes"
+KINDS = ("models", "driftpolicies", "trainingruns")
+
+
+def policy() -> Json:
+    spec = {"modelRef": {"name": MODEL}, "schedule": "0 0 1 1 *", "window": {"hours": 24}}
+    return {
+        "apiVersion": "truekeep.dev/v1alpha1",
+        "kind": "DriftPolicy",
+        "metadata": {"name": "daily", "labels": {"team": "fraud"}},
+        "spec": spec,
+    }
+
+
+class Repository:
+    """What Git holds: a folder with the Model and its policy."""
+
+    def __init__(self, shop: Shop, folder: Path) -> None:
+        self.shop = shop
+        self.folder = folder
+        self.model = small_model(MODEL, serving={"rollout": {"strategy": "BlueGreen"}, "capture": None})
+        self.model["metadata"]["labels"] = {"team": "fraud"}
+        self.commit()
+
+    def commit(self, **spec: Any) -> None:
+        for section, fields in spec.items():
+            self.model["spec"][section] = {**self.model["spec"].get(section, {}), **fields}
+        for name, document in (("model", self.model), ("policy", policy())):
+            (self.folder / f"{name}.yaml").write_text(yaml.safe_dump(document))
+
+    def run(self, *words: str | Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+        path = f"{Path(sys.executable).parent}:{Path(self.shop.kube.program).parent}:{os.environ['PATH']}"
+        env = {**os.environ, **environment(), "PATH": path}
+        return subprocess.run(
+            [str(word) for word in words], env=env, capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+    def deploy(self) -> subprocess.CompletedProcess[str]:
+        return self.run(RECIPES / "deploy.sh", self.folder, NAMESPACE, "180")
+
+    def truekeep(self, *words: str) -> str:
+        done = self.run("truekeep", *words, "--namespace", NAMESPACE)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    @contextmanager
+    def self_heal(self) -> Iterator[None]:
+        """Applies what Git holds, again and again, as Argo CD does where it may heal."""
+        over = threading.Event()
+
+        def heal() -> None:
+            while not over.wait(1.0):
+                self.run(
+                    self.shop.kube.program, "apply", "--server-side", "--force-conflicts", "--filename", self.folder,
+                    "--namespace", NAMESPACE,
+                )  # fmt: skip
+
+        thread = threading.Thread(target=heal)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def repository(kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]:
+    with open_shop(kube, NAMESPACE, {}) as shop:
+        yield Repository(shop, tmp_path_factory.mktemp("models"))
+
+
+def active(shop: Shop) -> int | None:
+    return (shop.model(MODEL).get("status", {}).get("active") or {}).get("revision")
+
+
+def test_a_pipeline_applies_and_waits(repository: Repository) -> None:
+    assert repository.run(RECIPES / "diff.sh", repository.folder, NAMESPACE).returncode == 1
+    done = repository.deploy()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Ready is True, Serving: revision 1 answers" in done.stdout
+
+
+def test_it_ends_with_1_for_a_commit_that_fails_and_says_why(repository: Repository) -> None:
+    kept = dict(repository.model["spec"]["evaluation"])
+    repository.commit(evaluation={"gates": [{"name": "auc", "metric": "roc_auc", "minimum": "0.9999"}]})
+    done = repository.deploy()
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "GatesFailed" in done.stdout
+    assert active(repository.shop) == 1
+    repository.commit(evaluation=kept)
+    assert repository.deploy().returncode == 0
+
+
+def test_what_the_operator_did_is_no_difference_to_git(repository: Repository) -> None:
+    done = repository.run(RECIPES / "diff.sh", repository.folder, NAMESPACE)
+    assert done.returncode == 0, done.stdout
+    for plural in KINDS:
+        for item in repository.shop.kube.list(NAMESPACE, plural):
+            for entry in item["metadata"]["managedFields"]:
+                if entry["manager"] != "truekeep" or (plural == "trainingruns" and entry.get("subresource") is None):
+                    continue
+                assert entry.get("subresource") == "status", entry
+                assert set(entry["fieldsV1"]) == {"f:status"}, entry
+
+
+@pytest.mark.full  # Argo CD's engine is built first
+def test_argo_cd_calls_nothing_out_of_sync(repository: Repository) -> None:
+    for plural, document in (("models", repository.model), ("driftpolicies", policy())):
+        live = repository.shop.kube.get(NAMESPACE, plural, document["metadata"]["name"])
+        git = {**document, "metadata": {**document["metadata"], "namespace": NAMESPACE}}
+        question = [{"ask": "diff", "git": git, "object": live}]
+        done = subprocess.run(
+            [fetch_binary("argocd-lua")], input=json.dumps(question), capture_output=True, text=True, check=True
+        )
+        (answer,) = json.loads(done.stdout)
+        assert not answer["answer"]["outOfSync"], answer
+
+
+def test_a_rollback_by_hand_outlives_self_heal_and_ends_with_a_commit(repository: Repository) -> None:
+    shop = repository.shop
+    repository.commit(training=parameters(max_iter="14")["training"])
+    assert repository.deploy().returncode == 0
+    bad = active(shop)
+    assert bad is not None
+    assert bad > 1
+    with repository.self_heal():
+        assert "truekeep resume" in repository.truekeep("pause", MODEL)
+        assert f"from revision {bad} to revision 1" in repository.truekeep("rollback", MODEL)
+        shop.until("revision 1 answers", 30, lambda: active(shop) == 1)
+        assert repository.run(RECIPES / "diff.sh", repository.folder, NAMESPACE).returncode == 0
+        ready = next(c for c in shop.model(MODEL)["status"]["conditions"] if c["type"] == "Ready")
+        assert (ready["status"], ready["reason"]) == ("True", "RolledBackByHand")
+        repository.commit(training=parameters(max_iter="15")["training"])
+        shop.until("the pause to hold the commit", 30, lambda: _reason(shop, "Ready") == "PausedByHand")
+        assert len(shop.runs(MODEL)) == len({run["metadata"]["name"] for run in shop.runs(MODEL)})
+        assert active(shop) == 1
+        repository.truekeep("resume", MODEL)
+    done = repository.deploy()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (active(shop) or 0) > bad
+
+
+def _reason(shop: Shop, kind: str) -> str:
+    conditions = shop.model(MODEL)["status"]["conditions"]
+    return str(next(c for c in conditions if c["type"] == kind)["reason"])
