@@ -1,4 +1,4 @@
-"""Git decides: nothing of ours is ever out of sync, pipelines end with the right code, and a rollback outlives self-heal."""
+"""Git decides: nothing of ours is out of sync, pipelines end with the right code, a rollback outlives self-heal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from tests.cluster import environment, fetch_binary
-from tests.e2e.shop import Shop, open_shop, parameters, small_model
+from tests.e2e.shop import Shop, merged, open_shop, parameters, small_model
 from tests.story.kube import Json, Kube
 
 NAMESPACE = "truekeep-e2e-gitops"
@@ -47,8 +47,7 @@ class Repository:
         self.commit()
 
     def commit(self, **spec: Any) -> None:
-        for section, fields in spec.items():
-            self.model["spec"][section] = {**self.model["spec"].get(section, {}), **fields}
+        self.model["spec"] = merged(self.model["spec"], spec)
         for name, document in (("model", self.model), ("policy", policy())):
             (self.folder / f"{name}.yaml").write_text(yaml.safe_dump(document))
 
@@ -106,7 +105,7 @@ def test_a_pipeline_applies_and_waits(repository: Repository) -> None:
 
 
 def test_it_ends_with_1_for_a_commit_that_fails_and_says_why(repository: Repository) -> None:
-    kept = dict(repository.model["spec"]["evaluation"])
+    kept = repository.model["spec"]["evaluation"]
     repository.commit(evaluation={"gates": [{"name": "auc", "metric": "roc_auc", "minimum": "0.9999"}]})
     done = repository.deploy()
     assert done.returncode == 1, done.stdout + done.stderr
@@ -143,7 +142,7 @@ def test_argo_cd_calls_nothing_out_of_sync(repository: Repository) -> None:
 
 def test_a_rollback_by_hand_outlives_self_heal_and_ends_with_a_commit(repository: Repository) -> None:
     shop = repository.shop
-    repository.commit(training=parameters(max_iter="14")["training"])
+    repository.commit(**parameters(max_iter="14"))
     assert repository.deploy().returncode == 0
     bad = active(shop)
     assert bad is not None
@@ -155,7 +154,7 @@ def test_a_rollback_by_hand_outlives_self_heal_and_ends_with_a_commit(repository
         assert repository.run(RECIPES / "diff.sh", repository.folder, NAMESPACE).returncode == 0
         ready = next(c for c in shop.model(MODEL)["status"]["conditions"] if c["type"] == "Ready")
         assert (ready["status"], ready["reason"]) == ("True", "RolledBackByHand")
-        repository.commit(training=parameters(max_iter="15")["training"])
+        repository.commit(**parameters(max_iter="15"))
         shop.until("the pause to hold the commit", 30, lambda: _reason(shop, "Ready") == "PausedByHand")
         assert len(shop.runs(MODEL)) == len({run["metadata"]["name"] for run in shop.runs(MODEL)})
         assert active(shop) == 1
