@@ -21,7 +21,10 @@ from truekeep.cli import (
     hold,
     import_,
     lineage,
+    logs,
+    past,
     profile,
+    report,
     reproduce,
     retrain,
     serve,
@@ -39,7 +42,7 @@ from truekeep.cli.why import command as why
 from truekeep.storage.errors import StoreError
 from truekeep.storage.s3 import Bucket
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Truekeep keeps production ML models true.")
+app = typer.Typer(no_args_is_help=True, help="Truekeep keeps production ML models true.")
 example_app = typer.Typer(no_args_is_help=True, help="The examples' data.")
 app.add_typer(example_app, name="example")
 app.command("profile")(profile.profile)
@@ -61,6 +64,10 @@ app.command("rollback")(hold.rollback)
 app.command("retrain")(retrain.retrain)
 app.command("reproduce")(reproduce.reproduce)
 app.command("wait")(wait.wait)
+app.command("history")(past.history)
+app.command("diff")(past.diff)
+app.command("logs")(logs.logs)
+app.command("open")(report.open_report)
 
 MODELS = "models"
 EXIT_FAILED_REQUESTS = 1

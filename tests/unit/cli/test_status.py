@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from truekeep.cli import status
@@ -26,6 +29,17 @@ MODEL = {
     },
 }
 
+RUN = {
+    "metadata": {"name": "flights-1", "creationTimestamp": "2026-01-01T00:00:00Z"},
+    "spec": {"modelRef": {"name": "flights"}, "trigger": {"type": "Spec", "message": "the Model is new"}},
+    "status": {
+        "revision": 2,
+        "completionTime": "2026-01-01T00:00:30Z",
+        "metrics": [{"name": "roc_auc", "value": "0.74"}],
+        "conditions": [{"type": "Ready", "status": "True", "reason": "Succeeded", "message": "revision 2: good"}],
+    },
+}
+
 
 def test_it_says_what_answers_what_comes_what_was_found_and_what_failed() -> None:
     assert dict(status.lines(MODEL, [POLICY, OTHER])) == {
@@ -34,7 +48,6 @@ def test_it_says_what_answers_what_comes_what_was_found_and_what_failed() -> Non
         "on its way": "revision 4, 33 % of the traffic",
         "metric": "roc_auc 0.74",
         "report": "s3://models/records/sha256/ab.html",
-        "drift": "weekly: True, Breach: `temp` moved",
         "last failure": "2026-01-02T00:00:00Z ServerOutOfMemory (revision 3): why",
     }
 
@@ -75,15 +88,32 @@ def test_a_model_that_nobody_looked_at_yet() -> None:
 
 
 def test_it_prints_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "_read", lambda namespace: ("demo", [MODEL], [POLICY]))
+    monkeypatch.setattr(status, "_read", lambda namespace: ("demo", [MODEL], [POLICY, OTHER], [RUN]))
     result = CliRunner().invoke(app, ["status", "-n", "demo"])
     assert result.exit_code == 0
     assert "Model demo/flights" in result.output
     assert "RolledBack" in result.output
+    assert "DriftDetected: True, Breach: `temp` moved" in result.output
+    assert "flights-1: revision 2, Succeeded, roc_auc 0.74" in result.output
+    assert "other" not in result.output
+    assert max(map(len, result.output.splitlines())) <= 80
+
+
+def test_one_model_alone_and_for_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "_read", lambda namespace: ("demo", [MODEL], [POLICY, OTHER], [RUN]))
+    result = CliRunner().invoke(app, ["status", "flights", "-o", "json"])
+    (found,) = json.loads(result.output)
+    assert found["status"]["active"]["revision"] == 2
+    assert [run["run"] for run in found["runs"]] == ["flights-1"]
+    assert [policy["name"] for policy in found["policies"]] == ["weekly"]
+    assert yaml.safe_load(CliRunner().invoke(app, ["status", "-o", "yaml"]).output) == [found]
+    refused = CliRunner().invoke(app, ["status", "nobody"])
+    assert refused.exit_code == 2
+    assert "there is no Model nobody in namespace demo" in refused.output
 
 
 def test_without_models_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "_read", lambda namespace: ("demo", [], []))
+    monkeypatch.setattr(status, "_read", lambda namespace: ("demo", [], [], []))
     assert CliRunner().invoke(app, ["status"]).output == "There is no Model in namespace demo.\n"
 
 

@@ -1,0 +1,136 @@
+"""`truekeep history` and `truekeep diff`: the runs of a Model, and two revisions side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from truekeep.cli.kube import Json, Namespace, Person, person, refuse
+from truekeep.cli.shown import Output, console, give, short_time
+
+Name = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the Model.")]
+
+
+def history(model: Name, *, output: Output = "text", namespace: Namespace = None) -> None:
+    """The runs of MODEL, the newest first: what each was for, what it came to, and when it answered."""
+    who = person(namespace)
+    rows = past(who.get("models", model), _runs(who, model))
+    if output != "text":
+        give(rows, output)
+        return
+    if not rows:
+        typer.echo(f"{who.namespace}/{model} has no run yet")
+        return
+    table = Table(box=None, pad_edge=False)
+    for title, style in (("REV", "bold"), ("RUN", ""), ("ENDED", ""), ("FOR", ""), ("RESULT", ""), ("ANSWERED", "")):
+        table.add_column(title, style=style, overflow="fold", no_wrap=title in {"REV", "ENDED"})
+    for row in rows:
+        result = f"{row['result']}  {row['metric']}" if row["metric"] else row["result"]
+        cells = (row["revision"] or "-", row["run"], short_time(row["ended"]), row["trigger"], result, row["answered"])
+        table.add_row(*(escape(str(cell)) for cell in cells))
+    console().print(table)
+
+
+def past(model: Json, runs: Sequence[Json]) -> list[dict[str, Any]]:
+    """A row for each run, the newest first."""
+    spans: dict[int, list[str]] = {}
+    until = "now"
+    for one in (model.get("status") or {}).get("history") or []:
+        spans.setdefault(int(one["revision"]), []).append(f"{short_time(one['since'])} to {until}")
+        until = short_time(one["since"])
+    ordered = sorted(runs, key=lambda run: (run["metadata"]["creationTimestamp"], run["metadata"]["name"]))
+    return [_row(run, spans) for run in reversed(ordered)]
+
+
+def _row(run: Json, spans: dict[int, list[str]]) -> dict[str, Any]:
+    status = run.get("status") or {}
+    ready: Json = next((each for each in status.get("conditions") or [] if each["type"] == "Ready"), {})
+    metric = next(iter(status.get("metrics") or []), None)
+    revision = status.get("revision")
+    return {
+        "revision": revision,
+        "run": run["metadata"]["name"],
+        "created": run["metadata"]["creationTimestamp"],
+        "ended": status.get("completionTime"),
+        "trigger": (run["spec"].get("trigger") or {}).get("type", "ByHand"),
+        "why": (run["spec"].get("trigger") or {}).get("message", ""),
+        "result": ready.get("reason", "Pending"),
+        "message": ready.get("message", ""),
+        "metric": f"{metric['name']} {metric['value']}" if metric else "",
+        "answered": "; ".join(spans.get(revision, [])) if revision else "",
+    }
+
+
+def diff(
+    model: Name,
+    first: Annotated[int, typer.Argument(min=1, metavar="REVISION", help="Number of a revision.")],
+    second: Annotated[int, typer.Argument(min=1, metavar="REVISION", help="Number of the other one.")],
+    *,
+    output: Output = "text",
+    namespace: Namespace = None,
+) -> None:
+    """What differs between two revisions of MODEL: data, code, results, gates. Ends with 0, also where nothing does."""
+    who = person(namespace)
+    known = {int(r["status"]["revision"]): r for r in _runs(who, model) if (r.get("status") or {}).get("revision")}
+    for number in (first, second):
+        if number not in known:
+            there = ", ".join(map(str, sorted(known))) or "none"
+            refuse(f"{who.namespace}/{model} has no revision {number}; there are {there}")
+    rows = list(differences(known[first], known[second]))
+    if output != "text":
+        give([{"what": what, str(first): a, str(second): b} for what, a, b in rows], output)
+        return
+    if not rows:
+        typer.echo(f"revisions {first} and {second} of {who.namespace}/{model} do not differ in what the cluster knows")
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("", f"REVISION {first}", f"REVISION {second}"):
+        table.add_column(title, overflow="fold")
+    for what, a, b in rows:
+        table.add_row(escape(what), escape(a), escape(b))
+    console().print(table)
+
+
+def differences(first: Json, second: Json) -> Iterator[tuple[str, str, str]]:
+    """What it is, and what it is in the one and the other, as text."""
+    a, b = dict(facts(first)), dict(facts(second))
+    for what in dict.fromkeys([*a, *b]):
+        if a.get(what, "-") != b.get(what, "-"):
+            yield what, a.get(what, "-"), b.get(what, "-")
+
+
+def facts(run: Json) -> Iterator[tuple[str, str]]:
+    """What the cluster knows of a revision."""
+    status, trigger = run["status"], run["spec"].get("trigger") or {}
+    yield "trained for", trigger.get("message") or trigger.get("type", "")
+    yield "author", status.get("author") or "-"
+    yield "spec generation", str(status.get("modelGeneration", "-"))
+    yield "what to train", _digest(status.get("trainingFingerprint"))
+    yield "image", status.get("image") or "-"
+    data = status.get("data") or {}
+    yield "data from", short_time(data.get("windowStart"))
+    yield "data to", short_time(data.get("windowEnd"))
+    for name in ("rows", "unlabelled", "unripe", "objects"):
+        yield f"data: {name}", f"{data[name]:,}" if name in data else "-"
+    yield "data digest", _digest(data.get("digest"))
+    for metric in status.get("metrics") or []:
+        yield metric["name"], metric["value"]
+    yield "cut-off", status.get("cutOff") or "-"
+    for gate in status.get("gates") or []:
+        yield f"gate {gate['name']}", f"{gate['result']} ({gate.get('value', '-')} of {gate.get('threshold', '-')})"
+    artifact = status.get("artifact") or {}
+    yield "artifact", _digest(artifact.get("digest"))
+    yield "artifact bytes", f"{artifact['sizeBytes']:,}" if "sizeBytes" in artifact else "-"
+    yield "record", _digest((status.get("record") or {}).get("id"))
+
+
+def _digest(digest: str | None) -> str:
+    return digest.removeprefix("sha256:")[:12] if digest else "-"
+
+
+def _runs(who: Person, model: str) -> list[Json]:
+    return [run for run in who.list("trainingruns") if run["spec"]["modelRef"]["name"] == model]
