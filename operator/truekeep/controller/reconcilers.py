@@ -278,11 +278,21 @@ class RunReconciler:
         if plan.create_job and observed.model and not observed.run.meta.deleting:
             settings, champion = self._tools.settings, champion_of(observed)
             last = last_valid(observed.siblings)
-            job = stage_job(plan.create_job, observed.model, observed.run, settings, champion, plan.attempt, last)
+            fitted = fit_image_of(observed)
+            job = stage_job(
+                plan.create_job, observed.model, observed.run, settings, champion, plan.attempt, last, fitted
+            )
             await self._tools.writer.create(kinds.JOB, job)
         for each in (*observed.earlier, *observed.jobs.values()):
             if each.stage in plan.delete_jobs and not each.meta.deleting:
                 await self._tools.writer.delete(kinds.JOB, each.meta.namespace, each.meta.name, each.meta.uid)
+
+
+def fit_image_of(observed: RunObserved) -> str | None:
+    """The team's image that fitted, by digest, as the node of its pod named it."""
+    job = observed.jobs.get("Fit")
+    pods = sorted(job.pods, key=lambda pod: (pod.created, pod.name)) if job else []
+    return next((pod.fit_image_id for pod in reversed(pods) if pod.fit_image_id), None)
 
 
 def champion_of(observed: RunObserved) -> Champion | None:

@@ -1,4 +1,6 @@
-"""`python -m truekeep.trainer`: the training pod. Request from TRUEKEEP_REQUEST, result to the termination log."""
+"""`python -m truekeep.trainer`: the training pod. Request from TRUEKEEP_REQUEST, result to the termination log.
+
+With prepare, upload or fetch: its parts beside a team's image (`trainer.handed_main`)."""
 
 from __future__ import annotations
 
@@ -28,8 +30,9 @@ def main() -> int:
         TERMINATION_LOG_ENV,
         TrainRequest,
     )
-    from truekeep.contract.results import EXIT_INPUT
-    from truekeep.storage.s3 import Bucket
+    from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUT_OF_MEMORY
+    from truekeep.sources.places import in_pod
+    from truekeep.trainer import handed_main
     from truekeep.trainer.run import World, exit_code, run
 
     try:
@@ -38,7 +41,15 @@ def main() -> int:
         print(f"{REQUEST_ENV} holds no training request: {error}", file=sys.stderr)
         return EXIT_INPUT
     say(f"run {request.run} of {request.namespace}/{request.model}, {allowed} threads")
-    result = run(request, World(Bucket.open, lambda: datetime.now(UTC), say, allowed))
+    world = World(in_pod, lambda: datetime.now(UTC), say, allowed)
+    part = sys.argv[1] if len(sys.argv) > 1 else None
+    try:
+        result = run(request, world) if part is None else handed_main.do(part, request, world)
+    except MemoryError as error:
+        say(f"out of memory: {error}")
+        return EXIT_OUT_OF_MEMORY
+    if result is None:
+        return EXIT_JUDGED
     say(f"{result.reason}: {result.message}")
     log = Path(os.environ.get(TERMINATION_LOG_ENV, DEFAULT_TERMINATION_LOG))
     try:

@@ -21,6 +21,9 @@ def estimator(record: Record) -> str:
     """What was fitted."""
     declared = record["training"]["declared"]
     recipe = declared.get("recipe")
+    image = declared.get("image")
+    if image:
+        return f"what spec.training.image made ({image['reference']}), format {image['format']}"
     return str(recipe["estimator"]) if recipe else "a model that was trained elsewhere"
 
 
@@ -109,6 +112,10 @@ def training(record: Record) -> Iterator[tuple[str, str]]:
             "judged model",
             f"fitted on {train['rows']:,} rows until {train['until']}, {train['positives']:,} positive",
         )
+    if image := found.get("image"):
+        yield "image", image.get("imageId") or image["reference"]
+        said = ", ".join(f"{name} {value:g}" for name, value in image["reported"].items())
+        yield "reported by the image", f"{said}: its own words, which decided nothing" if said else ""
     if refit := found.get("refit"):
         yield "published model", f"the same settings, fitted again on all {refit['rows']:,} rows"
 

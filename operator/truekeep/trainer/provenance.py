@@ -21,7 +21,9 @@ BUILDER = "https://truekeep.dev/trainer"
 EVENT = "https://openlineage.io/spec/2-0-2/OpenLineage.json#/$defs/RunEvent"
 FACETS = "https://openlineage.io/spec/facets"
 _RUNS = uuid.UUID("6f0d7a1e-6f0b-5d0e-9f0e-0b6f1c1d7a52")  # names runs that have no UUID of their own
-_FAILED = frozenset({"DataInvalid", "DataTooLarge", "ParametersInvalid", "ImportInvalid"})
+_FAILED = frozenset(
+    {"DataInvalid", "DataTooLarge", "DataChanged", "ParametersInvalid", "ImportInvalid", "DeliveryInvalid"}
+)
 
 Document = Mapping[str, Any]
 
@@ -82,6 +84,8 @@ def _dependencies(record: Document) -> Any:
     image = environment["image"]
     if "@sha256:" in image:
         yield {"name": "trainer image", "uri": f"oci://{image}", "digest": _hex(image.partition("@")[2])}
+    if team := record["evaluation"].get("image"):
+        yield _team_image(team["reference"], team.get("imageId") or "")
     if environment["lockDigest"]:
         yield {"name": "requirements.lock", "digest": _hex(environment["lockDigest"])}
     if record["previous"]:
@@ -90,6 +94,13 @@ def _dependencies(record: Document) -> Any:
             "digest": _hex(record["previous"]["artifactDigest"]),
             "annotations": {"revision": record["previous"]["revision"]},
         }
+
+
+def _team_image(reference: str, identity: str) -> dict[str, Any]:
+    """spec.training.image, with a digest where it names one or its node did."""
+    _, found, digest = (reference if "@sha256:" in reference else identity).rpartition("sha256:")
+    named = {"name": "training image", "uri": f"oci://{reference}"}
+    return {**named, "digest": _hex(digest)} if found else named
 
 
 def events(record: Document, record_digest: str, record_uri: str) -> list[dict[str, Any]]:

@@ -74,7 +74,7 @@ def build(
         "training": {
             "declared": request.training.dump(),
             "pipeline": evaluation.get("pipeline"),
-            "seed": request.training.recipe.seed if request.training.recipe else None,
+            "seed": getattr(request.training.recipe or request.training.image, "seed", None),
             "threads": {"trees": threads, "linearAlgebra": 1},
             "fitSeconds": result.fit_seconds,
             "trainedUntil": _time(result.trained_until),

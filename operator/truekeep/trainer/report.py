@@ -43,6 +43,8 @@ _VERDICTS = {
     "DataInvalid": ("bad", "The data is not as declared: nothing was trained"),
     "DataTooLarge": ("bad", "There is more data than can be read: nothing was trained"),
     "ParametersInvalid": ("bad", "The parameters can't be used: no model came out"),
+    "DataChanged": ("bad", "The data changed while the run went on: nothing is judged"),
+    "DeliveryInvalid": ("bad", "What the training image made can't be taken"),
     "ImportInvalid": ("bad", "The imported model can't be taken"),
 }
 

@@ -114,7 +114,23 @@ def test_the_record_has_the_image_its_files_and_what_it_says_of_itself(team: Tea
     assert (file["path"], file["sha256"]) == ("model.onnx", team.delivered().files[0].sha256)
     assert 0.5 < told["reported"]["accuracy_on_its_own_rows"] <= 1
     assert float(record["training"]["fitSeconds"]) > 0
+    assert record["training"]["seed"] == 7
     assert [one["sha256"] for one in record["data"]["objects"]] == [one.sha256 for one in team.prepared().objects]
+
+
+def test_the_report_and_the_provenance_name_the_image(team: Team, onnx: bytes) -> None:
+    hostile = b'{"<script>alert(1)</script>": 1.0}'
+    result = team.run(leaving(model_onnx=onnx, metrics_json=hostile))
+    assert result.record is not None
+    page = team.place.bucket.get(layout.beside_record(result.record.id, layout.REPORT)).decode()
+    assert f"what spec.training.image made ({REFERENCE}), format ONNX" in page
+    assert "reported by the image" in page
+    assert "its own words, which decided nothing" in page
+    assert "<script>alert" not in page
+    told = json.loads(team.place.bucket.get(layout.beside_record(result.record.id, layout.PROVENANCE)))
+    dependencies = told["predicate"]["buildDefinition"]["resolvedDependencies"]
+    (image,) = [one for one in dependencies if one["name"] == "training image"]
+    assert image == {"name": "training image", "uri": f"oci://{REFERENCE}", "digest": {"sha256": "5c" * 32}}
 
 
 def test_a_lying_metrics_json_changes_nothing(team: Team, onnx: bytes) -> None:
