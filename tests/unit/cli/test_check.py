@@ -119,3 +119,74 @@ def test_what_is_no_yaml_or_nothing_of_ours_ends_with_two(tmp_path: Path) -> Non
 def test_the_examples_are_in_order(example: str) -> None:
     code, out, err = run("-f", str(ROOT / "manifests/examples" / example / "model.yaml"))
     assert (code, err) == (0, ""), out
+
+
+def with_recipe(tmp_path: Path, **recipe: Any) -> tuple[int, str, str]:
+    """`truekeep check` of a Model with this recipe."""
+    given = {"estimator": "sklearn.linear_model.LogisticRegression", **recipe}
+    file = tmp_path / "model.yaml"
+    file.write_text(yaml.safe_dump(changed(MODEL, (("spec.training", {"recipe": given}),))))
+    done = CliRunner().invoke(app, ["check", "-f", str(file)])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_a_parameter_that_the_estimator_does_not_take_is_told(tmp_path: Path) -> None:
+    code, _, err = with_recipe(tmp_path, parameters=[{"name": "max_itr", "value": "100"}])
+    assert code == 2
+    assert "spec.training.recipe.parameters: LogisticRegression has no parameter max_itr; did you mean max_iter?" in err
+
+
+def test_each_value_that_would_be_tried_in_vain_is_told(tmp_path: Path) -> None:
+    tuned = [
+        {"name": "C", "values": ["0.1", "-1", "many"]},
+        {"name": "tol", "range": {"low": "-1", "high": "1"}},
+        {"name": "max_iter", "range": {"low": "10", "high": "100", "type": "Integer"}},
+    ]
+    tuning = {"search": "Random", "trials": 5, "parameters": tuned}
+    code, _, err = with_recipe(tmp_path, tuning=tuning)
+    assert code == 2
+    places = [line.split(": ")[2] for line in err.splitlines()]
+    assert places == [
+        "spec.training.recipe.tuning.parameters[0].values[1]",
+        "spec.training.recipe.tuning.parameters[0].values[2]",
+        "spec.training.recipe.tuning.parameters[1].range.low",
+    ]
+    sound = {**tuning, "parameters": [{"name": "C", "values": ["0.1", "1"]}, tuned[2]]}
+    assert with_recipe(tmp_path, tuning=sound)[0] == 0
+
+
+def test_without_the_estimators_package_it_says_what_it_did_not_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("truekeep.cli.settings.find_spec", lambda name: None if name == "sklearn" else name)
+    code, out, _ = with_recipe(tmp_path, parameters=[{"name": "max_itr", "value": "100"}])
+    assert code == 0
+    assert "in order; its parameters are not checked, because the package sklearn is missing" in out
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        (
+            [
+                {"name": "log", "columns": ["carrier"], "log": {}},
+                {"name": "m", "columns": ["carrier"], "targetEncode": {}},
+            ],
+            "spec.training.recipe.transformers[0] (log): log takes columns of type Number, but carrier is of type "
+            "Category; make it a number first, by ordinal or targetEncode, or take another kind",
+        ),
+        (
+            [{"name": "log", "columns": ["hour.log"], "log": {}}],
+            "spec.training.recipe.transformers[0] (log): there is no column hour.log; there are hour, carrier",
+        ),
+    ],
+)
+def test_transformers_that_do_not_fit_together_are_told(tmp_path: Path, steps: Any, words: str) -> None:
+    """What the API server's rules can't see, and a run would refuse."""
+    document = changed(MODEL, (("spec.training.recipe.transformers", steps),))
+    assert told(document) == []
+    path = tmp_path / "model.yaml"
+    path.write_text(yaml.safe_dump(document))
+    done = CliRunner().invoke(app, ["check", "-f", str(path)])
+    assert done.exit_code == 2
+    assert words in " ".join(done.output.split())
