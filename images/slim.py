@@ -61,7 +61,14 @@ RULES = (
     Rule(
         "sklearn",
         ("datasets/data", "datasets/descr", "datasets/images"),
-        imports=("sklearn.ensemble", "sklearn.linear_model", "sklearn.pipeline", "sklearn.metrics", "sklearn.impute"),
+        imports=(
+            "sklearn.ensemble",
+            "sklearn.linear_model",
+            "sklearn.pipeline",
+            "sklearn.metrics",
+            "sklearn.impute",
+            "sklearn.model_selection",
+        ),
     ),
     Rule(
         # libarrow_substrait stays: every extension module is linked against it. The object store is read with boto3,

@@ -11,6 +11,7 @@ import typer
 
 from truekeep.api.common import GROUP
 from truekeep.api.model import ModelSpec
+from truekeep.cli import settings
 from truekeep.cli.admission import Fault, faults
 from truekeep.cli.laptop import InputError, documents
 from truekeep.features.plan import PlanError, plan
@@ -61,7 +62,7 @@ def check(
         for problem in problems:
             typer.echo(f"{found.file}: {found.name}: {problem}", err=True)
         if not problems:
-            typer.echo(f"{found.file}: {found.name}: in order")
+            typer.echo(f"{found.file}: {found.name}: in order{settings.unchecked(found.document)}")
     for found, fault in references(ours):
         typer.echo(f"{found.file}: {found.name}: {fault}", err=strict)
         wrong += strict
@@ -75,7 +76,8 @@ def check(
 
 
 def unfit(document: dict[str, Any]) -> Iterator[Fault]:
-    """What only a run would find: transformers of a recipe that do not fit together."""
+    """What only a run would find: transformers of a recipe that do not fit together, and hyperparameters that its
+    estimator does not take."""
     if document.get("kind") != "Model":
         return
     spec = ModelSpec.model_validate(document["spec"])
@@ -85,6 +87,7 @@ def unfit(document: dict[str, Any]) -> Iterator[Fault]:
         plan(spec.data.features, spec.training.recipe.transformers)
     except PlanError as error:
         yield Fault(error.path, error.message)
+    yield from settings.refused(spec.training.recipe)
 
 
 def references(ours: list[Found]) -> Iterator[tuple[Found, Fault]]:

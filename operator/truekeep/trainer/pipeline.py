@@ -155,6 +155,12 @@ def parameters(recipe: Recipe) -> dict[str, Any]:
     return {parameter.name: _value(parameter.name, parameter.value) for parameter in recipe.parameters}
 
 
+def check(recipe: Recipe) -> None:
+    """ParametersInvalid for a hyperparameter that the estimator does not take. Of values that do not go together only
+    fitting tells."""
+    _estimator(recipe)
+
+
 def _value(name: str, text: str) -> Any:
     try:
         value = json.loads(text, parse_constant=_no_constant)
