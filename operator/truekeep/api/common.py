@@ -261,6 +261,12 @@ class Pods(Schema):
     tolerations: list[Toleration] = Field(
         default=[], max_length=16, description="Taints to tolerate. Default: none.", json_schema_extra=ATOMIC
     )
+    service_account_name: SecretName | None = Field(
+        default=None,
+        description="ServiceAccount whose cloud identity the pods take, where locations name no Secret. It must carry "
+        "the label truekeep.dev/pods=Allowed; its Kubernetes token is not mounted. Default: default. "
+        "Example: lake-reader.",
+    )
     priority_class_name: SecretName | None = Field(
         default=None,
         description="PriorityClass of the pods. Default: the cluster's default. Example: batch-low.",

@@ -99,6 +99,8 @@ def _placement(pods: Pods) -> dict[str, Any]:
         placement["nodeSelector"] = dict(sorted(pods.node_selector.items()))
     if pods.tolerations:
         placement["tolerations"] = [_toleration(toleration) for toleration in pods.tolerations]
+    if pods.service_account_name:
+        placement["serviceAccountName"] = pods.service_account_name
     if pods.priority_class_name:
         placement["priorityClassName"] = pods.priority_class_name
     return placement

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -89,3 +90,11 @@ def test_what_a_pod_waits_for_is_named() -> None:
     named = mounts(reading(**CLAIMS).spec)
     assert {"PersistentVolumeClaim lake", "PersistentVolumeClaim labels"} < set(named)
     assert "Secret dvc-remote" in mounts(reading(**DVC).spec)
+
+
+def test_every_pod_takes_the_declared_service_account_and_no_token_of_it() -> None:
+    view = reading()
+    assert all("serviceAccountName" not in pod for pod in pods(view).values())
+    spec = view.spec.model_copy(update={"pods": view.spec.pods.model_copy(update={"service_account_name": "reader"})})
+    for pod in pods(replace(view, spec=spec)).values():
+        assert (pod["serviceAccountName"], pod["automountServiceAccountToken"]) == ("reader", False)
