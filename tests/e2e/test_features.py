@@ -1,5 +1,5 @@
-"""Transformers on a cluster: a Model with steps, the event's own time among its features, is trained, judged and served as
-ONNX; clients send raw features, and the answers are those of the pipeline in the artifact. What can't be is refused."""
+"""Transformers on a cluster: a Model with steps, the event's own time among its features, trained and served.
+Clients send raw features, and the answers are those of the pipeline in the artifact. What can't be is refused."""
 
 from __future__ import annotations
 
