@@ -94,7 +94,7 @@ def spread(rows: int, most: int) -> npt.NDArray[np.int64]:
 def _part(data: bytes, wants: Sequence[Want]) -> Served:
     file = pq.ParquetFile(io.BytesIO(data))
     there = set(file.schema_arrow.names)
-    hashed = (file.schema_arrow.metadata or {}).get(HASHED_COLUMNS.encode(), b"").decode("utf-8", "replace")
+    hashed = (file.metadata.metadata or {}).get(HASHED_COLUMNS.encode(), b"").decode("utf-8", "replace")
     there -= set(hashed.split(","))
     named = [name for name in (EVENT_TIME, RECEIVED_AT, KEY, *(want.name for want in wants)) if name in there]
     table = file.read(columns=list(dict.fromkeys(named)), use_threads=False).combine_chunks()

@@ -15,7 +15,10 @@ import pytest
 from tests.unit.trainer.lake import START, Lake, data_of, events, parquet, replaced, with_value
 from truekeep.api.common import S3Location
 from truekeep.contract import layout
+from truekeep.contract.artifact import UNKNOWN_CATEGORY, SignatureFeature
+from truekeep.contract.hashing import hashed as hash_of
 from truekeep.contract.requests import Captured
+from truekeep.server.capture_rows import Files, Rows
 from truekeep.sources.columns import Want
 from truekeep.storage import ObjectMissing, StoreUnreachable
 from truekeep.storage.s3 import Fetched, ObjectInfo
@@ -102,6 +105,50 @@ def test_the_same_events_with_the_same_values_are_no_skew() -> None:
     dataset = loaded(table, Captures({name(1): capture(single)}))
     assert dataset.read.violations == []
     assert dataset.read.not_judged == []
+
+
+class Hashes:
+    """What the server does to a column that is captured as hashes."""
+
+    def all(self, values: Any) -> list[str | None]:
+        return [None if value is None else hash_of(b"k" * 16, "kind", value) for value in values]
+
+
+def written_by_the_server(table: pa.Table, hashed: bool = False) -> bytes:
+    """The same in the server's own way."""
+    features = [SignatureFeature(name="amount", type="Number"),
+                SignatureFeature(name="kind", type="Category", categories=["a", "b"])]  # fmt: skip
+    hashes = {"kind": Hashes()} if hashed else {}
+    metadata = {layout.HASHED_COLUMNS: "kind"} if hashed else {}
+    batch = Rows()
+    for row in table.to_pylist():
+        code = {"a": 0.0, "b": 1.0, None: np.nan}.get(row["kind"], UNKNOWN_CATEGORY)
+        amount = np.nan if row["amount"] is None else row["amount"]
+        batch.add(
+            row["id"],
+            np.array([[amount, code]]),
+            np.array([0.5]),
+            round((RECEIVED - EPOCH).total_seconds() * 1_000_000),
+            event_times=[round((row["at"] - EPOCH).total_seconds() * 1_000_000)],
+            keys=[row["id"]],
+            unknown={1: [row["kind"]]} if code == UNKNOWN_CATEGORY else None,
+        )
+    return Files(features, 3, 0.5, hashes=hashes, metadata=metadata).file(batch)[0]
+
+
+@pytest.mark.parametrize("hashed", [False, True])
+def test_files_are_read_as_the_server_writes_them(hashed: bool) -> None:
+    table = with_value(events(ROWS), "amount", 3, None)
+    store = Captures({name(1): written_by_the_server(table, hashed)})
+    left_out = ["kind"] if hashed else []
+    same = loaded(table, store, left_out=left_out)
+    assert same.read.violations == []
+    assert same.read.not_judged == []
+    kinds = ["z" if kind == "a" else kind for kind in table["kind"].to_pylist()]
+    told = loaded(replaced(table, "kind", kinds), store, left_out=left_out).read.violations
+    assert [one.column for one in told] == ([] if hashed else ["kind"])
+    found = served.sample(store, PREFIX, FEATURES, RECEIVED)
+    assert {want.name for want in found.columns} == ({"amount"} if hashed else {"amount", "kind"})
 
 
 def test_by_key_a_row_is_named_with_both_its_values() -> None:
