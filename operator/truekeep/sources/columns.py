@@ -73,12 +73,24 @@ def empty(kind: Kind, rows: int) -> Values:
 
 
 def select(values: Values, which: npt.NDArray[Any]) -> Values:
-    """The rows of a mask, shape (rows,), or at positions, where a negative one stands for a null of a Category."""
+    """The rows of a mask, shape (rows,), or at positions, where a negative one stands for a null of a Category.
+    Where these are all rows in their order, the values themselves."""
+    if _everything(which, len(values)):
+        return values
     if isinstance(values, np.ndarray):
         return np.asarray(values[which])
     if which.dtype == np.bool_:
         return values.filter(pa.array(which))
     return values.take(pa.array(which, mask=which < 0))
+
+
+def _everything(which: npt.NDArray[Any], rows: int) -> bool:
+    """Whether a mask or positions take all rows in their order, as most do: then nothing needs to be copied."""
+    if len(which) != rows or not rows:
+        return False
+    if which.dtype == np.bool_:
+        return bool(which.all())
+    return bool(which[0] == 0 and which[-1] == rows - 1 and (which == np.arange(rows)).all())
 
 
 def concatenate(parts: Sequence[Values], kind: Kind) -> Values:

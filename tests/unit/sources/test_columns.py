@@ -137,3 +137,16 @@ def test_offsets_are_honoured() -> None:
     zone = timezone(timedelta(hours=-5))
     values, _ = convert("c", text(NOON.astimezone(zone).isoformat()), "Time", from_text=True)
     assert plain(values) == [MICROS]
+
+
+@pytest.mark.parametrize("values", [np.array([1.5, np.nan, 3.0]), pa.array(["a", None, "c"])])
+def test_all_rows_in_their_order_are_the_values_themselves(values: Any) -> None:
+    assert select(values, np.array([True, True, True])) is values
+    assert select(values, np.array([0, 1, 2])) is values
+    for some in ([True, False, True], [0, 2, 1], [0, 1, 1], [0, 1]):
+        picked = select(values, np.array(some))
+        assert picked is not values
+        expected = [values[row] for row in (np.flatnonzero(some) if some[0] is True else some)]
+        assert str(list(picked)) == str(expected)
+    nothing = values[:0]
+    assert len(select(nothing, np.array([], dtype=np.int64))) == 0
