@@ -33,7 +33,7 @@ def main() -> int:
     from pydantic import ValidationError
 
     from truekeep.contract.requests import REQUEST_ENV, TrainRequest
-    from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUT_OF_MEMORY, EXIT_OUTSIDE
+    from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUT_OF_MEMORY
     from truekeep.sources.places import in_pod
     from truekeep.storage import StoreError
     from truekeep.trainer.faults import InputFault
@@ -53,13 +53,11 @@ def main() -> int:
         if not 0 <= index < trials.tuning.count:
             print(f"{INDEX_ENV} is {index}, and there are {trials.tuning.count} trials", file=sys.stderr)
             return EXIT_INPUT
-        prepared = trials.prepared()
-        if not isinstance(prepared, str):
+        if not trials.done(index) and not isinstance(prepared := trials.prepared(), str):
             _bound(trials, prepared, index)
         trials.run(index)
     except StoreError as error:
-        print(str(error), file=sys.stderr)
-        return EXIT_OUTSIDE
+        return _no_store(request, error)
     except MemoryError as error:
         print(f"out of memory: {error}", file=sys.stderr)
         return EXIT_OUT_OF_MEMORY

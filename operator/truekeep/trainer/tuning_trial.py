@@ -53,6 +53,10 @@ class Trials:
         self.started = world.now()
         self._prepared: Prepared | None = None
 
+    def done(self, index: int) -> bool:
+        """Whether a trial has its result. StoreError."""
+        return read_trial(self.store, self.request, index) is not None
+
     def run(self, index: int) -> TrialResult | None:
         """One trial, done now or earlier; None where none can begin, which the training tells of. StoreError."""
         if (done := read_trial(self.store, self.request, index)) is not None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.unit.conftest import Versitygw
+from tests.unit.monitor.test_page import Tags
 from tests.unit.trainer.lake import ROWS, START, data_of, events, parquet, replaced, request_of
 from truekeep.api.training import Training
 from truekeep.contract import layout
@@ -24,6 +25,7 @@ from truekeep.trainer.run import World, exit_code, run
 from truekeep.trainer.tuning_trial import Trials, read_trial, tune
 
 VALUES = ["0.001", "0.1", "10", "-1"]  # the last one is refused
+VALUE_OF = {0: "1", 1: "0.1"}
 NOW = START + timedelta(days=30)
 
 
@@ -104,6 +106,34 @@ def test_the_best_trial_is_trained_and_all_are_in_the_record(place: Place) -> No
     assert (result.tuning.trials, result.tuning.scored, result.tuning.best) == (4, 3, best)
     assert result.tuning.score == told["best"]["mean"]
     assert TrainResult.model_validate_json(result.to_message()) == result
+
+
+def test_the_report_draws_and_lists_the_trials(place: Place) -> None:
+    request = place.request({"parameters": [{"name": "C", "values": ["1", "0.1", "</td><script>alert(1)"]}]})
+    place.trials(request, 0, 1, 2)
+    result = place.train(request)
+    page = place.report(result)
+    assert Tags(page).open == []
+    assert "<script" not in page
+    found = page.partition("<h2>Tuning")[2].partition("<h2>")[0]
+    assert found.startswith(": 2 of 3 trials scored</h2>")
+    assert result.tuning is not None
+    assert f"Trial {result.tuning.best} was the best: <b>C {VALUE_OF[result.tuning.best]}</b>, roc_auc" in found
+    assert found.count('<circle class="dot"') == 2
+    assert f"{float(result.tuning.score or 'nan'):.4f}" in found
+    assert "Refused" in found
+    assert "must be a float in the range" in found
+    plain = place.report(place.train(request_of(place.store, run_uid="another")))
+    assert "<h2>Tuning" not in plain
+
+
+def test_the_report_of_a_tuning_that_came_to_nothing_has_the_trials_too(place: Place) -> None:
+    request = place.request({"parameters": [{"name": "C", "values": ["-1", "-2"]}]})
+    place.trials(request, 0, 1)
+    page = place.report(place.train(request))
+    assert Tags(page).open == []
+    assert "Tuning: 0 of 2 trials scored" in page
+    assert "nothing could be chosen" in page
 
 
 def test_it_is_the_model_that_these_parameters_alone_make(place: Place) -> None:
