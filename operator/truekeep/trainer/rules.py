@@ -56,7 +56,7 @@ def of(data: Data) -> list[Rule]:
 def rows_digest(data: Data) -> str:
     """Digest of what says which rows are used: where it is the same, the counts of two runs can be compared."""
     said = data.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    return digest_of({name: said[name] for name in ("source", "timeColumn", "key", "window", "sample", "label") if name in said})
+    return digest_of({name: said[name] for name in _ROWS if name in said})
 
 
 def further(data: Data) -> list[Want]:

@@ -317,7 +317,8 @@ def test_a_file_of_a_wrong_type_is_named() -> None:
     [
         (
             {},
-            "no Parquet or CSV object lies below s3://lake/rows/ (source); write files that end in .parquet, .csv, .csv.gz, .csv.zst",
+            "no Parquet or CSV object lies below s3://lake/rows/ (source); write files that end in .parquet, .csv, "
+            ".csv.gz, .csv.zst",
         ),
         ({"rows/a.csv": b"at,id,amount,kind,late\n"}, "there is no row below s3://lake/rows/; write some first"),
         ({"rows/a.parquet": b"PAR1"}, "is no readable Parquet file"),
