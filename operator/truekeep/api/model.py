@@ -20,6 +20,7 @@ from truekeep.api.common import (
     conditions_field,
 )
 from truekeep.api.data import Data, Store
+from truekeep.api.documentation import Documentation
 from truekeep.api.evaluation import Approval, Evaluation
 from truekeep.api.modelapproval import GivenApproval
 from truekeep.api.retraining import NewDataCount, Retraining, SchedulePlan
@@ -98,6 +99,9 @@ class ModelSpec(Schema):
         default=None, description="When to train again without being asked. Default: only when a DriftPolicy asks."
     )
     pods: Pods = Field(default=Pods(), description="Placement and image pulls of every pod of this model.")
+    documentation: Documentation | None = Field(
+        default=None, description="What people wrote about it elsewhere, for the record of each run. Default: none."
+    )
 
 
 class ServedRevision(Schema):

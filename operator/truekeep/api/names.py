@@ -22,6 +22,7 @@ ANNOTATION_RETRAIN = f"{GROUP}/retrain"  # set by a person: a new value asks for
 ANNOTATION_PAUSED = f"{GROUP}/paused"  # set by a person: nothing is trained and nothing promoted
 ANNOTATION_ROLLBACK = f"{GROUP}/rollback"  # set by a person: `previous` or a number
 ANNOTATION_AUTHOR = f"{GROUP}/author"  # on a Model, by whoever changed it; kept on its training Jobs
+ANNOTATION_COMMIT = f"{GROUP}/commit"  # on a Model: the commit of Git that it was applied from, for the record
 ANNOTATION_IMAGE = f"{GROUP}/image"  # on a training Job: what trains
 ANNOTATION_FINGERPRINT = f"{GROUP}/training-fingerprint"  # on a training Job
 ANNOTATION_GENERATION = f"{GROUP}/model-generation"  # on a training Job

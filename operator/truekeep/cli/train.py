@@ -226,6 +226,7 @@ def _request(name: str, spec: ModelSpec) -> TrainRequest:
         data=complete_data(spec.data, store),
         training=complete_training(spec.training, store),
         evaluation=spec.evaluation,
+        documentation=spec.documentation,
     )
 
 

@@ -14,6 +14,7 @@ from pydantic import Field
 from truekeep.api.capture import Capture
 from truekeep.api.common import Column, Digest, S3Location, Schema, Source
 from truekeep.api.data import Data
+from truekeep.api.documentation import Documentation
 from truekeep.api.driftpolicy import Blackout, DataDrift, MonitorWindow, PerformancePolicy
 from truekeep.api.evaluation import Evaluation, Slice
 from truekeep.api.training import Training
@@ -130,7 +131,7 @@ class Backend(Schema):
 
 
 class TrainRequest(Schema):
-    """One training run."""
+    """One training run. `author`, `commit`: of the change that is trained, as the Model's annotations say."""
 
     namespace: str
     model: str
@@ -146,6 +147,9 @@ class TrainRequest(Schema):
     data: Data
     training: Training
     evaluation: Evaluation
+    author: str | None = None
+    commit: str | None = None
+    documentation: Documentation | None = None
     champion: Champion | None = None
     backend: Backend | None = None  # in the same pod, for what spec.training.image made, where it alone can answer
     fit_image_id: str | None = None  # the image that fitted, by digest, as its node names it

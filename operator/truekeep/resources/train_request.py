@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from truekeep.api.common import Place
 from truekeep.api.model import ModelSpec
+from truekeep.api.names import ANNOTATION_AUTHOR, ANNOTATION_COMMIT
 from truekeep.contract import layout
 from truekeep.contract.requests import (
     Captured,
@@ -19,6 +20,8 @@ from truekeep.domain.fingerprints import training_fingerprint
 from truekeep.domain.observed import ModelView, RunView
 from truekeep.domain.plan import Settings
 from truekeep.resources.serving_image import backend_of
+
+MOST_CHARACTERS = 256
 
 
 def train_request(
@@ -42,11 +45,19 @@ def train_request(
         data=complete_data(spec.data, store),
         training=complete_training(spec.training, store),
         evaluation=complete_evaluation(spec.evaluation, store),
+        author=_annotation(model, ANNOTATION_AUTHOR),
+        commit=_annotation(model, ANNOTATION_COMMIT),
+        documentation=spec.documentation,
         champion=champion,
         last_run=last,
         captured=captured(model, champion),
         backend=backend_of(spec.serving.image) if answers_for_itself(spec) else None,
     )
+
+
+def _annotation(model: ModelView, name: str) -> str | None:
+    """What a person or a pipeline wrote there, as much as a record takes."""
+    return model.meta.annotations.get(name, "")[:MOST_CHARACTERS] or None
 
 
 def answers_for_itself(spec: ModelSpec) -> bool:

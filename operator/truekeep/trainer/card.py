@@ -50,6 +50,17 @@ def purpose(record: Record) -> Iterator[tuple[str, str]]:
     yield "seed", str(record["training"]["seed"]) if record["training"]["seed"] is not None else ""
 
 
+def documents(record: Record) -> Iterator[tuple[str, str]]:
+    """What people wrote about it elsewhere; nothing where nobody said."""
+    said = record.get("documentation") or {}
+    for name, words in (
+        ("purpose", "purpose"), ("riskAssessment", "risk assessment"), ("technical", "technical documentation"),
+        ("instructions", "instructions for use"), ("oversight", "oversight"), ("monitoringPlan", "monitoring plan"),
+    ):  # fmt: skip
+        if said.get(name):
+            yield words, said[name]
+
+
 def _step(declared: Mapping[str, Any]) -> str:
     """A transformer in a few words."""
     (kind,) = (name for name in KINDS if name in declared)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -20,10 +20,17 @@ from truekeep.contract.canonical import digest_of
 from truekeep.contract.requests import TrainRequest
 from truekeep.contract.results import TrainResult
 from truekeep.sources.read import Pin
+from truekeep.storage.artifacts import manifest_of
 
 SCHEMA = "truekeep.dev/record/v1"
 LOCK_DIGEST_ENV = "TRUEKEEP_LOCK_DIGEST"  # set by the image: sha256 of the lock file that it was installed from
 CPU_INFO = Path("/proc/cpuinfo")
+# Nothing of ours deletes a record or an artifact; this is how long nobody else may, at the least.
+RETAINED = timedelta(days=184)
+RETENTION_RULE = (
+    "at least six months after it stopped to serve, or after the run where it never did (Regulation (EU) 2024/1689, "
+    "Articles 19 and 26(6)); longer where your own rules say so"
+)
 _NAMED = (
     "numpy", "pyarrow", "scikit-learn", "scipy", "skops", "onnx", "onnxruntime", "boto3", "threadpoolctl",
     "lightgbm", "xgboost-cpu",
@@ -44,8 +51,10 @@ def build(
     threads: int,
     started: datetime,
     finished: datetime,
+    files: Mapping[str, bytes] | None = None,
 ) -> dict[str, Any]:
-    """The record as JSON. `gates`: all of them, also those that there was no room for in `result`;
+    """The record as JSON. `gates`: all of them, also those that there was no room for in `result`; `files`: the
+    artifact's;
     `tuning`: the trials, where there were some."""
     read = result.data.dump() if result.data else {}
     return {
@@ -59,6 +68,8 @@ def build(
             "uid": request.run_uid,
             "trainingFingerprint": request.training_fingerprint,
             "trigger": request.trigger.dump(),
+            "author": request.author,
+            "commit": request.commit,
         },
         "outcome": {"reason": result.reason, "message": result.message},
         "data": {
@@ -88,11 +99,20 @@ def build(
             "champion": result.champion.dump() if result.champion else None,
             "cutOff": result.cut_off,
         },
-        "artifact": result.artifact.dump() if result.artifact else None,
+        "artifact": {**result.artifact.dump(), "files": _files(files)} if result.artifact else None,
         "previous": request.champion.dump() if request.champion else None,
         "environment": environment(request),
         "times": {"started": _time(started), "finished": _time(finished)},
+        "documentation": request.documentation.dump() if request.documentation else None,
+        "retention": {"retainUntil": _time(finished + RETAINED), "rule": RETENTION_RULE},
     }
+
+
+def _files(files: Mapping[str, bytes] | None) -> list[dict[str, Any]]:
+    """The artifact's files, as its manifest lists them: the model, its signature, its profile."""
+    if not files:
+        return []
+    return [file.dump() for file in sorted(manifest_of(files).files, key=lambda file: file.path)]
 
 
 def environment(request: TrainRequest) -> dict[str, Any]:

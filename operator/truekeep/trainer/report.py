@@ -320,7 +320,7 @@ def _data(record: Mapping[str, Any]) -> Iterator[str]:
 
 def _card(told: Told) -> Iterator[str]:
     yield "<h2>Model card</h2>"
-    yield from facts(card.purpose(told.record))
+    yield from facts([*card.purpose(told.record), *card.documents(told.record)])
     features = told.signature.features if told.signature else told.evidence.features if told.evidence else ()
     yield "<h3>Inputs</h3>"
     inputs = list(card.inputs(told.record, features, told.profile))

@@ -302,6 +302,7 @@ class _Run:
             threads=self.world.threads,
             started=self.started,
             finished=self.world.now(),
+            files=verdict.files if verdict else None,
         )
         content = canonical_json(document)
         digest = sha256(content)

@@ -185,7 +185,7 @@ def test_the_order_of_writing(place: Place, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(Bucket, "put", watch)
     result = place.run()
-    assert [key.split("/")[0] for key in written] == ["artifacts"] * 6 + ["records"] * 4 + ["shop"]
+    assert [key.split("/")[0] for key in written] == ["artifacts"] * 6 + ["records"] * 5 + ["shop"]
     assert written[5].endswith("/manifest.json")
     assert [key.partition(".")[2] for key in written[6:10]] == ["json", "html", "provenance.json", "openlineage.jsonl"]
     assert written[10] == "shop/late/runs/run-uid/result.json"
