@@ -55,15 +55,17 @@ def decide(observed: RunObserved, settings: Settings, now: datetime, order: Orde
     job = furthest(observed.jobs)
     if job is not None:
         return _follow_job(observed, observed.model, job, now, order)
-    ahead = _ahead(observed)
+    ahead = _ahead(observed, observed.model)
     if ahead is not None:
         message = f"waits for run {ahead.meta.name}: a model is trained by one run at a time"
         return says(run, run.status, Stand("Working", "Queued", message), now, POLL_SECONDS)
     return _begin(run, observed.model, run.status, order(observed.model.spec)[0], now)
 
 
-def _ahead(observed: RunObserved) -> RunView | None:
+def _ahead(observed: RunObserved, model: ModelView) -> RunView | None:
     """The unfinished run that goes first, if one does: the older one, by name where they are of one second."""
+    if model.spec.retraining is not None and model.spec.retraining.concurrency == "Allow":
+        return None
     mine = (observed.run.meta.created, observed.run.meta.name)
     others = [
         other

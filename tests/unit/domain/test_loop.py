@@ -329,6 +329,21 @@ def test_only_one_run_trains_at_a_time() -> None:
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+def test_where_it_is_allowed_runs_that_somebody_makes_go_beside_each_other() -> None:
+    world = World(spec=spec(retraining={"concurrency": "Allow"}))
+    world.calm()
+    for name in ("b", "a"):
+        world.external_run(name)
+    world.annotations = {ANNOTATION_RETRAIN: "now"}
+    for _ in range(3):
+        world.reconcile()
+    assert {"a", "b"} <= set(world.jobs)
+    assert [run.spec.trigger.type for run in world.runs.values()] == ["Spec", "External", "External"]
+    world.calm(rounds=120)
+    assert [run.spec.trigger.type for run in world.runs.values()][3:] == ["Manual"], "ours waited for their end"
+    assert sorted(run.status.revision for run in world.runs.values()) == [1, 2, 3, 4]
+
+
 def test_a_run_that_no_node_takes_starts_anew_when_the_spec_is_mended() -> None:
     world = World()
     world.reconcile()
