@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from truekeep.api.data import Data
 from truekeep.api.rules import Rule
-from truekeep.scores.metrics import Floats, Scored, value
+from truekeep.scores.metrics import Floats
 from truekeep.sources.columns import NO_TIME, Kind, Values, Want, codes, select
 from truekeep.trainer.text import against, counted
-from truekeep.trainer.violations import Rows, Unjudged, Violation, broken
+from truekeep.trainer.violations import Mask, Rows, Unjudged, Violation, broken
 
 MOST_ROWS = 10_000  # of each class
 FEWEST_ROWS = 50  # likewise
@@ -70,54 +70,71 @@ def sample(rows: Rows) -> Integers:
 
 def auc(values: Values, labels: npt.NDArray[Any]) -> float:
     """The ROC AUC that a column reaches alone, 0 to 1. Both of shape (rows,)."""
+    positive = labels == 1
     if isinstance(values, np.ndarray):
         if values.dtype.kind == "i":  # times
             values = np.where(values == NO_TIME, np.nan, values)
-        return max(*(_directed(ranks, labels) for ranks in _ranks(values)), _learned(_spans(values), labels))
+        return max(*(_directed(ranks, positive) for ranks in _ranks(values)), _learned(_spans(values), positive))
     cells, _ = codes(values)
-    return _learned(cells + 1, labels)
+    return _learned(cells + 1, positive)
 
 
-def _directed(ranks: Floats, labels: npt.NDArray[Any]) -> float:
-    found = value("roc_auc", Scored(labels, ranks, 0.5))
+def _directed(ranks: Integers, positive: Mask) -> float:
+    count = int(ranks.max(initial=0)) + 1
+    found = _by_rank(np.bincount(ranks[positive], minlength=count), np.bincount(ranks, minlength=count))
     return max(found, 1 - found)
 
 
-def _ranks(values: Floats) -> list[Floats]:
-    """The order of the values, missing ones first, and last where there are any."""
+def _by_rank(positives: Integers, rows: Integers) -> float:
+    """Mann-Whitney, from counts by rank: the share of pairs in which the positive has the higher one, ties half."""
+    negatives = rows - positives
+    below = np.cumsum(negatives) - negatives / 2
+    return float(positives @ below / (positives.sum() * negatives.sum()))
+
+
+def _ranks(values: Floats) -> list[Integers]:
+    """The order of the values, missing ones last, and first where there are any."""
+    _, ranks = np.unique(values, return_inverse=True)  # NaN sorts last, and is one
     missing = np.isnan(values)
-    _, order = np.unique(values, return_inverse=True)  # NaN sorts last, and is one
-    ranks: Floats = order.astype(np.float64)
-    return [ranks, np.where(missing, -1.0, ranks)] if missing.any() else [ranks]
+    return [ranks, np.where(missing, 0, ranks + 1)] if missing.any() else [ranks]
 
 
 def _spans(values: Floats) -> Integers:
     """One of 256 spans with about as many rows each; 0 where there is no value."""
-    present = values[~np.isnan(values)]
-    edges = np.unique(np.quantile(present, np.linspace(0, 1, CELLS + 1)[1:-1])) if len(present) else np.empty(0)
-    return np.where(np.isnan(values), 0, np.searchsorted(edges, values, side="left") + 1)
+    missing = np.isnan(values)
+    ordered = np.sort(values)[: len(values) - int(missing.sum())]
+    places = (np.arange(1, CELLS) * len(ordered)) // CELLS
+    edges = np.unique(ordered[places]) if len(ordered) else np.empty(0)
+    return np.where(missing, 0, np.searchsorted(edges, values, side="left") + 1)
 
 
-def _learned(cells: Integers, labels: npt.NDArray[Any]) -> float:
+def _learned(cells: Integers, positive: Mask) -> float:
     """Rows are ranked by the share of positives that the other half of the rows has in their cell."""
     count = int(cells.max(initial=0)) + 1
-    half = _halves(labels)
+    half = _halves(positive)
     reached = []
     for mine in (half, ~half):
         learned = ~mine
         rows = np.bincount(cells[learned], minlength=count)
-        positives = np.bincount(cells[learned], weights=labels[learned] == 1, minlength=count)
-        prior = float((labels[learned] == 1).mean())
+        positives = np.bincount(cells[learned & positive], minlength=count)
+        prior = positives.sum() / rows.sum()
         share = (positives + prior) / (rows + 1)  # where the other half has no row, its share of all
-        reached.append(value("roc_auc", Scored(labels[mine], share[cells[mine]], 0.5)))
+        shares, rank = np.unique(share, return_inverse=True)
+        ranks = rank[cells]
+        reached.append(
+            _by_rank(
+                np.bincount(ranks[mine & positive], minlength=len(shares)),
+                np.bincount(ranks[mine], minlength=len(shares)),
+            )
+        )
     return float(np.mean(reached))
 
 
-def _halves(labels: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+def _halves(positive: Mask) -> Mask:
     """Every other row of each label."""
-    half = np.zeros(len(labels), dtype=np.bool_)
-    for label in (0, 1):
-        half[np.flatnonzero(labels == label)[::2]] = True
+    half = np.zeros(len(positive), dtype=np.bool_)
+    for label in (positive, ~positive):
+        half[np.flatnonzero(label)[::2]] = True
     return half
 
 
