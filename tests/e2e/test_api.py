@@ -210,7 +210,7 @@ CASES = [
     Case(
         "Model.spec",
         "a feature of type Time needs a transformer dateParts",
-        (timed(), stepped(LOG, PARTS)),
+        (timed(), IMPORTED),
         (timed(), stepped(LOG)),
     ),
     Case(

@@ -248,7 +248,7 @@ CEL: tuple[tuple[str, str], ...] = (
         "dateParts takes features of type Time; declare it so, or take another kind",
     ),
     (
-        "self.data.features.all(f, f.type != 'Time' || (has(self.training.recipe) && "
+        "has(self.training.__import__) || self.data.features.all(f, f.type != 'Time' || (has(self.training.recipe) && "
         "has(self.training.recipe.transformers) && self.training.recipe.transformers.exists(t, has(t.dateParts) && "
         "has(t.columns) && t.columns.exists(c, c == f.name))))",
         "a feature of type Time needs a transformer dateParts in training.recipe that makes numbers of it; add one, or "

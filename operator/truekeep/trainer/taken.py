@@ -23,7 +23,7 @@ from truekeep.features import encode, models
 from truekeep.features.encode import Encoder
 from truekeep.features.models import ArtifactFaultError, Predict
 from truekeep.scores.metrics import Floats, Scored
-from truekeep.sources.columns import Want
+from truekeep.sources.columns import Want, nulls
 from truekeep.storage import ArtifactInvalid, artifacts
 from truekeep.storage.artifacts import Store
 from truekeep.trainer import benchmarks as benchmark
@@ -196,7 +196,7 @@ def check_rows(
     for feature in features:
         column = columns[feature.name]
         if feature.nulls == "Refuse":
-            count = column.null_count if isinstance(column, pa.Array) else int(np.isnan(column).sum())
+            count = column.null_count if isinstance(column, pa.Array) else int(nulls(column, feature.type).sum())
             if count:
                 raise DataInvalid(
                     f"{feature.name}: {counted(count, 'row')} of {len(column):,} have no value, and {whose} "

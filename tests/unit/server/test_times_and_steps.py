@@ -158,3 +158,19 @@ def test_a_run_its_record_and_a_server_that_answers_likewise(place: Place, versi
     seen = window.column("at")
     assert seen is not None
     assert (seen.rows, seen.nulls, seen.invalid, seen.values) == (12, 0, 0, 12)
+
+
+def test_an_artifact_with_steps_is_taken_by_another_truekeep(place: Place) -> None:
+    made = place.run(asked(place))
+    assert made.artifact is not None
+    other = Training.model_validate({"import": {"s3": place.store.dump(), "digest": made.artifact.digest}})
+    again = asked(place).model_copy(update={"training": other, "run_uid": "elsewhere"})
+    result = place.run(again)
+    assert result.reason == "Succeeded", result.message
+    assert result.artifact is not None
+    assert result.artifact.digest == made.artifact.digest
+    features = [one.model_copy(update={"type": "Category"}) if one.name == "at" else one for one in again.data.features]
+    wrong = again.model_copy(update={"data": again.data.model_copy(update={"features": features}), "run_uid": "wrong"})
+    refused = place.run(wrong)
+    assert refused.reason == "ImportInvalid"
+    assert "at is declared a Category, and the imported model takes a Time" in refused.message
