@@ -33,7 +33,10 @@ MODELS: Mapping[str, Json] = {
         "training": {"timeoutSeconds": 30, "retries": {"limit": 1, "onDeadline": "Retry"}},
     },
     "bad-data": merged(BAD_DATA, {"training": {"retries": {"limit": 10, "memory": {"limit": "8Gi"}}}}),
-    "no-image": {"training": {"recipe": None, "image": {"reference": NO_IMAGE, "format": "ONNX"}}},
+    "no-image": {
+        "training": {"recipe": None, "image": {"reference": NO_IMAGE, "format": "ONNX"}},
+        "evaluation": {"refit": None},
+    },
 }
 
 

@@ -73,7 +73,7 @@ from truekeep.domain.observed import (
     Traffic,
 )
 from truekeep.domain.plan import AutoscalerIntent, DeploymentIntent, RouteIntent, ServiceIntent, Settings
-from truekeep.domain.run import finished
+from truekeep.domain.stand import finished
 from truekeep.domain.traffic import NO_GATEWAY
 from truekeep.resources.autoscaler import autoscaler
 from truekeep.resources.compare import holds

@@ -31,6 +31,7 @@ from truekeep.domain import run as run_domain
 from truekeep.domain.data import last_valid
 from truekeep.domain.observed import Meta, ModelObserved, ModelView, PolicyObserved, RunObserved
 from truekeep.domain.plan import ModelPlan, Note, PolicyPlan, RunPlan, Settings
+from truekeep.domain.stand import finished
 from truekeep.resources.autoscaler import autoscaler
 from truekeep.resources.decisions_job import decisions_job
 from truekeep.resources.disruption_budget import disruption_budget
@@ -243,7 +244,7 @@ class ModelReconciler:
 
 def _related(key: Key, observed: ModelObserved, plan: ModelPlan) -> list[Key]:
     """What looks at this Model's status: its unfinished runs and its policies."""
-    runs = [run.meta.name for run in observed.runs if not run_domain.finished(run)]
+    runs = [run.meta.name for run in observed.runs if not finished(run)]
     runs += [plan.run.name] if plan.run else []
     names = [("TrainingRun", name) for name in runs]
     names += [("DriftPolicy", policy.meta.name) for policy in observed.policies]
@@ -268,7 +269,7 @@ class RunReconciler:
         await outcome.attempt(self._carry_out(observed, plan), now)
         if await outcome.conclude(self._tools, seen.stored_status):
             model = run.spec.model_ref.name
-            waiting = [other.meta.name for other in observed.siblings if not run_domain.finished(other)]
+            waiting = [other.meta.name for other in observed.siblings if not finished(other)]
             names = [("Model", model), *(("TrainingRun", name) for name in waiting)]
             self._tools.wake(Key(kind, key.namespace, name, model) for kind, name in names)
         outcome.complain()

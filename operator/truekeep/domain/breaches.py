@@ -21,8 +21,9 @@ from truekeep.api.driftpolicy import (
     WindowVerdict,
 )
 from truekeep.domain import overrides
+from truekeep.domain.failures import OUTSIDE
 from truekeep.domain.observed import ModelView, PolicyView, RunView
-from truekeep.domain.run import RETRYABLE, VOID, finished, message_of, reason_of, succeeded
+from truekeep.domain.stand import VOID, finished, message_of, reason_of, succeeded
 
 WEEK = timedelta(days=7)
 LEAST_BACKOFF = timedelta(minutes=1)  # where the cooldown is shorter
@@ -178,7 +179,7 @@ def rejected(policy: PolicyView, revision: int, runs: Sequence[RunView]) -> list
     found: list[RunView] = []
     for run in sorted(_mine(policy, runs), key=lambda run: (run.meta.created, run.meta.name), reverse=True):
         cause = run.spec.trigger.policy
-        if not finished(run) or reason_of(run) in RETRYABLE | VOID:
+        if not finished(run) or reason_of(run) in OUTSIDE | VOID:
             continue
         if succeeded(run) or cause is None or cause.revision != revision:
             break

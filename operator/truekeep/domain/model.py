@@ -20,7 +20,7 @@ from truekeep.domain.observed import ModelObserved, ModelView, RunView
 from truekeep.domain.plan import ModelPlan, Note, Settings
 from truekeep.domain.pods import Trouble
 from truekeep.domain.rollout import Rollout, advance, apply_to
-from truekeep.domain.run import DECLINED, message_of, reason_of, succeeded
+from truekeep.domain.stand import DECLINED, message_of, reason_of, succeeded
 from truekeep.domain.triggers import Training, training
 from truekeep.domain.wish import OF_THE_ARTIFACT, Wish, wish
 

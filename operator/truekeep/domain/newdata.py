@@ -13,7 +13,7 @@ from truekeep.api.trainingrun import Trigger
 from truekeep.contract.results import CountResult
 from truekeep.domain.observed import JobView, ModelObserved
 from truekeep.domain.plan import RunIntent
-from truekeep.domain.run import finished
+from truekeep.domain.stand import finished
 
 
 @dataclass(frozen=True)

@@ -1,44 +1,62 @@
-"""What to do about a TrainingRun: wait for its turn, go through its stages, read how it ended, number the revision."""
+"""What to do about a TrainingRun: wait for its turn, go through its stages, try again what failed, end."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-
-from pydantic import ValidationError
 
 from truekeep.api.names import ANNOTATION_AUTHOR, ANNOTATION_FINGERPRINT, ANNOTATION_GENERATION, ANNOTATION_IMAGE
 from truekeep.api.trainingrun import Stage, TrainingRunStatus
-from truekeep.contract.results import TrainResult
 from truekeep.domain.conditions import whole_seconds
 from truekeep.domain.failures import LOST, OUTSIDE, remedy, told, why_failed
 from truekeep.domain.fingerprints import training_fingerprint
+from truekeep.domain.handover import finish, result_of
 from truekeep.domain.observed import JobView, ModelView, RunObserved, RunView
 from truekeep.domain.plan import Attempt, Note, RunPlan, Settings
 from truekeep.domain.pods import Trouble
 from truekeep.domain.progress import progress
 from truekeep.domain.retries import again, before, deadline, due_at, failed, memory, no_time, number, record, recorded
 from truekeep.domain.stages import LAST, Order, furthest, job_name, stages
-from truekeep.domain.stand import (
-    DECLINED,
-    VOID,
-    Stand,
-    State,
-    finished,
-    message_of,
-    reason_of,
-    says,
-    stand_again,
-    succeeded,
-)
+from truekeep.domain.stand import Stand, finished, message_of, reason_of, says, stand_again
 
-# A further run may help: nothing is wrong with the data or the settings.
-RETRYABLE = OUTSIDE
 POLL_SECONDS = 15.0
 LEAST_SECONDS = 60  # that a Job gets
 # Of an Indexed Job, which Kubernetes calls failed also where a single index of it is.
 SOME_FAILED = frozenset({"FailedIndexes", "MaxFailedIndexesExceeded"})
+
+
+@dataclass(frozen=True)
+class Case:
+    """A run in the making: what was seen, and its status as it is known by now."""
+
+    observed: RunObserved
+    model: ModelView
+    status: TrainingRunStatus
+    now: datetime
+    order: tuple[Stage, ...]  # the stages that the spec asks for now
+
+    @property
+    def run(self) -> RunView:
+        """The run."""
+        return self.observed.run
+
+    def knowing(self, **update: object) -> Case:
+        """With more in the status."""
+        return replace(self, status=self.status.model_copy(update=update))
+
+    def says(self, stand: Stand, look_again: float | None = None, note: Note | None = None) -> RunPlan:
+        """A plan that does nothing yet but say where the run stands."""
+        return says(self.run, self.status, stand, self.now, look_again, [note] if note else [])
+
+    def ends(self, stand: Stand) -> RunPlan:
+        """The end of the run."""
+        return self.knowing(completion_time=whole_seconds(self.now)).says(stand, 1.0)
+
+    @property
+    def of_another_spec(self) -> bool:
+        """Whether the Model changed since the run's first Job was made."""
+        return self.status.training_fingerprint != training_fingerprint(self.model.spec)
 
 
 def decide(observed: RunObserved, settings: Settings, now: datetime, order: Order = stages) -> RunPlan:
@@ -52,14 +70,15 @@ def decide(observed: RunObserved, settings: Settings, now: datetime, order: Orde
         name = run.spec.model_ref.name
         message = f"there is no Model {name} in this namespace; the run starts when there is one"
         return says(run, run.status, Stand("Stuck", "ModelNotFound", message), now)
+    case = Case(observed, observed.model, run.status, now, order(observed.model.spec))
     job = furthest(observed.jobs)
     if job is not None:
-        return _follow_job(observed, observed.model, job, now, order)
+        return _follow_job(case, job)
     ahead = _ahead(observed, observed.model)
     if ahead is not None:
         message = f"waits for run {ahead.meta.name}: a model is trained by one run at a time"
-        return says(run, run.status, Stand("Working", "Queued", message), now, POLL_SECONDS)
-    return _begin(run, observed.model, run.status, order(observed.model.spec)[0], now)
+        return case.says(Stand("Working", "Queued", message), POLL_SECONDS)
+    return _begin(case, case.order[0])
 
 
 def _ahead(observed: RunObserved, model: ModelView) -> RunView | None:
@@ -75,203 +94,136 @@ def _ahead(observed: RunObserved, model: ModelView) -> RunView | None:
     return min(others, key=lambda other: (other.meta.created, other.meta.name), default=None)
 
 
-def _begin(run: RunView, model: ModelView, status: TrainingRunStatus, stage: Stage, now: datetime) -> RunPlan:
+def _begin(case: Case, stage: Stage) -> RunPlan:
     """Make the Job of a stage, or of its next try once that is due, with what is left of the run's time."""
-    tries = failed(status, stage)
-    if tries and status.training_fingerprint != training_fingerprint(model.spec):
-        return _ended(run, status, _changed(f"stage {stage} was tried first"), now)
-    if tries and now < (due := due_at(status, stage)):
-        reason, again_at = tries[-1].reason, f"try {number(status, stage)} begins at {due:%H:%M:%S} UTC"
-        message = message_of(run) if reason_of(run) == reason else f"{tries[-1].message}; {again_at}"
-        stand = Stand("Stuck" if _stalls(reason) else "Working", reason, message)
-        return says(run, status, stand, now, (due - now).total_seconds())
-    count = number(status, stage)
-    name = job_name(run.meta.name, stage, count)
-    status = status.model_copy(update={"job": name, "start_time": status.start_time or whole_seconds(now)})
-    seconds = math.ceil((deadline(status, model.spec, now) - now).total_seconds())
+    tries = failed(case.status, stage)
+    if tries and case.of_another_spec:
+        return case.ends(_changed(f"stage {stage} was tried first"))
+    if tries and case.now < due_at(case.status, stage):
+        return _pause(case, stage)
+    count = number(case.status, stage)
+    start = case.status.start_time or whole_seconds(case.now)
+    case = case.knowing(job=job_name(case.run.meta.name, stage, count), start_time=start)
+    spec = case.model.spec
+    seconds = math.ceil((deadline(case.status, spec, case.now) - case.now).total_seconds())
     if tries and seconds <= 0:
-        message = f"{tries[-1].message}; {no_time(model.spec)}"
-        return _ended(run, status, Stand("Failed", tries[-1].reason, message), now)
+        return case.ends(Stand("Failed", tries[-1].reason, f"{tries[-1].message}; {no_time(spec)}"))
     # A first try's Job that somebody deleted may have left its result in the store: there is time to read it.
     seconds = seconds if tries else max(seconds, LEAST_SECONDS)
-    attempt = Attempt(count, seconds, memory(status, stage, model.spec.training.retries.memory))
-    plan = says(run, status, Stand("Working", "Starting", f"the Job of stage {stage} is being made"), now, POLL_SECONDS)
+    attempt = Attempt(count, seconds, memory(case.status, stage, spec.training.retries.memory))
+    plan = case.says(Stand("Working", "Starting", f"the Job of stage {stage} is being made"), POLL_SECONDS)
     return replace(plan, create_job=stage, attempt=attempt)
 
 
-def _follow_job(observed: RunObserved, model: ModelView, job: JobView, now: datetime, order: Order) -> RunPlan:
-    run = observed.run
-    status = run.status.model_copy(
-        update={
-            "job": job.meta.name,
-            "start_time": run.status.start_time or whole_seconds(job.meta.created),
-            "training_fingerprint": job.meta.annotations.get(ANNOTATION_FINGERPRINT, run.status.training_fingerprint),
-            "image": job.meta.annotations.get(ANNOTATION_IMAGE, run.status.image),
-            "author": job.meta.annotations.get(ANNOTATION_AUTHOR, run.status.author),
-            "model_generation": _number(job.meta.annotations.get(ANNOTATION_GENERATION)) or run.status.model_generation,
-        }
+def _pause(case: Case, stage: Stage) -> RunPlan:
+    """Before the next try, it goes on being said why the last one failed."""
+    last, due = failed(case.status, stage)[-1], due_at(case.status, stage)
+    words = f"{last.message}; try {last.number + 1} begins at {due:%H:%M:%S} UTC"
+    message = message_of(case.run) if reason_of(case.run) == last.reason else words
+    return case.says(_waits(last.reason, message), (due - case.now).total_seconds())
+
+
+def _follow_job(case: Case, job: JobView) -> RunPlan:
+    """What to do about the Job of the stage that the run came to."""
+    marks, status = job.meta.annotations, case.status
+    generation = marks.get(ANNOTATION_GENERATION, "")
+    case = case.knowing(
+        job=job.meta.name,
+        start_time=status.start_time or whole_seconds(job.meta.created),
+        training_fingerprint=marks.get(ANNOTATION_FINGERPRINT, status.training_fingerprint),
+        image=marks.get(ANNOTATION_IMAGE, status.image),
+        author=marks.get(ANNOTATION_AUTHOR, status.author),
+        model_generation=int(generation) if generation.isdecimal() else status.model_generation,
     )
-    if recorded(status, job):
-        return _after_failure(run, model, status, job, now, order)
-    result = _result(job, run.meta.uid)
+    if recorded(case.status, job):
+        return _after_failure(case, job)
+    result = result_of(job, case.run.meta.uid)
     if result is not None and result.reason not in OUTSIDE:
-        return _finish(observed, model, status, result, now)
+        return finish(case.observed, case.model, case.status, result, case.now)
     if job.failed_reason is not None:
-        seen = Trouble(reason_of(run), message_of(run))
-        trouble = Trouble(result.reason, result.message) if result else why_failed(job, model.spec, seen)
-        return _try_again(run, model, status, job, trouble, now, order)
-    if job.complete and job.stage != LAST:
-        return _go_on(run, model, status, job, now, order)
-    if job.complete:
-        # The pod and its message are gone, but the result is in the store: a new pod finds it there.
-        stand = Stand("Working", "ResultLost", "the pod is gone with its message; a new one reads the result again")
-        return replace(says(run, status, stand, now, 2.0), delete_jobs=(job.stage,))
-    return _wait_for(observed, model, status, job, now)
+        seen = Trouble(reason_of(case.run), message_of(case.run))
+        trouble = Trouble(result.reason, result.message) if result else why_failed(job, case.model.spec, seen)
+        return _write_down(case, job, trouble)
+    if not job.complete:
+        return _wait_for(case, job)
+    if job.stage != LAST:
+        return _go_on(case, job)
+    # The pod and its message are gone, but the result is in the store: a new pod finds it there.
+    stand = Stand("Working", "ResultLost", "the pod is gone with its message; a new one reads the result again")
+    return replace(case.says(stand, 2.0), delete_jobs=(job.stage,))
 
 
-def _wait_for(
-    observed: RunObserved, model: ModelView, status: TrainingRunStatus, job: JobView, now: datetime
-) -> RunPlan:
+def _wait_for(case: Case, job: JobView) -> RunPlan:
     """What to say while a Job is under way."""
-    run = observed.run
-    stand = progress(run, job, model.spec, now)
-    if stand.state == "Stuck" and _may_start_anew(job, status, model):
-        message = f"the Model changed while the pod could not start, so its Job is made anew; it was {stand.reason}"
-        if len(observed.jobs) == 1 and not status.attempts:
-            status = status.model_copy(update={"start_time": None})  # nothing ran yet: all of its time is left
-        plan = says(run, status, Stand("Working", "Starting", message), now, 2.0)
-        return replace(plan, delete_jobs=(job.stage,))
-    return says(run, status, stand, now, POLL_SECONDS)
+    stand = progress(case.run, job, case.model.spec, case.now)
+    if stand.state != "Stuck" or not _may_start_anew(case, job):
+        return case.says(stand, POLL_SECONDS)
+    if len(case.observed.jobs) == 1 and not case.status.attempts:
+        case = case.knowing(start_time=None)  # nothing ran yet: all of its time is left
+    message = f"the Model changed while the pod could not start, so its Job is made anew; it was {stand.reason}"
+    return replace(case.says(Stand("Working", "Starting", message), 2.0), delete_jobs=(job.stage,))
 
 
-def _try_again(
-    run: RunView,
-    model: ModelView,
-    status: TrainingRunStatus,
-    job: JobView,
-    trouble: Trouble,
-    now: datetime,
-    order: Order,
-) -> RunPlan:
-    """Write down that a try failed; the next look makes the next one, where there is one."""
-    earlier = before(status.attempts)
-    status = record(status, job, trouble, now)
-    if _trials_are_over(status, job, trouble, model, now):
-        return _go_on(run, model, status, job, now, order)
-    after = again(status, job, trouble, model.spec, now)
-    message = told(trouble, after.words, f"before: {earlier}" if earlier else "")
-    if after.due is None:
-        return _ended(run, status, Stand("Failed", trouble.reason, message), now)
-    stand = Stand("Stuck" if _stalls(trouble.reason) else "Working", trouble.reason, message)
-    note = Note("Warning", trouble.reason, message)
-    return says(run, status, stand, now, max((after.due - now).total_seconds(), 0.0), [note])
-
-
-def _after_failure(
-    run: RunView, model: ModelView, status: TrainingRunStatus, job: JobView, now: datetime, order: Order
-) -> RunPlan:
-    """What follows a try whose failure is in the status."""
-    last = failed(status, job.stage)[-1]
-    if _trials_are_over(status, job, Trouble(last.reason, last.message), model, now):
-        return _go_on(run, model, status, job, now, order)
-    return _begin(run, model, status, job.stage, now)
-
-
-def _trials_are_over(
-    status: TrainingRunStatus, job: JobView, trouble: Trouble, model: ModelView, now: datetime
-) -> bool:
-    """Whether some trials of a tuning failed, and no other try would bring them: the training then decides whether
-    those that are done are enough. Its Job tried a crash again already, each trial by itself."""
-    if job.failed_reason not in SOME_FAILED:
-        return False
-    return remedy(trouble.reason) == "Counted" or again(status, job, trouble, model.spec, now).due is None
-
-
-def _stalls(reason: str) -> bool:
-    """Whether a run that waits for its next try needs somebody: the store does not mend itself, a lost pod does."""
-    return reason not in LOST and reason in OUTSIDE
-
-
-def _go_on(
-    run: RunView, model: ModelView, status: TrainingRunStatus, job: JobView, now: datetime, order: Order
-) -> RunPlan:
-    """From a stage that is complete to the next, unless that one would be of another spec."""
-    wanted = order(model.spec)
-    if status.training_fingerprint != training_fingerprint(model.spec) or job.stage not in wanted:
-        return _ended(run, status, _changed(f"stage {job.stage} began"), now)
-    following = wanted[wanted.index(job.stage) + 1]
-    if now >= deadline(status, model.spec, now):
-        message = (
-            f"the run took longer than spec.training.timeoutSeconds ({model.spec.training.timeout_seconds}); "
-            f"stage {following} did not begin any more"
-        )
-        return _ended(run, status, Stand("Failed", "DeadlineExceeded", message), now)
-    return _begin(run, model, status, following, now)
-
-
-def _changed(since: str) -> Stand:
-    message = (
-        f"the Model changed after {since}, and one run never mixes two specs; a run of its own is started for the new "
-        "one"
-    )
-    return Stand("Declined", "SpecChanged", message)
-
-
-def _ended(run: RunView, status: TrainingRunStatus, stand: Stand, now: datetime) -> RunPlan:
-    status = status.model_copy(update={"completion_time": whole_seconds(now)})
-    return says(run, status, stand, now, 1.0)
-
-
-def _may_start_anew(job: JobView, status: TrainingRunStatus, model: ModelView) -> bool:
+def _may_start_anew(case: Case, job: JobView) -> bool:
     """Whether a stuck Job stands for a spec that was mended since, and nothing is lost with it: no pod of it ran yet.
 
     A Job can't be changed; without this a mended node selector would wait for the old Job's deadline."""
     idle = all(pod.phase == "Pending" and pod.exit_code is None and pod.restarts == 0 for pod in job.pods)
-    return idle and status.model_generation not in (None, model.meta.generation)
+    return idle and case.status.model_generation not in (None, case.model.meta.generation)
 
 
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isdecimal() else None
+def _write_down(case: Case, job: JobView, trouble: Trouble) -> RunPlan:
+    """A try failed. The next look makes the next one, where there is one."""
+    earlier = before(case.status.attempts)
+    case = replace(case, status=record(case.status, job, trouble, case.now))
+    if _trials_are_over(case, job, trouble):
+        return _go_on(case, job)
+    after = again(case.status, job, trouble, case.model.spec, case.now)
+    message = told(trouble, after.words, f"before: {earlier}" if earlier else "")
+    if after.due is None:
+        return case.ends(Stand("Failed", trouble.reason, message))
+    wait = max((after.due - case.now).total_seconds(), 0.0)
+    return case.says(_waits(trouble.reason, message), wait, Note("Warning", trouble.reason, message))
 
 
-def _result(job: JobView, run_uid: str) -> TrainResult | None:
-    """What a pod of the Job handed over; the one of the newest pod that did. Other words are a log's, not a result."""
-    for pod in sorted(job.pods, key=lambda pod: (pod.created, pod.name), reverse=True):
-        if pod.theirs or pod.exit_code is None or not pod.exit_message.lstrip().startswith("{"):
-            continue
-        try:
-            result = TrainResult.model_validate_json(pod.exit_message)
-        except ValidationError:
-            continue
-        if result.run_uid == run_uid and (job.stage == LAST or result.reason != "Succeeded"):
-            return result
-    return None
+def _after_failure(case: Case, job: JobView) -> RunPlan:
+    """What follows a try whose failure is in the status."""
+    last = failed(case.status, job.stage)[-1]
+    if _trials_are_over(case, job, Trouble(last.reason, last.message)):
+        return _go_on(case, job)
+    return _begin(case, job.stage)
 
 
-def _finish(
-    observed: RunObserved, model: ModelView, status: TrainingRunStatus, result: TrainResult, now: datetime
-) -> RunPlan:
-    update: dict[str, object] = {
-        "completion_time": whole_seconds(now),
-        "data": result.data,
-        "tuning": result.tuning,
-        "metrics": list(result.metrics),
-        "gates": list(result.gates),
-        "champion": result.champion,
-        "cut_off": result.cut_off,
-        "fit_seconds": result.fit_seconds,
-        "record": result.record,
-        "training_fingerprint": result.training_fingerprint,
-    }
-    if result.reason != "Succeeded":
-        state: State = "Declined" if result.reason in DECLINED else "Failed"
-        stand = Stand(state, result.reason, result.message)
-        return says(observed.run, status.model_copy(update=update), stand, now, 1.0)
-    numbers = [other.status.revision or 0 for other in observed.siblings]
-    revision = max([model.status.latest_revision, *numbers]) + 1
-    update |= {"revision": revision, "artifact": result.artifact}
-    stand = Stand("Succeeded", "Succeeded", f"revision {revision}: {result.message}")
-    return says(observed.run, status.model_copy(update=update), stand, now, 1.0)
+def _trials_are_over(case: Case, job: JobView, trouble: Trouble) -> bool:
+    """Whether some trials of a tuning failed, and no other try would bring them: the training then decides whether
+    those that are done are enough. Its Job tried a crash again already, each trial by itself."""
+    if job.failed_reason not in SOME_FAILED:
+        return False
+    return (
+        remedy(trouble.reason) == "Counted" or again(case.status, job, trouble, case.model.spec, case.now).due is None
+    )
+
+
+def _waits(reason: str, message: str) -> Stand:
+    """A run that waits for its next try. It is stuck where it needs somebody: a lost pod mends itself, a store not."""
+    return Stand("Stuck" if reason in OUTSIDE - LOST else "Working", reason, message)
+
+
+def _go_on(case: Case, job: JobView) -> RunPlan:
+    """From a stage that is complete to the next, unless that one would be of another spec."""
+    if case.of_another_spec or job.stage not in case.order:
+        return case.ends(_changed(f"stage {job.stage} began"))
+    following = case.order[case.order.index(job.stage) + 1]
+    if case.now >= deadline(case.status, case.model.spec, case.now):
+        limit = case.model.spec.training.timeout_seconds
+        took = f"the run took longer than spec.training.timeoutSeconds ({limit})"
+        return case.ends(Stand("Failed", "DeadlineExceeded", f"{took}; stage {following} did not begin any more"))
+    return _begin(case, following)
+
+
+def _changed(since: str) -> Stand:
+    rule = "one run never mixes two specs; a run of its own is started for the new one"
+    return Stand("Declined", "SpecChanged", f"the Model changed after {since}, and {rule}")
 
 
 def _retire_jobs(observed: RunObserved, settings: Settings, now: datetime) -> RunPlan:
@@ -284,15 +236,3 @@ def _retire_jobs(observed: RunObserved, settings: Settings, now: datetime) -> Ru
     if left > 0:
         return replace(plan, look_again_seconds=left)
     return replace(plan, delete_jobs=tuple(observed.jobs))
-
-
-__all__ = [
-    "DECLINED",
-    "RETRYABLE",
-    "VOID",
-    "decide",
-    "finished",
-    "message_of",
-    "reason_of",
-    "succeeded",
-]

@@ -16,11 +16,12 @@ from truekeep.contract.canonical import digest_of
 from truekeep.domain import overrides
 from truekeep.domain.breaches import Breach, nothing_to_retrain, restraint, to_retrain
 from truekeep.domain.calendar import due
+from truekeep.domain.failures import OUTSIDE
 from truekeep.domain.newdata import News, news
 from truekeep.domain.observed import ModelObserved, PolicyView, RunView
 from truekeep.domain.plan import RunIntent
 from truekeep.domain.pods import Trouble
-from truekeep.domain.run import RETRYABLE, VOID, finished, reason_of, succeeded
+from truekeep.domain.stand import VOID, finished, reason_of, succeeded
 
 UNASKED = frozenset({"Schedule", "NewData"})
 MAX_ATTEMPTS = 5
@@ -55,8 +56,8 @@ def training(observed: ModelObserved, fingerprint: str, busy: bool, now: datetim
     last = ended[-1] if ended else None
     same = [run for run in ended if run.status.training_fingerprint == fingerprint]
     satisfied = any(succeeded(run) for run in same)
-    retryable = [run for run in same if reason_of(run) in RETRYABLE]
-    hopeless = any(not succeeded(run) and reason_of(run) not in RETRYABLE | VOID for run in same)
+    retryable = [run for run in same if reason_of(run) in OUTSIDE]
+    hopeless = any(not succeeded(run) and reason_of(run) not in OUTSIDE | VOID for run in same)
     settled = satisfied or hopeless or len(retryable) >= MAX_ATTEMPTS
     result = Training(
         fingerprint, active, last, satisfied, settled, handled_retrain=observed.model.status.handled_retrain

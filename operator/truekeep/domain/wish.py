@@ -15,7 +15,7 @@ from truekeep.domain.fingerprints import serving_fingerprint, serving_key, train
 from truekeep.domain.observed import ModelObserved, RunView
 from truekeep.domain.plan import Settings
 from truekeep.domain.pods import Trouble
-from truekeep.domain.run import succeeded
+from truekeep.domain.stand import succeeded
 
 KEPT_REJECTIONS = 20
 # What is wrong with these is the model itself: no other way of serving mends it.

@@ -15,7 +15,7 @@ from truekeep.api.trainingrun import Stage
 from truekeep.domain.fingerprints import serving_key
 from truekeep.domain.histogram import Histogram
 from truekeep.domain.observed import Traffic
-from truekeep.domain.run import finished
+from truekeep.domain.stand import finished
 from truekeep.domain.wish import Target, is_rejected
 
 SPECS = (

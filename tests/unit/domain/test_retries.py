@@ -16,8 +16,9 @@ from truekeep.api.retries import Retries
 from truekeep.api.trainingrun import Stage
 from truekeep.domain.fingerprints import training_fingerprint
 from truekeep.domain.observed import RunObserved
-from truekeep.domain.run import decide, finished, message_of, reason_of
+from truekeep.domain.run import decide
 from truekeep.domain.stages import job_name
+from truekeep.domain.stand import finished, message_of, reason_of
 
 OOM: dict[str, Any] = {"exit_code": 137, "exit_reason": "OOMKilled", "exit_message": "fold 3 of 5"}
 CRASH: dict[str, Any] = {"exit_code": 1, "exit_message": "Traceback\nKeyError: 'x'"}

@@ -13,8 +13,8 @@ from tests.unit.domain.world import World, result_message, spec
 from truekeep.api.names import ANNOTATION_FINGERPRINT
 from truekeep.api.trainingrun import Stage
 from truekeep.domain.observed import PodView
-from truekeep.domain.run import message_of, reason_of
 from truekeep.domain.stages import ALL, job_name
+from truekeep.domain.stand import message_of, reason_of
 
 ORDERS: tuple[tuple[Stage, ...], ...] = (("Train",), ("Tune", "Train"), ("Fit", "Train"), ("Tune", "Fit", "Train"))
 

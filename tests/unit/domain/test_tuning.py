@@ -11,8 +11,8 @@ from tests.unit.domain.world import World, result_message, spec
 from truekeep.contract.results import EXIT_OUTSIDE
 from truekeep.domain.fingerprints import training_fingerprint
 from truekeep.domain.observed import PodView
-from truekeep.domain.run import message_of, reason_of
 from truekeep.domain.stages import job_name, stages
+from truekeep.domain.stand import message_of, reason_of
 
 TUNING = {"search": "Grid", "parameters": [{"name": "C", "values": ["0.1", "1"]}]}
 RECIPE = {"estimator": "sklearn.linear_model.LogisticRegression"}

@@ -1,0 +1,56 @@
+"""What a pod of a run handed over, and how the run ends with it: the revision gets its number here."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from truekeep.api.trainingrun import TrainingRunStatus
+from truekeep.contract.results import TrainResult
+from truekeep.domain.conditions import whole_seconds
+from truekeep.domain.observed import JobView, ModelView, RunObserved
+from truekeep.domain.plan import RunPlan
+from truekeep.domain.stages import LAST
+from truekeep.domain.stand import DECLINED, Stand, State, says
+
+
+def result_of(job: JobView, run_uid: str) -> TrainResult | None:
+    """What a pod of the Job handed over; the one of the newest pod that did. Other words are a log's, not a result."""
+    for pod in sorted(job.pods, key=lambda pod: (pod.created, pod.name), reverse=True):
+        if pod.theirs or pod.exit_code is None or not pod.exit_message.lstrip().startswith("{"):
+            continue
+        try:
+            result = TrainResult.model_validate_json(pod.exit_message)
+        except ValidationError:
+            continue
+        if result.run_uid == run_uid and (job.stage == LAST or result.reason != "Succeeded"):
+            return result
+    return None
+
+
+def finish(
+    observed: RunObserved, model: ModelView, status: TrainingRunStatus, result: TrainResult, now: datetime
+) -> RunPlan:
+    """The end of a run that was judged."""
+    update: dict[str, object] = {
+        "completion_time": whole_seconds(now),
+        "data": result.data,
+        "tuning": result.tuning,
+        "metrics": list(result.metrics),
+        "gates": list(result.gates),
+        "champion": result.champion,
+        "cut_off": result.cut_off,
+        "fit_seconds": result.fit_seconds,
+        "record": result.record,
+        "training_fingerprint": result.training_fingerprint,
+    }
+    if result.reason != "Succeeded":
+        state: State = "Declined" if result.reason in DECLINED else "Failed"
+        stand = Stand(state, result.reason, result.message)
+        return says(observed.run, status.model_copy(update=update), stand, now, 1.0)
+    numbers = [other.status.revision or 0 for other in observed.siblings]
+    revision = max([model.status.latest_revision, *numbers]) + 1
+    update |= {"revision": revision, "artifact": result.artifact}
+    stand = Stand("Succeeded", "Succeeded", f"revision {revision}: {result.message}")
+    return says(observed.run, status.model_copy(update=update), stand, now, 1.0)
