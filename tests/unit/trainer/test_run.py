@@ -23,6 +23,7 @@ from truekeep.features import models, trust
 from truekeep.features.encode import Encoder
 from truekeep.features.trust import load_pipeline
 from truekeep.profiling.schema import Profile
+from truekeep.sources.places import in_pod
 from truekeep.storage import StoreUnreachable, artifacts
 from truekeep.storage.s3 import Bucket
 from truekeep.trainer import fit, onnx_model, pipeline
@@ -62,7 +63,7 @@ class Place:
 
     def run(self, request: TrainRequest | None = None, **changes: Any) -> TrainResult:
         now = START + timedelta(days=30)
-        return run(request or self.request(**changes), World(Bucket.open, lambda: now, self.said.append, 1))
+        return run(request or self.request(**changes), World(in_pod, lambda: now, self.said.append, 1))
 
     def record(self, result: TrainResult) -> Any:
         assert result.record is not None
@@ -187,9 +188,10 @@ def test_the_order_of_writing(place: Place, monkeypatch: pytest.MonkeyPatch) -> 
     result = place.run()
     assert [key.split("/")[0] for key in written] == ["artifacts"] * 6 + ["records"] * 5 + ["shop"]
     assert written[5].endswith("/manifest.json")
-    assert [key.partition(".")[2] for key in written[6:10]] == ["json", "html", "provenance.json", "openlineage.jsonl"]
-    assert written[10] == "shop/late/runs/run-uid/result.json"
-    assert TrainResult.model_validate_json(place.bucket.get(written[10])) == result
+    beside = ["json", "html", "provenance.json", "openlineage.jsonl", "background.json"]
+    assert [key.partition(".")[2] for key in written[6:11]] == beside
+    assert written[11] == "shop/late/runs/run-uid/result.json"
+    assert TrainResult.model_validate_json(place.bucket.get(written[11])) == result
 
 
 @pytest.mark.parametrize("breaks_at", ["model.skops", "manifest.json", "records/", "result.json"])
