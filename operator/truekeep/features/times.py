@@ -78,7 +78,7 @@ def of_column(column: Any) -> npt.NDArray[np.float64]:
     raise TypeError(f"is of type {kind}, a Time must be timestamps or ISO 8601 text")
 
 
-def presence(column: Any) -> npt.NDArray[np.float64]:
-    """0 where a column of data has a time, NaN where it has none: what a profile keeps of it, because times always move
-    on, and a window of them never looks like another."""
-    return np.where(np.isnan(of_column(column)), np.nan, 0.0)
+def presence(column: Any) -> pa.Array[Any]:
+    """0 where a column of data has a time, null where it has none: what a profile keeps of it, because times always
+    move on, and a window of them never looks like another."""
+    return pa.array(np.where(np.isnan(of_column(column)), np.nan, 0.0), from_pandas=True)

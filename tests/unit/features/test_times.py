@@ -69,7 +69,7 @@ def test_other_offsets_and_units_are_the_same_moment() -> None:
 
 def test_of_a_profile_only_whether_it_is_there() -> None:
     column = np.array([5, times.NO_TIME, 7], dtype=np.int64)
-    assert np.array_equal(times.presence(column), [0.0, np.nan, 0.0], equal_nan=True)
+    assert times.presence(column).to_pylist() == [0.0, None, 0.0]
 
 
 def test_a_number_beside_a_time_is_still_judged() -> None:
