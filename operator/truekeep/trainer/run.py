@@ -269,6 +269,8 @@ class _Run:
         message += f"{counted(len(verdict.gates), 'gate')} passed; " if verdict.gates else "no gate is declared; "
         elsewhere = verdict.facts.get("import", verdict.facts.get("image", {}))
         message += elsewhere.get("words") or f"trained on {counted(verdict.rows, 'row')}"
+        if self.chosen is not None:
+            message += f"; {self.chosen.words}"
         if verdict.champion is not None:
             message += f"; {compared(verdict.champion)}"
         if unserved := verdict.facts.get("onnx", {}).get("reason"):

@@ -12,6 +12,7 @@ DRAWN = 30  # trials, the best first
 WIDTH = 320
 ROW = 26  # of the drawing, a trial each
 MARGIN = 6
+SAID = 120  # characters of a trial's message; the record has all
 
 Trial = Mapping[str, Any]
 
@@ -33,7 +34,7 @@ def section(tuning: Mapping[str, Any] | None) -> Iterator[str]:
         yield "was in any of them.</p>"
     yield from _drawing(scored[:DRAWN], tuning["metric"], best["index"] if best else None)
     yield "<details><summary>All trials</summary>"
-    head = ("trial", "settings", "status", "mean", *(f"fold {n}" for n in range(1, len(folds) + 1)), "seconds", "why")
+    head = ("trial", "status", "mean", *(f"fold {n}" for n in range(1, len(folds) + 1)), "seconds", "why")
     rest = [one for one in trials if one["mean"] is None]
     rows = [_row(one, len(folds)) for one in [*scored, *rest]]
     yield from table(head, rows, ["" if one["mean"] is not None else "NotJudged" for one in [*scored, *rest]])
@@ -67,17 +68,21 @@ def values(one: Trial) -> str:
     return ", ".join(f"{parameter['name']} {parameter['value']}" for parameter in one["parameters"])
 
 
+def short(one: Trial) -> str:
+    """Example: 0.1, l2."""
+    return ", ".join(parameter["value"] for parameter in one["parameters"])
+
+
 def _row(one: Trial, folds: int) -> Sequence[str]:
     scores = [f"{float(score):.4f}" for score in one["scores"]]
     return (
-        str(one["index"]),
-        values(one),
+        f"{one['index']}: {values(one)}",
         one["status"],
         f"{float(one['mean']):.4f}" if one["mean"] is not None else "–",
         *scores,
         *["–"] * (folds - len(scores)),
         one["seconds"] or "–",
-        one["message"],
+        one["message"][:SAID],
     )
 
 
@@ -93,14 +98,15 @@ def _drawing(scored: Sequence[Trial], metric: str, best: int | None) -> Iterator
         return f"{MARGIN + (WIDTH - 2 * MARGIN) * (float(score) - low) / wide:.1f}"
 
     yield f'<p class="soft">Each trial’s {text(metric)}: the line goes from its worst to its best fold, the dot is the '
-    yield "mean. The best trials first.</p>"
+    yield "mean. The best trials first, each with its "
+    yield f"{text(', '.join(parameter['name'] for parameter in scored[0]['parameters']))}.</p>"
     height = ROW * len(scored) + 14
     yield f'<svg class="bars" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="trials">'
     for place, one in enumerate(scored):
         y = ROW * place + 18
         folds = sorted(one["scores"], key=float)
-        mark = " ★" if one["index"] == best else ""
-        yield f'<text class="name" x="0" y="{y - 7}">{text(str(one["index"]) + mark + ": " + values(one), 44)}</text>'
+        words = f"{one['index']}{' ★' if one['index'] == best else ''}: {short(one)}"
+        yield f'<text class="name" x="0" y="{y - 7}">{text(words, 44)}</text>'
         yield f'<text class="word" x="{WIDTH}" y="{y - 7}" text-anchor="end">{float(one["mean"]):.4f}</text>'
         yield f'<rect class="track" x="0" y="{y - 1}" width="{WIDTH}" height="2"/>'
         yield f'<line class="span" x1="{x(folds[0])}" x2="{x(folds[-1])}" y1="{y}" y2="{y}"/>'
@@ -109,4 +115,4 @@ def _drawing(scored: Sequence[Trial], metric: str, best: int | None) -> Iterator
     yield f'<text class="word" x="{WIDTH}" y="{height - 2}" text-anchor="end">{high:.4f}</text></svg>'
 
 
-__all__ = ["section", "values"]
+__all__ = ["section", "short", "values"]
