@@ -168,7 +168,7 @@ def test_it_reads_at_a_terminal(scene: Scene) -> None:
     for words in (
         "request wanted, row 2 of 3: shop/late, revision 1", "2026-11-02 12:30:00 UTC", "equal to the captured one",
         "never seen", "null", "maria, 2026-11-01 12:30:00 UTC: reviewed", "2026-11-02 03:30:00 UTC to now",
-        scene.artifact, scene.record, "2,400 rows, 2024-01-01 00:00 to 2024-01-17", "from 1 objects", "exact",
+        scene.artifact, scene.record, "2,400 rows, 2024-01-01 00:00 to 2024-01-17", "from 1 object;", "exact",
     ):  # fmt: skip
         assert words in out, words
     for line in out.splitlines():

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from truekeep.contract.hashing import number_text
 from truekeep.explain.attribution import WORDS, Attribution
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def features(told: Told) -> Iterator[str]:
 
 def method(told: Told, found: Attribution) -> str:
     """How it was attributed, and against what."""
-    return f"{WORDS[found.method]}; against {told.behind.background_is}"
+    whose = "of the artifact's own answer, not the captured one: " if told.checked.state == "Differs" else ""
+    return f"{whose}{WORDS[found.method]}; against {told.behind.background_is}"
 
 
 def shown(told: Told, name: str, value: Any) -> str:
@@ -74,7 +76,7 @@ def shown(told: Told, name: str, value: Any) -> str:
         return "(not captured)"
     if value is None:
         return "null"
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    text = number_text(value) or "null" if isinstance(value, float) else str(value)
     return f"{text} {HASH}" if is_hash(told, name) else text
 
 
@@ -98,7 +100,8 @@ def facts(told: Told) -> Iterator[tuple[str, str]]:
     if data.get("rows") is not None:
         span = f"{short(data.get('windowStart'))} to {short(data.get('windowEnd'))}"
         objects = len(data.get("objects") or [])
-        yield "data", f"{data['rows']:,} rows, {span}, from {objects} objects; {data.get('digest')}"
+        read = "1 object" if objects == 1 else f"{objects:,} objects"
+        yield "data", f"{data['rows']:,} rows, {span}, from {read}; {data.get('digest')}"
     if record:
         yield (
             "code",
