@@ -6,7 +6,7 @@ Only files that were written since a window began are read: a label can't be old
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,6 +21,7 @@ from truekeep.contract.requests import Labels
 from truekeep.sources import join
 from truekeep.sources.columns import NO_LABEL, Values, Want
 from truekeep.sources.errors import SourceInvalid
+from truekeep.sources.objects import data_files
 from truekeep.sources.places import in_pod
 from truekeep.sources.read import Objects, Selection, read_table
 from truekeep.storage.hash_key import read_hash_key
@@ -38,6 +39,7 @@ class Files:
 
     place: Objects
     infos: tuple[ObjectInfo, ...]
+    fault: str = ""  # why they can't be listed
 
     def list(self, prefix: str = "", start_after: str | None = None) -> Iterator[ObjectInfo]:
         """Those objects; there is no other prefix."""
@@ -54,7 +56,7 @@ class Files:
 
     def since(self, moment: datetime) -> Files:
         """Those that were written since then."""
-        return Files(self.place, tuple(info for info in self.infos if info.last_modified >= moment - SKEW))
+        return replace(self, infos=tuple(info for info in self.infos if info.last_modified >= moment - SKEW))
 
     @property
     def state(self) -> str:
@@ -73,7 +75,10 @@ class Read:
 def files(labels: Labels) -> Files:
     """What lies there now. StoreError where the store is at fault."""
     place = in_pod(labels.source.place)
-    return Files(place, tuple(place.list()))
+    try:
+        return Files(place, tuple(data_files(place)))
+    except SourceInvalid as error:
+        return Files(place, (), str(error))
 
 
 def read(source: Files, labels: Labels, keys: pa.Array[Any]) -> Read:
@@ -88,6 +93,8 @@ def read(source: Files, labels: Labels, keys: pa.Array[Any]) -> Read:
         found: Any = pc.is_in(equal(values), value_set=keys, skip_nulls=True)
         return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.bool_)
 
+    if source.fault:
+        return Read(np.full(len(keys), NO_LABEL, dtype=np.int8), (source.fault,))
     try:
         table = read_table(source, "label", [key, label], Selection(key, keep))
     except SourceInvalid as error:

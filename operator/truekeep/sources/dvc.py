@@ -14,7 +14,6 @@ import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -28,7 +27,6 @@ FOLDER = ".dir"
 LAYOUTS = ("files/md5/", "")  # of DVC 3; of DVC 1 and 2
 LISTING_BYTES = 64 << 20  # of some 500,000 files
 _NAMED = re.compile(r"[0-9a-f]{32}")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Dvc:
@@ -97,7 +95,7 @@ class Dvc:
                 if info.key == place:
                     self._at[md5] = place
                     must = (MD5 if layout else MD5_OR_LF) + md5
-                    return ObjectInfo(key, info.size, info.etag, md5, _EPOCH, must)
+                    return ObjectInfo(key, info.size, info.etag, md5, info.last_modified, must)
         what = f"the list of its files, {md5}," if md5.endswith(FOLDER) else f"its file {key}, {md5},"
         raise SourceInvalid(
             f"{self.uri()}: {what} is not in the DVC remote {self._remote.uri()}; dvc push it, or correct md5 or remote"

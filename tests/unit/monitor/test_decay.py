@@ -14,6 +14,7 @@ import pytest
 
 from tests.unit.conftest import Versitygw
 from tests.unit.monitor.test_look import LATER, MONDAY, NOW, PROFILE, WEEK, Scene, quiet
+from truekeep.api.common import Source
 from truekeep.api.driftpolicy import PerformancePolicy
 from truekeep.api.evaluation import Slice
 from truekeep.contract import hashing, layout
@@ -64,7 +65,7 @@ class Place(Scene):
         about = {"performance": POLICY, "matures": 86400, "slices": (), "hash_key_secret": None}
         own = {name: changed.pop(name, default) for name, default in about.items()}
         where = Labels(
-            source=self.labels, key="id", column="late", matures_after_seconds=own["matures"],
+            source=Source(s3=self.labels), key="id", column="late", matures_after_seconds=own["matures"],
             hash_key_secret=own["hash_key_secret"],
         )  # fmt: skip
         return (
@@ -339,6 +340,6 @@ def test_a_policy_without_performance_reads_no_label(place: Place) -> None:
     place.served(1, rows=20)
     nowhere = place.labels.model_copy(update={"endpoint": "http://127.0.0.1:9"})
     gone = place.request(performance=None).model_copy(
-        update={"labels": Labels(source=nowhere, key="id", column="late")}
+        update={"labels": Labels(source=Source(s3=nowhere), key="id", column="late")}
     )
     assert look(gone, NOW, quiet).performance == ()

@@ -12,6 +12,7 @@ import pytest
 from tests.unit.conftest import Versitygw
 from tests.unit.trainer.lake import events, parquet
 from tests.unit.trainer.test_run import Place
+from truekeep.api.common import Source
 from truekeep.api.driftpolicy import DataDrift, MonitorWindow, PerformancePolicy, Together
 from truekeep.contract import layout
 from truekeep.contract.artifact import Signature
@@ -48,7 +49,7 @@ def test_a_trained_revision_is_watched(versitygw: Versitygw, shift: float, verdi
         window=MonitorWindow(hours=24, min_rows=500, idle_seconds=10),
         drift=DataDrift(minimum_effect="0.1", together=Together()),
         performance=PerformancePolicy(metric="roc_auc", max_drop="0.1", min_labels=300),
-        labels=Labels(source=landed, key="id", column="late"),
+        labels=Labels(source=Source(s3=landed), key="id", column="late"),
     )  # fmt: skip
     said: list[str] = []
     found = look(request, datetime.now(UTC) + timedelta(hours=1), said.append)
