@@ -13,7 +13,7 @@ from truekeep.api.model import ModelSpec
 from truekeep.api.trainingrun import Stage
 from truekeep.contract.results import EXIT_INPUT, EXIT_OUTSIDE
 from truekeep.domain.observed import JobView, PodView
-from truekeep.domain.pods import EXIT_OUT_OF_MEMORY, Trouble, newest, obstacle, tail
+from truekeep.domain.pods import EXIT_OUT_OF_MEMORY, OBSTACLES, Trouble, newest, obstacle, tail
 
 # Outside: while the run has time. Counted: as often as spec.training.retries.limit says. Memory, Deadline: counted,
 # too, and only where spec.training.retries allows it. Never: it can't help.
@@ -68,7 +68,7 @@ def remedy(reason: str) -> Remedy:
 def why_failed(job: JobView, spec: ModelSpec, seen: Trouble) -> Trouble:
     """Why a Job failed whose pods handed no result over. seen: what was said of its pod while that was there."""
     if job.failed_reason == DEADLINE:
-        return seen if seen.reason == DEADLINE else too_late(job, spec)
+        return seen if seen.reason == DEADLINE else too_late(job, spec, seen)
     pod = _culprit(job.pods)
     if pod is None and seen.reason in LOST:
         return seen
@@ -141,9 +141,10 @@ def _out_of_memory(pod: PodView, job: JobView, spec: ModelSpec) -> Trouble:
     return Trouble("OutOfMemory", message, pod.exit_code, tail(pod.exit_message))
 
 
-def too_late(job: JobView, spec: ModelSpec) -> Trouble:
+def too_late(job: JobView, spec: ModelSpec, seen: Trouble) -> Trouble:
     """A Job that took, or is ended for having taken, longer than the run may."""
     waited = obstacle(job.pods, job.create_error, job.finished or job.meta.created)
+    waited = waited or (seen if seen.reason in OBSTACLES else None)  # its pods may be gone already
     why = f"; at the end {waited.message}" if waited else ""
     message = f"the run took longer than spec.training.timeoutSeconds ({spec.training.timeout_seconds}){why}"
     pod = newest(job.pods)

@@ -12,7 +12,7 @@ from truekeep.contract.requests import complete
 
 
 def training_fingerprint(spec: ModelSpec) -> str:
-    """sha256 of what decides about a model: data, recipe, import or image, evaluation. How and where the pod runs does not."""
+    """sha256 of what decides about a model: data, recipe, import or image, evaluation. Not where the pod runs."""
     recipe, given, image = spec.training.recipe, spec.training.import_, spec.training.image
     return digest_of(
         {

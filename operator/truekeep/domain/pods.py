@@ -9,6 +9,18 @@ from datetime import datetime, timedelta
 from truekeep.domain.observed import PodView
 
 IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+# All that `obstacle` answers.
+OBSTACLES = frozenset(
+    {
+        "Unschedulable",
+        "ImagePullFailed",
+        "ContainerRefused",
+        "MountFailed",
+        "ContainerCreating",
+        "QuotaExceeded",
+        "PodRefused",
+    }
+)
 EXIT_INPUT = 3
 EXIT_OUTSIDE = 4
 EXIT_OUT_OF_MEMORY = 137

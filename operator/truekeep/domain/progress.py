@@ -10,7 +10,7 @@ from truekeep.api.trainingrun import Stage
 from truekeep.domain.failures import DEADLINE, LOST, told, too_late, why_lost
 from truekeep.domain.mounts import mounts
 from truekeep.domain.observed import JobView, RunView
-from truekeep.domain.pods import newest, obstacle
+from truekeep.domain.pods import Trouble, newest, obstacle
 from truekeep.domain.retries import before
 from truekeep.domain.stand import Stand, message_of, reason_of
 
@@ -40,7 +40,7 @@ def _working(run: RunView, job: JobView) -> Stand:
     if pod is None or pod.phase != "Running":
         return Stand("Working", "Starting", f"the pod of stage {job.stage} is starting{tries}")
     reason, doing = DOING[job.stage]
-    if job.completions is not None:
+    if job.stage == "Tune" and job.completions is not None:
         words = f"{job.succeeded} of {job.completions} trials are done"
         return Stand("Working", reason, words + (f" (try {job.attempt}{tries})" if job.attempt > 1 else ""))
     count = max(job.attempt, len(job.pods))
@@ -60,6 +60,6 @@ def _lost(run: RunView, job: JobView) -> Stand | None:
 
 def _late(run: RunView, job: JobView, spec: ModelSpec) -> Stand:
     """The Job is being ended for having taken too long. The longest that was seen of the log is kept."""
-    words = told(too_late(job, spec))
-    known = message_of(run) if reason_of(run) == DEADLINE else ""
-    return Stand("Working", DEADLINE, max(words, known, key=len))
+    seen = Trouble(reason_of(run), message_of(run))
+    words = told(too_late(job, spec, seen))
+    return Stand("Working", DEADLINE, max(words, seen.message, key=len) if seen.reason == DEADLINE else words)

@@ -21,17 +21,17 @@ KINDS = {"Model": Model, "TrainingRun": TrainingRun, "DriftPolicy": DriftPolicy,
 REASON = re.compile(r"^[A-Z][a-z]+([A-Z][a-z]+)*$")
 # CamelCase words in domain/ that are no reasons: conditions, states, enum values of the API, exit reasons of pods.
 OTHER_WORDS = {
-    "Act", "Alert", "Approve", "Awaited", "BlueGreen", "Canary", "Category", "Complete", "ConfigMap", "Counted",
-    "CreateContainerConfigError", "CreateContainerError", "Data", "DataDrift", "Deadline", "Declined",
+    "Act", "Alert", "Allow", "Approve", "Awaited", "BlueGreen", "Canary", "Category", "Complete", "ConfigMap",
+    "Counted", "CreateContainerConfigError", "CreateContainerError", "Data", "DataDrift", "Deadline", "Declined",
     "DeletionByTaintManager", "Drift", "DriftPolicy", "EmptyDir", "ErrImageNeverPull", "ErrImagePull", "Error",
-    "Fail", "Failed", "False", "Fit", "Gates", "Gi", "Given", "ImagePullBackOff", "InvalidImageName", "Kept",
-    "KolmogorovSmirnov", "Manual", "Memory", "Mi", "Minimum", "Model", "MustNotApprove", "Never", "NewData",
-    "NodeShutdown",
-    "Normal", "Now", "Outside", "Pending", "Performance", "PredictionDrift", "Preempting", "PreemptionByScheduler",
-    "Promote", "Ready", "Reconciling", "Refused", "Reject", "Retrain", "Retry", "Rollback", "Rollout", "Routed",
-    "Revision", "RunContainerError", "Running", "Scaled", "Schedule", "Secret", "Shadow", "Shutdown", "Spec", "Stale", "Stalled",
-    "Stuck", "Succeeded", "Target", "Terminated", "TerminationByKubelet", "Train", "Training", "True", "Tune",
-    "Unanswered", "Unknown", "Waiting", "Warning", "Wasserstein", "Wish", "Working",
+    "Fail", "Failed", "FailedIndexes", "False", "Fit", "Gates", "Gi", "Given", "ImagePullBackOff", "InvalidImageName",
+    "Kept", "KolmogorovSmirnov", "Manual", "MaxFailedIndexesExceeded", "Memory", "Mi", "Minimum", "Model",
+    "MustNotApprove", "Never", "NewData", "NodeShutdown", "Normal", "Now", "Outside", "Pending", "Performance",
+    "PredictionDrift", "Preempting", "PreemptionByScheduler", "Promote", "Ready", "Reconciling", "Refused", "Reject",
+    "Retrain", "Retry", "Revision", "Rollback", "Rollout", "Routed", "RunContainerError", "Running", "Scaled",
+    "Schedule", "Secret", "Shadow", "Shutdown", "Spec", "Stale", "Stalled", "Stuck", "Succeeded", "Target",
+    "Terminated", "TerminationByKubelet", "Train", "Training", "True", "Tune", "Unanswered", "Unknown", "Waiting",
+    "Warning", "Wasserstein", "Wish", "Working",
 }  # fmt: skip
 
 

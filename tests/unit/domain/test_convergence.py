@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.domain.world import SETTINGS, World, spec
+from tests.unit.domain.world import SETTINGS, SPEC, World, spec
 from truekeep.api.driftpolicy import PerformanceVerdict
 from truekeep.api.model import ModelStatus
 from truekeep.api.names import ANNOTATION_RETRAIN
@@ -44,6 +44,8 @@ SPECS = (
     spec(seed=6, serving={"gateway": {"name": "g"}, "rollout": {"strategy": "BlueGreen"}, "rollbackWindowSeconds": 0}),
     spec(seed=3, serving={"autoscaling": {"minReplicas": 3, "maxReplicas": 3}, "rollbackWindowSeconds": 0}),
     spec(serving={"replicas": 0, "autoscaling": {"minReplicas": 2, "maxReplicas": 4}}),
+    spec(training={**SPEC["training"], "retries": {"limit": 0}}),
+    spec(training={**SPEC["training"], "retries": {"limit": 9, "memory": {"limit": "64Gi", "factor": "1.5"}}}),
 )
 REASONS = ("Succeeded", "Succeeded", "Succeeded", "DataInvalid", "GatesFailed", "ChampionKept", "StoreUnreachable")
 
@@ -54,6 +56,8 @@ actions = st.one_of(
     st.tuples(st.just("time"), st.sampled_from([1, 6, 12, 61, 700])),
     st.tuples(st.just("job"), st.sampled_from(REASONS)),
     st.tuples(st.just("oom"), st.none()),
+    st.tuples(st.just("evict"), st.none()),
+    st.tuples(st.just("crash"), st.none()),
     st.tuples(st.just("lose pods"), st.none()),
     st.tuples(st.just("spec"), st.integers(0, len(SPECS) - 1)),
     st.tuples(st.just("retrain"), st.sampled_from("xyz")),
@@ -93,6 +97,12 @@ def act(world: World, kind: str, value: object) -> None:
         case "oom":
             for name in list(world.jobs):
                 world.end_job(name, exit_code=137, exit_reason="OOMKilled")
+        case "evict":
+            for name in list(world.jobs):
+                world.end_job(name, exit_code=143, disruption="EvictionByEvictionAPI")
+        case "crash":
+            for name in list(world.jobs):
+                world.end_job(name, exit_code=1, exit_message="Traceback")
         case "lose pods":
             world.jobs = {name: replace(job, pods=()) for name, job in world.jobs.items()}
         case "delete job":

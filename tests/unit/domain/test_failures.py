@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from tests.unit.domain.world import START, spec
-from truekeep.api.trainingrun import Stage
+from truekeep.api.trainingrun import Stage, TrainingRunSpec, TrainingRunStatus
 from truekeep.domain.failures import REMEDIES, may_be_repeated, remedy, told, why_failed
-from truekeep.domain.observed import JobView, Meta, PodView
-from truekeep.domain.pods import Trouble
+from truekeep.domain.observed import JobView, Meta, PodView, RunView
+from truekeep.domain.pods import OBSTACLES, Trouble, obstacle, refused
+from truekeep.domain.progress import progress
+from truekeep.domain.stand import says
 
 WORKING = Trouble("Training", "pod x is training")
 QUOTA = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 40Mi."
@@ -94,6 +97,8 @@ def test_what_a_pod_said_while_it_was_there_is_kept() -> None:
     assert why_failed(job(), spec(), seen) is seen
     late = Trouble("DeadlineExceeded", "too long; its last lines: fold 3")
     assert why_failed(job(reason="DeadlineExceeded"), spec(), late) is late
+    stuck = Trouble("Unschedulable", "0/3 nodes are available")
+    assert "at the end 0/3 nodes are available" in why_failed(job(reason="DeadlineExceeded"), spec(), stuck).message
     assert why_failed(job(exit_code=1), spec(), seen).reason == "TrainerCrashed", "what is there goes first"
 
 
@@ -132,3 +137,31 @@ def test_of_several_pods_the_one_that_failed_tells() -> None:
     failed = job("Tune", exit_code=137, exit_reason="OOMKilled")
     both = JobView(failed.meta, False, "MaxFailedIndexesExceeded", pods=(*failed.pods, good), stage="Tune")
     assert why_failed(both, spec(), WORKING).reason == "OutOfMemory"
+
+
+def test_all_obstacles_are_known_as_such() -> None:
+    """What the last words of a run that ran out of time may quote."""
+    seen = {
+        trouble.reason
+        for pod in (
+            {"unschedulable": "no node"},
+            {"waiting_reason": "ImagePullBackOff"},
+            {"waiting_reason": "CreateContainerConfigError"},
+            {"waiting_reason": "ContainerCreating", "waiting_message": "Secret lake not found"},
+            {"waiting_reason": "ContainerCreating"},
+        )
+        if (trouble := obstacle([PodView("x", START, **pod)], None, START + timedelta(hours=1)))
+    }
+    seen |= {refused("exceeded quota: small").reason, refused("no such PriorityClass").reason}
+    assert seen == OBSTACLES
+
+
+def test_the_longest_that_was_seen_of_a_log_is_kept_while_a_run_that_is_late_ends() -> None:
+    view = RunView(Meta("ns", "r", "uid-r", START), TrainingRunSpec(model_ref={"name": "m"}), TrainingRunStatus())
+    ending = JobView(Meta("ns", "r", "uid-r", START), failing="DeadlineExceeded")
+    pod = PodView("x", START, phase="Failed", exit_code=143, exit_message="fold 3 of 5", deleting=True)
+    first = progress(view, replace(ending, pods=(pod,)), spec(), START)
+    assert (first.state, first.reason) == ("Working", "DeadlineExceeded")
+    assert "fold 3 of 5" in first.message
+    view = replace(view, status=says(view, view.status, first, START).status)
+    assert progress(view, ending, spec(), START) == first
