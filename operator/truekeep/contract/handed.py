@@ -11,6 +11,7 @@ from pydantic import Field
 
 from truekeep.api.common import Digest, Schema
 from truekeep.contract.artifact import ArtifactFile, SignatureFeature
+from truekeep.contract.pins import PinnedObject
 
 IN_DIR = "/in"
 OUT_DIR = "/out"
@@ -25,18 +26,6 @@ OUT_BYTES = 512 << 20  # of all files together
 MOST_FILES = 80  # an artifact has room for them, and for ours
 
 
-class HandedObject(Schema):
-    """One object that was read for the image: the same is to judge what it made."""
-
-    source: str
-    uri: str
-    version_id: str | None = None
-    etag: str
-    size: int
-    sha256: str
-    rows: int
-
-
 class Prepared(Schema):
     """The rows that the image was given: all before the holdout. The rest of the data it never saw."""
 
@@ -44,7 +33,7 @@ class Prepared(Schema):
     run_uid: str
     training_fingerprint: Digest
     now: datetime  # for rules about age: the same moment counts when it is judged
-    objects: list[HandedObject]
+    objects: list[PinnedObject]
     rows: int  # labelled ones, in order of time
     at: int  # of these, the first of the holdout
     features: list[SignatureFeature]  # as the rows before it have them

@@ -9,18 +9,7 @@ from datetime import datetime
 from typing import Literal
 
 from truekeep.api.common import Digest, Schema
-
-
-class PinnedObject(Schema):
-    """One object as the first trial read it."""
-
-    source: str
-    uri: str
-    version_id: str | None = None
-    etag: str = ""
-    size: int
-    sha256: Digest
-    rows: int
+from truekeep.contract.pins import PinnedObject
 
 
 class TuningInputs(Schema):

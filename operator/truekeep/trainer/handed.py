@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -15,10 +13,9 @@ from truekeep.api.image import TrainingImage
 from truekeep.contract import layout
 from truekeep.contract.artifact import SignatureFeature
 from truekeep.contract.canonical import sha256
-from truekeep.contract.handed import Delivered, HandedObject, Prepared
+from truekeep.contract.handed import Delivered, Prepared
 from truekeep.contract.requests import TrainRequest
 from truekeep.features import encode
-from truekeep.sources.read import Pin
 from truekeep.storage import ObjectMissing, ObjectTooLarge
 from truekeep.storage.artifacts import Store
 from truekeep.trainer.faults import DeliveryInvalid, ParametersInvalid
@@ -79,13 +76,3 @@ def column(feature: SignatureFeature, values: Any) -> pa.Array[Any]:
     if feature.type == "Category":
         return encode.texts(feature.name, values)
     return pa.array(encode.matrix({feature.name: values}, [feature])[:, 0], pa.float64(), from_pandas=True)
-
-
-def objects(pins: Sequence[Pin]) -> list[HandedObject]:
-    """Pins as they are written down."""
-    return [HandedObject(**asdict(pin)) for pin in pins]
-
-
-def pins(what: Prepared) -> tuple[Pin, ...]:
-    """And back."""
-    return tuple(Pin(**one.model_dump()) for one in what.objects)

@@ -20,7 +20,7 @@ from truekeep.contract.requests import TrainRequest
 from truekeep.sources.columns import Want
 from truekeep.storage import StoreUnreachable
 from truekeep.storage.artifacts import Store
-from truekeep.trainer import bundle, evaluate, handed
+from truekeep.trainer import bundle, evaluate, handed, pinned
 from truekeep.trainer.dataset import Dataset, Say
 from truekeep.trainer.faults import DataChanged
 from truekeep.trainer.text import counted, iso
@@ -36,7 +36,7 @@ def described(request: TrainRequest, dataset: Dataset, now: datetime) -> Prepare
         run_uid=request.run_uid,
         training_fingerprint=request.training_fingerprint,
         now=now,
-        objects=handed.objects(dataset.pins),
+        objects=pinned.written(dataset.pins),
         rows=len(dataset),
         at=at,
         features=bundle.signature_features(request.data.features, dataset.named(wants, slice(None, at))),

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 
+from truekeep.contract.pins import PinnedObject
 from truekeep.sources.places import Opened
 from truekeep.sources.read import Objects, Pin
 from truekeep.storage.errors import ObjectMissing
@@ -25,6 +27,16 @@ def pinned(opened: Opened, pins: Sequence[Pin]) -> Opened:
     Reading raises DataChanged for an object that is gone, or another one."""
     by_uri = {pin.uri: pin for pin in pins}
     return lambda location: _Pinned(opened(location), by_uri)
+
+
+def written(pins: Sequence[Pin]) -> list[PinnedObject]:
+    """Pins as they are written down for other pods of the run."""
+    return [PinnedObject(**asdict(pin)) for pin in pins]
+
+
+def read_back(objects: Sequence[PinnedObject]) -> tuple[Pin, ...]:
+    """And back."""
+    return tuple(Pin(**one.model_dump()) for one in objects)
 
 
 class _Pinned:

@@ -42,7 +42,7 @@ from truekeep.trainer import record as records
 from truekeep.trainer.dataset import DataFault, Dataset, load
 from truekeep.trainer.faults import FaultReason, InputFault, TuningFailed
 from truekeep.trainer.fit import LoadedChampion, Verdict, compared, train
-from truekeep.trainer.pinned import pinned
+from truekeep.trainer.pinned import pinned, read_back
 from truekeep.trainer.text import counted, decimal, iso, moment
 from truekeep.trainer.tuning_trial import again, microseconds
 
@@ -185,7 +185,7 @@ class _Run:
         if tried is not None and not tried.fault:
             return again(self.world.opened, tried)
         if before is not None:
-            return pinned(self.world.opened, handed.pins(before)), microseconds(before.now)
+            return pinned(self.world.opened, read_back(before.objects)), microseconds(before.now)
         return self.world.opened, microseconds(self.started)
 
     def _champion(self) -> LoadedChampion | None:

@@ -34,7 +34,8 @@ def section(tuning: Mapping[str, Any] | None) -> Iterator[str]:
         yield "was in any of them.</p>"
     yield from _drawing(scored[:DRAWN], tuning["metric"], best["index"] if best else None)
     yield "<details><summary>All trials</summary>"
-    head = ("trial", "status", "mean", *(f"fold {n}" for n in range(1, len(folds) + 1)), "seconds", "why")
+    names = [parameter["name"] for parameter in trials[0]["parameters"]]
+    head = ("trial", "mean", *names, "status", *(f"fold {n}" for n in range(1, len(folds) + 1)), "seconds", "why")
     rest = [one for one in trials if one["mean"] is None]
     rows = [_row(one, len(folds)) for one in [*scored, *rest]]
     yield from table(head, rows, ["" if one["mean"] is not None else "NotJudged" for one in [*scored, *rest]])
@@ -76,9 +77,10 @@ def short(one: Trial) -> str:
 def _row(one: Trial, folds: int) -> Sequence[str]:
     scores = [f"{float(score):.4f}" for score in one["scores"]]
     return (
-        f"{one['index']}: {values(one)}",
-        one["status"],
+        str(one["index"]),
         f"{float(one['mean']):.4f}" if one["mean"] is not None else "–",
+        *(parameter["value"] for parameter in one["parameters"]),
+        one["status"],
         *scores,
         *["–"] * (folds - len(scores)),
         one["seconds"] or "–",

@@ -8,7 +8,7 @@ same data and tells it whole.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -16,15 +16,14 @@ from truekeep.api.tuning import Tuning
 from truekeep.contract import layout
 from truekeep.contract.canonical import canonical_json
 from truekeep.contract.requests import TrainRequest
-from truekeep.contract.tuning import PinnedObject, TrialResult, TuningInputs
+from truekeep.contract.tuning import TrialResult, TuningInputs
 from truekeep.sources.places import Opened
-from truekeep.sources.read import Pin
 from truekeep.storage import ObjectMissing
 from truekeep.storage.artifacts import Store
 from truekeep.trainer import comparison, tuning
 from truekeep.trainer.dataset import Dataset, load
 from truekeep.trainer.faults import DataChanged, InputFault, TuningFailed
-from truekeep.trainer.pinned import pinned
+from truekeep.trainer.pinned import pinned, read_back, written
 from truekeep.trainer.text import EPOCH, MICROSECONDS, counted
 
 if TYPE_CHECKING:
@@ -143,7 +142,7 @@ class Trials:
             training_fingerprint=self.request.training_fingerprint,
             started=self.started,
             image=self.request.image,
-            objects=tuple(PinnedObject(**asdict(pin)) for pin in dataset.pins) if dataset else (),
+            objects=tuple(written(dataset.pins)) if dataset else (),
             digest=dataset.read.digest if dataset else None,
             fault=fault[:2048],
         )
@@ -173,7 +172,7 @@ def budget(request: TrainRequest) -> int:
 
 def again(opened: Opened, inputs: TuningInputs) -> tuple[Opened, int]:
     """How to read what the first trial read, and the moment at which it did."""
-    return pinned(opened, [Pin(**one.model_dump()) for one in inputs.objects]), microseconds(inputs.started)
+    return pinned(opened, read_back(inputs.objects)), microseconds(inputs.started)
 
 
 def microseconds(moment: datetime) -> int:
