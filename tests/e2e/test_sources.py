@@ -182,6 +182,20 @@ def lake(kube: Kube) -> Iterator[Lake]:
         yield lake
 
 
+def test_a_service_account_that_nobody_labelled_is_not_taken(lake: Lake) -> None:
+    """The API server takes no pod of the Model, and the run says why."""
+    kube, shop = lake.shop.kube, lake.shop
+
+    def said() -> Json:
+        return condition(shop.runs("identity")[0], "Ready") if shop.runs("identity") else {}
+
+    shop.until("the pod to be refused", 60, lambda: said().get("reason") == "PodRefused")
+    words = "serviceAccountName reader is not for models: it does not carry the label truekeep.dev/pods=Allowed"
+    assert words in said()["message"]
+    assert not shop.pods("identity", "trainer")
+    kube.kubectl("-n", NAMESPACE, "label", "serviceaccount", "reader", "truekeep.dev/pods=Allowed")
+
+
 def test_partitions_of_packed_files_in_a_bucket_with_versions_train_on_a_sample(lake: Lake) -> None:
     run = lake.ended("hive")
     read = run["status"]["data"]
@@ -253,21 +267,10 @@ def test_an_output_of_dvc_with_another_md5_is_refused_by_name(lake: Lake) -> Non
 
 
 def test_a_service_account_is_taken_once_the_namespaces_admin_labelled_it(lake: Lake) -> None:
-    """Until then the API server takes no pod of the Model, and the run says why."""
-    kube, shop = lake.shop.kube, lake.shop
-
-    def said() -> Json:
-        return condition(shop.runs("identity")[0], "Ready") if shop.runs("identity") else {}
-
-    shop.until("the pod to be refused", 60, lambda: said().get("reason") == "PodRefused")
-    words = "serviceAccountName reader is not for models: it does not carry the label truekeep.dev/pods=Allowed"
-    assert words in said()["message"]
-    assert not shop.pods("identity", "trainer")
-    kube.kubectl("-n", NAMESPACE, "label", "serviceaccount", "reader", "truekeep.dev/pods=Allowed")
     lake.ended("identity")
-    (pod,) = shop.pods("identity", "trainer")
+    (pod,) = lake.shop.pods("identity", "trainer")
     assert pod["spec"]["serviceAccountName"] == "reader"
-    assert not [v for v in pod["spec"]["volumes"] if "projected" in v]
+    assert not [volume for volume in pod["spec"]["volumes"] if "projected" in volume]
 
 
 @pytest.mark.full

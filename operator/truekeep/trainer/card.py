@@ -108,10 +108,12 @@ def training(record: Record) -> Iterator[tuple[str, str]]:
         yield "trained", f"elsewhere, from {imported.get('source') or 'a file that nobody named'}"
         yield "until", imported.get("trainedUntil") or "nobody said"
         return
-    yield "source", declared["source"]["s3"]["uri"]
-    yield "joined with", ", ".join(f"{one['name']} ({one['source']['s3']['uri']})" for one in declared.get("joins", []))
+    yield "source", _where(declared["source"])
+    if data.get("sampling") == "ByKeyHash":
+        yield "sampled", f"by the hash of {declared['key']}, from {data['sampledFrom']:,} rows; judged on the same part"
+    yield "joined with", ", ".join(f"{one['name']} ({_where(one['source'])})" for one in declared.get("joins", []))
     label = declared["label"]
-    where = f" from {label['source']['s3']['uri']}" if label.get("source") else ""
+    where = f" from {_where(label['source'])}" if label.get("source") else ""
     ripe = f", final {label['maturesAfterSeconds']:,} s after the event" if label.get("maturesAfterSeconds") else ""
     yield "label", f"{label['column']}{where}{ripe}"
     yield (
@@ -143,8 +145,17 @@ def evaluation(record: Record) -> Iterator[tuple[str, str]]:
         yield "new to it", str(imported["words"])
     else:
         yield "new to it", "yes: the judged model was fitted on older rows only"
-    sets = [f"{one['name']} ({one['source']['s3']['uri']})" for one in declared.get("benchmarks", [])]
+    sets = [f"{one['name']} ({_where(one['source'])})" for one in declared.get("benchmarks", [])]
     yield "benchmark sets", ", ".join(sets) or "none declared"
+
+
+def _where(source: Mapping[str, Any]) -> str:
+    """A declared source's place, as its pins' addresses begin."""
+    if pvc := source.get("pvc"):
+        return f"pvc://{pvc['claimName']}/{pvc.get('path', '')}"
+    if dvc := source.get("dvc"):
+        return f"dvc+{dvc['remote']['uri']}{dvc['path']}"
+    return str(source["s3"]["uri"])
 
 
 def limits(record: Record) -> Iterator[str]:

@@ -293,11 +293,12 @@ def _data(record: Mapping[str, Any]) -> Iterator[str]:
     data = record["data"]
     objects = data["objects"]
     yield "<h2>Data</h2>"
-    superseded = data["superseded"]
+    superseded, drawn = data["superseded"], data.get("sampledFrom")
     yield from facts(
         [
             ("labelled rows", f"{data.get('rows', 0):,}"),
             ("of them positive", f"{data['positives']:,}" if data.get("positives") is not None else ""),
+            ("sampled from", f"{drawn:,} rows, by the hash of their key" if drawn else ""),
             ("without a label", f"{data.get('unlabelled', 0):,}"),
             ("label not ripe", f"{data.get('unripe', 0):,}"),
             ("superseded", "" if superseded is None else f"{superseded:,} by a later row of their key"),

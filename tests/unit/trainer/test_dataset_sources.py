@@ -15,6 +15,7 @@ from tests.unit.trainer.lake import Lake, csv_of, data_of, events, parquet
 from tests.unit.trainer.test_dataset import loaded, refused
 from tests.unit.trainer.test_run import Place
 from truekeep.api.data import Data
+from truekeep.contract import layout
 from truekeep.contract.requests import VOLUMES_DIR_ENV, complete_data
 from truekeep.contract.results import EXIT_OUT_OF_MEMORY
 from truekeep.sources import memory, objects
@@ -180,6 +181,24 @@ def test_the_record_has_the_sample_and_how_it_was_declared(versitygw: Versitygw)
     data = place.record(result)["data"]
     assert (data["sampling"], data["sampledFrom"], data["rows"]) == ("ByKeyHash", 2400, 1500)
     assert data["declared"]["sample"] == {"maxRows": 1500, "seed": 0}
+
+
+def test_card_and_report_tell_of_places_and_sample(volume: Path, versitygw: Versitygw) -> None:
+    (volume / "a.parquet").write_bytes(parquet(events()))
+    place = Place(versitygw)
+    request = place.request()
+    declared = request.data.dump() | {
+        "source": {"pvc": {"claimName": "lake", "path": "rows"}},
+        "sample": {"maxRows": 1500},
+    }
+    result = place.run(request.model_copy(update={"data": Data.model_validate(declared)}))
+    assert result.reason == "Succeeded"
+    told = "\n".join(place.said)
+    assert "could not" not in told, told
+    assert result.record is not None
+    page = place.bucket.get(layout.beside_record(result.record.id, layout.REPORT)).decode()
+    assert "pvc://lake/rows" in page
+    assert "2,400 rows, by the hash of their key" in page
 
 
 def test_only_s3_is_completed_from_the_store() -> None:
