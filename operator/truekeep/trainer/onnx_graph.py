@@ -42,8 +42,11 @@ def convert(pipeline: Any, features: int) -> bytes:
         name = INPUT
         if kinds[-1] in _ASKING and kinds[:-1] == ["ColumnTransformer"]:
             graph.meanings = _meanings(preparation[0][1])
-        for _, step in preparation if graph.meanings is None else ():
-            name = _transform(graph, step, name)
+        if len(preparation) > 1 and set(kinds[:-1]) == {"ColumnTransformer"}:
+            name = _stages(graph, [step for _, step in preparation], features)
+        else:
+            for _, step in preparation if graph.meanings is None else ():
+                name = _transform(graph, step, name)
         score = _ESTIMATORS[kinds[-1]](graph, estimator, name)
     else:
         raise NotConvertibleError(f"{kinds[-1]} has no translation to ONNX")
@@ -56,7 +59,7 @@ def convert(pipeline: Any, features: int) -> bytes:
 
 def _transform(graph: Graph, step: Any, name: str) -> str:
     kind = type(step).__name__
-    if step == "passthrough" or (kind == "FunctionTransformer" and step.func is None):
+    if _passes(step):
         return name
     if kind == "Pipeline":
         for _, inner in step.steps:
@@ -66,6 +69,39 @@ def _transform(graph: Graph, step: Any, name: str) -> str:
     if translate is None:
         raise NotConvertibleError(f"{kind} has no translation to ONNX")
     return translate(graph, step, name)
+
+
+def _stages(graph: Graph, steps: Sequence[Any], features: int) -> str:
+    """ColumnTransformers one after the other. Columns that a step passes on are not copied: each is remembered by the
+    node that made it, and its place there, until something takes it."""
+    widths = {INPUT: features}
+    layout = [(INPUT, column) for column in range(features)]
+    for step in steps:
+        made: list[tuple[str, int]] = []
+        for label, part, columns in step.transformers_:
+            if label == "remainder":
+                continue
+            places = [layout[int(column)] for column in columns]
+            if not _passes(part):
+                name = _transform(graph, part, _gathered(graph, places, widths))
+                widths[name] = int(part.transform(np.zeros((1, len(places)))).shape[1])
+                places = [(name, column) for column in range(widths[name])]
+            made += places
+        layout = made
+    return _gathered(graph, layout, widths)
+
+
+def _gathered(graph: Graph, places: Sequence[tuple[str, int]], widths: Mapping[str, int]) -> str:
+    """The columns at these places as one matrix, by at most one concatenation and one choice."""
+    sources = list(dict.fromkeys(source for source, _ in places))
+    starts = dict(zip(sources, np.cumsum([0, *(widths[source] for source in sources)]).tolist(), strict=False))
+    wanted = [starts[source] + column for source, column in places]
+    joined = graph.joined(sources)
+    return joined if wanted == list(range(sum(widths[one] for one in sources))) else graph.columns(joined, wanted)
+
+
+def _passes(part: Any) -> bool:
+    return bool(part == "passthrough" or (type(part).__name__ == "FunctionTransformer" and part.func is None))
 
 
 def _column_transformer(graph: Graph, step: Any, name: str) -> str:
@@ -88,7 +124,7 @@ def _meanings(encoder: Any) -> list[Meaning] | None:
         kind = type(part).__name__
         if label == "remainder" or not positions:
             continue
-        if part == "passthrough" or (kind == "FunctionTransformer" and part.func is None):
+        if _passes(part):
             found += [Meaning("Number", column) for column in positions]
         elif kind == "SimpleImputer" and not np.isnan(part.statistics_).any():
             # Trees that come behind an imputer compare in single precision.
