@@ -134,6 +134,8 @@ def lines(model: Json, policies: Sequence[Json]) -> Iterator[tuple[str, str]]:
         yield "metric", str(found["metric"])
     if found.get("report"):
         yield "report", str(found["report"])
+    if problem := (found.get("decisions") or {}).get("problem"):
+        yield "decisions", f"not kept in the store yet, it is tried again: {problem}"
     failure = found.get("lastFailure")
     if failure:
         about = f" (revision {failure['revision']})" if failure.get("revision") else ""

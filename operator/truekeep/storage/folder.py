@@ -27,7 +27,8 @@ class Folder:
     def list(self, prefix: str = "", start_after: str | None = None) -> Iterator[ObjectInfo]:
         """Files below `prefix`, in the order of their keys. StoreUnreachable where the folder can't be read."""
         try:
-            paths = {path.relative_to(self.path).as_posix(): path for path in self.path.rglob("*") if path.is_file()}
+            below = self.path / prefix.rpartition("/")[0]
+            paths = {path.relative_to(self.path).as_posix(): path for path in below.rglob("*") if path.is_file()}
             for key in sorted(paths):
                 if key.startswith(prefix) and (start_after is None or key > start_after):
                     seen = paths[key].stat()

@@ -82,6 +82,13 @@ def test_it_says_what_live_traffic_showed() -> None:
     assert dict(status.lines(model, []))["judged"] == f"revision 4, RolledBack: {words}"
 
 
+def test_decisions_that_could_not_be_kept_are_told() -> None:
+    model = {**MODEL, "status": {**MODEL["status"], "decisions": {"pages": 3, "problem": "the store denied it"}}}
+    assert dict(status.lines(model, []))["decisions"] == "not kept in the store yet, it is tried again: the store denied it"
+    model = {**MODEL, "status": {**MODEL["status"], "decisions": {"pages": 3, "problem": ""}}}
+    assert "decisions" not in dict(status.lines(model, []))
+
+
 def test_a_model_that_nobody_looked_at_yet() -> None:
     said = dict(status.lines({"metadata": {"name": "new"}}, []))
     assert said == {"ready": "not known yet: the operator has not looked", "answers": "nothing"}

@@ -213,11 +213,13 @@ def _look(
         with opened(captures, info) as file:
             metadata = _said(file)
             percent = metadata.get(layout.CAPTURED_PERCENT)
-            rows = [
-                _row(values, model, namespace, info.key, metadata)
-                for batch in file.iter_batches(batch_size=65_536, use_threads=False)
-                for values in _matching(batch, request_id)
-            ]
+            rows = []
+            if any(_matching(batch, request_id) for batch in _batches(file, [REQUEST_ID])):  # most files hold it not
+                rows = [
+                    _row(values, model, namespace, info.key, metadata)
+                    for batch in _batches(file)
+                    for values in _matching(batch, request_id)
+                ]
     except ObjectMissing:  # retention was quicker
         return None, []
     except (pa.ArrowException, ValueError, KeyError, OSError) as error:
@@ -226,6 +228,10 @@ def _look(
     for one in rows:  # a request's rows were received together
         requests.setdefault(one.received, []).append(one)
     return int(percent) if percent else None, list(requests.values())
+
+
+def _batches(file: pq.ParquetFile, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    yield from file.iter_batches(batch_size=65_536, columns=columns, use_threads=False)
 
 
 def _matching(batch: pa.RecordBatch, request_id: str) -> list[dict[str, Any]]:
