@@ -7,6 +7,7 @@ from typing import Any
 from truekeep.api.common import Schema
 from truekeep.api.model import ModelSpec
 from truekeep.api.rollout import Rollout
+from truekeep.api.training import Recipe
 from truekeep.contract.canonical import digest_of
 from truekeep.contract.requests import complete
 
@@ -17,12 +18,19 @@ def training_fingerprint(spec: ModelSpec) -> str:
     return digest_of(
         {
             "data": _declared(spec.data),
-            **({"recipe": _declared(recipe)} if recipe else {}),
+            **({"recipe": _recipe(recipe)} if recipe else {}),
             **({"import": _declared(given)} if given else {}),
             **({"image": _declared(image)} if image else {}),
             "evaluation": _declared(spec.evaluation),
         }
     )
+
+
+def _recipe(recipe: Recipe) -> dict[str, Any]:
+    declared = _declared(recipe)
+    if recipe.tuning is not None:
+        declared["tuning"].pop("parallelism", None)  # how many trials run at once changes none of them
+    return declared
 
 
 def _declared(section: Schema) -> dict[str, Any]:

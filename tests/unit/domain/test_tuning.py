@@ -51,6 +51,14 @@ def test_a_model_without_tuning_is_not_trained_anew_for_the_field() -> None:
     assert training_fingerprint(tuned()) != training_fingerprint(spec())
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "anew"), [("parallelism", 7, False), ("folds", 4, True), ("metric", "f1", True)]
+)
+def test_what_changes_a_trial_trains_anew(field: str, value: Any, anew: bool) -> None:
+    other = spec(training={"recipe": {**RECIPE, "tuning": {**TUNING, field: value}}})
+    assert (training_fingerprint(other) != training_fingerprint(tuned())) == anew
+
+
 def test_the_run_says_how_many_trials_are_done() -> None:
     world, name, job = begun()
     pod = PodView("p", world.now, phase="Running")
