@@ -84,7 +84,8 @@ def test_it_says_what_live_traffic_showed() -> None:
 
 def test_decisions_that_could_not_be_kept_are_told() -> None:
     model = {**MODEL, "status": {**MODEL["status"], "decisions": {"pages": 3, "problem": "the store denied it"}}}
-    assert dict(status.lines(model, []))["decisions"] == "not kept in the store yet, it is tried again: the store denied it"
+    said = dict(status.lines(model, []))["decisions"]
+    assert said == "not kept in the store yet, it is tried again: the store denied it"
     model = {**MODEL, "status": {**MODEL["status"], "decisions": {"pages": 3, "problem": ""}}}
     assert "decisions" not in dict(status.lines(model, []))
 
