@@ -7,14 +7,16 @@ step's `transform` does: where that is arithmetic, by the same operations in the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from truekeep.features import transform
 from truekeep.trainer.onnx_nodes import Graph, NotConvertibleError
 from truekeep.trainer.onnx_trees import single_precision
+
+if TYPE_CHECKING:  # it brings scikit-learn, whose import the reading of the data hides
+    from truekeep.features import transform
 
 
 def imputer(graph: Graph, step: Any, name: str) -> str:
@@ -129,6 +131,8 @@ def _clip(graph: Graph, step: transform.Clip, name: str) -> str:
 
 
 def _ratio(graph: Graph, step: transform.Ratio, name: str) -> str:
+    from truekeep.features import transform
+
     divided = graph.node("Div", [graph.columns(name, [0]), graph.columns(name, [1])])
     small = graph.node("LessOrEqual", [graph.node("Abs", [divided]), graph.constant(np.array(transform.GREATEST))])
     return graph.node("Where", [small, divided, graph.constant(np.array(np.nan))])
@@ -148,6 +152,8 @@ def _parts_of_one(graph: Graph, step: transform.DateParts, time: str) -> list[st
     """The parts of one column. Whole numbers below 2^53 all along, and quotients of them that are further from the next
     whole number than rounding can move them."""
     from onnx import TensorProto
+
+    from truekeep.features import transform
 
     def constant(value: Any) -> str:
         return graph.constant(np.asarray(value, dtype=np.float64))
