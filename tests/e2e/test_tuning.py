@@ -91,6 +91,7 @@ def test_every_trial_is_there_once_and_the_best_one_serves(shop: Shop, tuned: Js
     assert (reply.status_code, reply.json()["model_version"]) == (200, "1")
 
 
+@pytest.mark.full
 def test_undisturbed_it_chooses_the_same_and_makes_the_same_artifact(shop: Shop, tuned: Json) -> None:
     shop.kube.kubectl("annotate", "models.truekeep.dev", NAME, "truekeep.dev/retrain=again", "-n", NAMESPACE)
     shop.until("a second run", 30, lambda: len(shop.runs(NAME)) == 2)
