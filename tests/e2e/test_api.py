@@ -544,6 +544,12 @@ CASES = [
         (("spec.data.features", features(minimum="10", maximum="9")),),
     ),
     Case(
+        "Model.spec",
+        "a rule with skew compares",
+        (ruled(skew={"minimumEffect": "0.2"}), ("spec.serving", {"capture": CAPTURE})),
+        (ruled(skew={"minimumEffect": "0.2"}),),
+    ),
+    Case(
         "Model.spec.data.rules[]",
         "exactly one of",
         (ruled(minRows=5),),

@@ -61,6 +61,11 @@ class ModelSpec(Schema):
             "capture.hash may name only data.features and data.key",
         ),
         (
+            "!has(self.data.rules) || !self.data.rules.exists(r, has(r.skew)) || "
+            "(has(self.serving) && has(self.serving.capture))",
+            "a rule with skew compares with captured requests; add serving.capture, or remove the rule",
+        ),
+        (
             "!has(self.training.__import__) || !has(self.evaluation) || !has(self.evaluation.decision)",
             "an imported model brings its own cut-off; remove evaluation.decision, and choose it with truekeep import "
             "--cut-off",

@@ -24,6 +24,8 @@ LAST = {"name": "volume", "lastRun": {"rows": {"minimum": "0.5", "maximum": "2"}
 def run(folder: Path, *rules: Any, out: str = "out", more: tuple[str, ...] = ()) -> tuple[int, str, str]:
     model = copy.deepcopy(MODEL)
     model["spec"]["data"]["rules"] = list(rules)
+    if any("skew" in rule for rule in rules):
+        model["spec"]["serving"] = {"capture": {"s3": {"uri": "s3://lake/captures/"}}}
     path = folder / "model.yaml"
     path.write_text(yaml.safe_dump(model))
     command = ["train", "-f", str(path), "--data", str(folder / "data"), "--out", str(folder / out), *more]
