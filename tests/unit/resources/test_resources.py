@@ -16,6 +16,7 @@ from tests.unit.resources.samples import (
     INTENT,
     PLAIN,
     SETTINGS,
+    TUNED,
     built,
     model,
     policy,
@@ -33,6 +34,7 @@ from truekeep.resources.httproute import httproute
 from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
 from truekeep.resources.retention_cronjob import retention_cronjob, schedule
 from truekeep.resources.serving_deployment import ANNOTATION_TEMPLATE, serving_deployment
+from truekeep.resources.stage_job import stage_job
 from truekeep.resources.training_job import training_job
 
 BUILT = built()
@@ -301,6 +303,17 @@ def test_a_tuning_goes_on_until_too_few_trials_are_left() -> None:
     assert spec["maxFailedIndexes"] == 6
     assert "backoffLimit" not in spec
     assert [rule["action"] for rule in spec["podFailurePolicy"]["rules"]] == ["Ignore", "FailJob", "FailIndex"]
+
+
+def test_a_further_try_of_a_tuning_is_a_job_of_its_own_with_more_memory() -> None:
+    tuned = model({**PLAIN, "training": {"recipe": TUNED}})
+    job = stage_job("Tune", tuned, run(), SETTINGS, None, Attempt(2, 300, "9Gi"))
+    assert job["metadata"]["name"].endswith("-tune-try2")
+    assert job["spec"]["activeDeadlineSeconds"] == 300
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["memory"] == "9Gi"
+    with pytest.raises(ValueError, match="stage Tune"):
+        stage_job("Tune", model(PLAIN), run(), SETTINGS, None, Attempt())
 
 
 def test_a_pod_of_a_tuning_is_asked_what_the_training_is_asked() -> None:
