@@ -45,6 +45,8 @@ def purpose(record: Record) -> Iterator[tuple[str, str]]:
     yield "answers", f"the probability that {data['label']['column']} is 1, for one row at a time"
     yield "model", estimator(record)
     yield "parameters", ", ".join(f"{one['name']} = {one['value']}" for one in parameters)
+    tuned = (record["training"].get("tuning") or {}).get("best") or {}
+    yield "tuned to", ", ".join(f"{one['name']} = {one['value']}" for one in tuned.get("parameters", []))
     steps = (record["training"]["declared"].get("recipe") or {}).get("transformers", [])
     yield "transformers", "; ".join(_step(one) for one in steps)
     yield "seed", str(record["training"]["seed"]) if record["training"]["seed"] is not None else ""

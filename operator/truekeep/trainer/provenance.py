@@ -50,6 +50,7 @@ def statement(record: Document, record_digest: str, record_uri: str, manifest: M
                     "modelGeneration": run["modelGeneration"],
                     "trainingFingerprint": run["trainingFingerprint"],
                     "threads": record["training"]["threads"],
+                    **_tuned(record),
                 },
                 "resolvedDependencies": list(_dependencies(record)),
             },
@@ -68,6 +69,12 @@ def statement(record: Document, record_digest: str, record_uri: str, manifest: M
             },
         },
     }  # fmt: skip
+
+
+def _tuned(record: Document) -> dict[str, Any]:
+    """The hyperparameters that the run chose by itself."""
+    best = (record["training"].get("tuning") or {}).get("best")
+    return {"tunedParameters": best["parameters"]} if best else {}
 
 
 def _dependencies(record: Document) -> Any:

@@ -123,6 +123,11 @@ def test_the_report_draws_and_lists_the_trials(place: Place) -> None:
     assert f"{float(result.tuning.score or 'nan'):.4f}" in found
     assert "Refused" in found
     assert "must be a float in the range" in found
+    assert f"<dt>tuned to</dt><dd>C = {VALUE_OF[result.tuning.best]}</dd>" in page
+    assert result.record is not None
+    statement = json.loads(place.bucket.get(layout.beside_record(result.record.id, layout.PROVENANCE)))
+    internal = statement["predicate"]["buildDefinition"]["internalParameters"]
+    assert internal["tunedParameters"] == [{"name": "C", "value": VALUE_OF[result.tuning.best]}]
     plain = place.report(place.train(request_of(place.store, run_uid="another")))
     assert "<h2>Tuning" not in plain
 
