@@ -151,8 +151,7 @@ class Trials:
             self.world.say(f"pinned {counted(len(mine.objects), 'object')} for all trials")
             return mine, dataset
         first = TuningInputs.model_validate_json(self.store.get(key))
-        same = (first.started, first.objects) == (mine.started, mine.objects)
-        return first, dataset if same else None
+        return first, dataset if first.objects == mine.objects else None
 
 
 def tune(request: TrainRequest, store: Store, world: World) -> None:
