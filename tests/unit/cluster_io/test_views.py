@@ -483,3 +483,13 @@ def test_a_job_knows_its_stage_and_its_try(labels: dict[str, str], stage: str, a
     spec = {"template": {"spec": {"containers": [{"name": "trainer", "resources": resources}]}}}
     view = job_view({"metadata": {**META, "labels": labels}, "spec": spec})
     assert (view.stage, view.attempt, view.memory) == (stage, attempt, "2Gi")
+
+
+def test_an_indexed_job_tells_how_far_it_is() -> None:
+    spec = {"completionMode": "Indexed", "completions": 8, "parallelism": 2}
+    failed = {"type": "Failed", "status": "True", "reason": "FailedIndexes", "message": "Job has failed indexes"}
+    view = job_view({"metadata": META, "spec": spec, "status": {"succeeded": 7, "failed": 1, "conditions": [failed]}})
+    assert (view.completions, view.succeeded, view.failed_reason) == (8, 7, "FailedIndexes")
+    started = job_view({"metadata": META, "spec": spec, "status": {}})
+    assert (started.completions, started.succeeded, started.failed_reason) == (8, 0, None)
+    assert job_view({"metadata": META, "spec": {}, "status": {"succeeded": 1}}).completions is None
