@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 from truekeep.api.data import Data
 from truekeep.api.rules import Rule
 from truekeep.contract.artifact import SignatureFeature
-from truekeep.profiling import compare
 from truekeep.profiling.build import Arrays, profile_table, window
 from truekeep.sources.columns import NO_TIME, Values, Want, empty, nulls, select
 from truekeep.trainer.served import MOST_ROWS, Served, spread
@@ -121,6 +120,8 @@ def _shifted(
     rows: Rows, rule: Rule, served: Served, wants: Sequence[Want], both: tuple[Positions, Positions], when: str
 ) -> list[Violation]:
     """By their distributions. Times always move, so they are left out."""
+    from truekeep.profiling import compare  # brings SciPy, which a run without such a rule need not wait for
+
     mine, theirs = both
     compared = [want for want in wants if want.kind != "Time"]
     features = [SignatureFeature(name=want.name, type=want.kind) for want in compared]
