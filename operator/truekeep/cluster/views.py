@@ -322,9 +322,15 @@ def job_view(item: Json, pods: Iterable[PodView] = (), create_error: str | None 
         stage=STAGES.get(label(item, LABEL_STAGE), LAST),
         attempt=max(1, _integer(label(item, LABEL_ATTEMPT), 1)),
         memory=_memory(item),
-        completions=(item.get("spec") or {}).get("completions"),
+        completions=_completions(item),
         succeeded=_integer(status.get("succeeded"), 0),
     )
+
+
+def _completions(job: Json) -> int | None:
+    """Of an Indexed Job; any other one has a number there, too, which means nothing to us."""
+    spec = job.get("spec") or {}
+    return _integer(spec.get("completions"), 1) if spec.get("completionMode") == "Indexed" else None
 
 
 def _memory(job: Json) -> str | None:
