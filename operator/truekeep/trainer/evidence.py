@@ -24,7 +24,7 @@ GROUPS = 10
 IMPORTANCE_ROWS = 5000
 IMPORTANCE_ROUNDS = 3  # shuffles of each feature
 IMPORTANCE_SECONDS = (0.25, 3.0)  # least and most; between them a share of what fitting took
-IMPORTANCE_SHARE = 0.02
+IMPORTANCE_SHARE = 0.01
 STACKED_CELLS = 4_000_000  # of shuffled copies that are scored at once
 
 

@@ -296,7 +296,7 @@ def test_importance_takes_a_share_of_what_fitting_took(judged: Judged, monkeypat
     monkeypatch.setattr(evidence, "importance", measured)
     for fit_seconds in (None, 0.0, 0.1, 50.0, 1000.0):
         evidence.gather(judged, Evaluation.model_validate({}), fit_seconds=fit_seconds)
-    assert given == [3.0, 3.0, 0.25, 1.0, 3.0]
+    assert given == [3.0, 3.0, 0.25, 0.5, 3.0]
 
 
 def test_groups_are_scikit_learns_calibration_curve(judged: Judged) -> None:
