@@ -38,6 +38,8 @@ from truekeep.cluster.views import (
     controller_uid,
     deployment_of,
     deployment_view,
+    disrupted_pod,
+    disruption_by_events,
     frozen_template,
     job_view,
     label,
@@ -385,6 +387,8 @@ class Observer:
         mine = [pod for pod in pods if controller_uid(pod) == about.uid]
         views = [view for group in (await self._pods_by(mine, lambda pod: "")).values() for view in group]
         seen = job_view(job, views)
+        if seen.failed_reason and not views and (pod := disrupted_pod(seen.failed_message)):
+            return replace(seen, disruption=await self._who_took(about.namespace, pod))
         if views or seen.complete or seen.failed_reason or self._clock() - about.created < QUIET:
             return seen
         return job_view(job, views, await self._why_no_pod(about.namespace, about.uid))
@@ -394,6 +398,11 @@ class Observer:
         events = await self._warnings(namespace, kinds.JOB, uid)
         failed = [event for event in events if event.get("reason") == "FailedCreate"]
         return str(failed[-1].get("note") or "") if failed else None
+
+    async def _who_took(self, namespace: str, pod: str) -> str:
+        """Who took a pod away that is gone, by the Events that it left."""
+        events = await self._api.list(kinds.EVENT, namespace, fields=f"regarding.kind=Pod,regarding.name={pod}")
+        return disruption_by_events(str(event.get("reason") or "") for event in events)
 
     async def _pods_by(self, pods: list[Json], group: Callable[[Json], str]) -> dict[str, list[PodView]]:
         result: dict[str, list[PodView]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
@@ -49,6 +50,13 @@ Status = TypeVar("Status", bound=Schema)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 STAGES = {str(stage): stage for stage in ALL}
 THEIRS = frozenset({BACKEND, FIT})  # containers of a team's own image
+# Events about a pod that went, and what its condition DisruptionTarget said, or would have said.
+GONE_BY = {
+    "Preempted": "PreemptionByScheduler",
+    "TaintManagerEviction": "DeletionByTaintManager",
+    "NodeNotReady": "DeletionByPodGC",
+    "Evicted": "TerminationByKubelet",
+}
 WAITING_QUIETLY = frozenset({"ContainerCreating", "PodInitializing", ""})
 
 
@@ -331,6 +339,18 @@ def _completions(job: Json) -> int | None:
     """Of an Indexed Job; any other one has a number there, too, which means nothing to us."""
     spec = job.get("spec") or {}
     return _integer(spec.get("completions"), 1) if spec.get("completionMode") == "Indexed" else None
+
+
+def disrupted_pod(message: str) -> str | None:
+    """Name of the pod whose disruption failed a Job, as the Job's condition tells it."""
+    found = re.search(r"Pod [^/\s]+/(\S+) has condition DisruptionTarget", message)
+    return found[1] if found else None
+
+
+def disruption_by_events(reasons: Iterable[str]) -> str:
+    """Who took a pod away, by the reasons of the Events about it. The Eviction API leaves none."""
+    found = [GONE_BY[reason] for reason in reasons if reason in GONE_BY]
+    return found[0] if found else "EvictionByEvictionAPI"
 
 
 def _memory(job: Json) -> str | None:

@@ -73,8 +73,9 @@ def why_failed(job: JobView, spec: ModelSpec, seen: Trouble) -> Trouble:
     if pod is None and seen.reason in LOST:
         return seen
     if pod is None:
+        reason = DISRUPTIONS.get(job.disruption or "", "PodLost")
         said = f": {job.failed_message}" if job.failed_message else ""
-        return Trouble("PodLost", f"the pod of stage {job.stage} was taken away, and is gone{said}")
+        return Trouble(reason, f"the pod of stage {job.stage} {WORDS[reason]}, and is gone{said}")
     return why_ended(pod, job, spec)
 
 

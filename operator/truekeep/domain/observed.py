@@ -99,6 +99,7 @@ class JobView:
     failed_reason: str | None = None  # BackoffLimitExceeded, DeadlineExceeded, PodFailurePolicy
     failed_message: str = ""
     failing: str | None = None  # it is about to fail for this reason; its pods are being ended
+    disruption: str | None = None  # who took its pod away, where that is gone: as in PodView
     finished: datetime | None = None
     suspended: bool = False
     pods: tuple[PodView, ...] = ()

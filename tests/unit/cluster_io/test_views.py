@@ -13,6 +13,8 @@ from truekeep.cluster.views import (
     SpecInvalidError,
     autoscaler_view,
     deployment_view,
+    disrupted_pod,
+    disruption_by_events,
     frozen_template,
     job_view,
     lenient_status,
@@ -494,3 +496,24 @@ def test_an_indexed_job_tells_how_far_it_is() -> None:
     assert (started.completions, started.succeeded, started.failed_reason) == (8, 0, None)
     plain = {"completionMode": "NonIndexed", "completions": 1}  # as the API server fills it in
     assert job_view({"metadata": META, "spec": plain, "status": {"succeeded": 1}}).completions is None
+
+
+@pytest.mark.parametrize(
+    ("events", "who"),
+    [
+        ([], "EvictionByEvictionAPI"),
+        (["Scheduled", "Pulled", "Killing"], "EvictionByEvictionAPI"),
+        (["Scheduled", "Preempted"], "PreemptionByScheduler"),
+        (["NodeNotReady", "Killing"], "DeletionByPodGC"),
+        (["TaintManagerEviction"], "DeletionByTaintManager"),
+        (["Evicted"], "TerminationByKubelet"),
+    ],
+)
+def test_events_say_who_took_a_pod_that_is_gone(events: list[str], who: str) -> None:
+    assert disruption_by_events(events) == who
+
+
+def test_a_job_says_which_pod_was_taken_from_it() -> None:
+    said = "Pod demo/m-1-267gq has condition DisruptionTarget matching FailJob rule at index 0"
+    assert disrupted_pod(said) == "m-1-267gq"
+    assert disrupted_pod("Container trainer for pod demo/x failed with exit code 1") is None

@@ -200,7 +200,7 @@ def _selected(item: Json, fields: str | None) -> bool:
         return True
     wanted = dict(part.split("=", 1) for part in fields.split(","))
     regarding = item.get("regarding") or {}
-    have = {"regarding.kind": regarding.get("kind"), "regarding.uid": regarding.get("uid"), "type": item.get("type")}
+    have = {f"regarding.{key}": regarding.get(key) for key in ("kind", "name", "uid")} | {"type": item.get("type")}
     return all(have.get(key) == value for key, value in wanted.items())
 
 

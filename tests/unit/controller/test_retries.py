@@ -143,3 +143,22 @@ async def test_a_run_that_may_not_be_tried_again_ends_with_its_last_lines() -> N
     assert "its last lines: fold 3 of 5" in ready["message"]
     assert made.condition(made.model(), "Ready")["reason"] == "OutOfMemory"
     assert len(jobs_of_runs(made.api)) == 1
+
+
+async def test_a_pod_that_was_gone_before_anybody_looked_is_known_by_what_it_left_behind() -> None:
+    made = world()
+    await made.rounds(2, seconds=1)
+    (job,) = jobs_of_runs(made.api)
+    for pod in made.nodes._pods_of(job["metadata"]["uid"]):
+        made.api.remove(kinds.POD, "demo", name_of(pod))
+    pod = f"{name_of(job)}-x"
+    said = f"Pod demo/{pod} has condition DisruptionTarget matching FailJob rule at index 0"
+    failed = {"type": "Failed", "status": "True", "reason": "PodFailurePolicy", "message": said}
+    made.api.put(kinds.JOB, {**job, "status": {"conditions": [failed]}})
+    regarding = {"kind": "Pod", "name": pod, "namespace": "demo"}
+    event = {"metadata": {"name": "e", "namespace": "demo"}, "reason": "Preempted", "regarding": regarding}
+    made.api.put(kinds.EVENT, {**event, "type": "Normal"})
+    made.resync()
+    await made.work()
+    (run,) = made.api.all(kinds.TRAINING_RUN)
+    assert [each["reason"] for each in run["status"]["attempts"]] == ["Preempted"]

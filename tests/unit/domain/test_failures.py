@@ -132,6 +132,14 @@ def test_the_exit_code_of_bad_input_is_believed_of_our_own_image_alone() -> None
     assert (may_be_repeated(ours), may_be_repeated(theirs)) == (False, True)
 
 
+@pytest.mark.parametrize(
+    ("who", "reason"),
+    [("EvictionByEvictionAPI", "Evicted"), ("PreemptionByScheduler", "Preempted"), ("DeletionByPodGC", "NodeLost")],
+)
+def test_of_a_pod_that_nobody_saw_go_the_job_knows_by_whom(who: str, reason: str) -> None:
+    assert why_failed(replace(job(), disruption=who), spec(), WORKING).reason == reason
+
+
 def test_of_several_pods_the_one_that_failed_tells() -> None:
     good = PodView("y", START + timedelta(minutes=1), phase="Succeeded", exit_code=0)
     failed = job("Tune", exit_code=137, exit_reason="OOMKilled")
