@@ -103,9 +103,8 @@ def test_broken_files_are_refused_and_mended_ones_train_by_themselves(shop: Shop
         assert (found["range"]["count"], found["range"]["file"], found["range"]["row"]) == (3, file, 5)
         assert (found["type"]["count"], found["type"]["file"], found["type"]["row"]) == (1, file, 701)
         assert "windowEnd" not in refused["status"]["data"]
-        model = shop.model(MODEL)
-        assert condition(model, "DataValid")["status"] == "False"
-        assert model["status"]["active"]["revision"] == revision
+        shop.until("the Model to say so", 30, lambda: holds(shop.model(MODEL), "DataValid", "False"))
+        assert shop.model(MODEL)["status"]["active"]["revision"] == revision
         written(shop, days, "broken", broken=False)
         shop.ready(MODEL, revision + 1, seconds=300)
     assert [condition(run, "DataValid")["reason"] for run in shop.runs(MODEL)[before:]] == ["DataInvalid", "Validated"]
