@@ -23,7 +23,8 @@ from truekeep.sources.read import Pin
 from truekeep.storage.artifacts import manifest_of
 
 SCHEMA = "truekeep.dev/record/v1"
-LOCK_DIGEST_ENV = "TRUEKEEP_LOCK_DIGEST"  # set by the image: sha256 of the lock file that it was installed from
+LOCK_DIGEST_ENV = "TRUEKEEP_LOCK_DIGEST"  # sha256 of the lock file that all was installed from, where LOCK is not there
+LOCK = Path(__file__).parents[3] / "lock.sha256"  # the image's: as sha256sum writes it
 CPU_INFO = Path("/proc/cpuinfo")
 # Nothing of ours deletes a record or an artifact; this is how long nobody else may, at the least.
 RETAINED = timedelta(days=184)
@@ -120,7 +121,7 @@ def environment(request: TrainRequest) -> dict[str, Any]:
     packages = installed()
     return {
         "image": request.image,
-        "lockDigest": os.environ.get(LOCK_DIGEST_ENV),
+        "lockDigest": lock_digest(),
         "operator": request.operator_version,
         "truekeep": __version__,
         "python": platform.python_version(),
@@ -129,6 +130,14 @@ def environment(request: TrainRequest) -> dict[str, Any]:
         "libraries": {name: packages[name] for name in _NAMED if name in packages},
         "packagesDigest": digest_of(packages),
     }
+
+
+def lock_digest(file: Path = LOCK) -> str | None:
+    """sha256 of requirements.lock, as the image says it; None where nobody does, as in a development environment."""
+    try:
+        return f"sha256:{file.read_text(encoding='ascii').split()[0]}"
+    except (OSError, IndexError, UnicodeDecodeError):
+        return os.environ.get(LOCK_DIGEST_ENV)
 
 
 def cpu(info: Path = CPU_INFO) -> dict[str, str | None]:
