@@ -22,7 +22,7 @@ Json = dict[str, Any]
 KEPT = (
     "type", "format", "description", "enum", "pattern", "minLength", "maxLength", "minimum", "maximum", "minItems",
     "maxItems", "maxProperties", "required", "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
-    "x-kubernetes-validations",
+    "x-kubernetes-map-type", "x-kubernetes-validations",
 )  # fmt: skip
 
 

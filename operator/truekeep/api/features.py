@@ -3,7 +3,7 @@ and served with the model, as a part of it."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, StringConstraints
 
@@ -16,6 +16,8 @@ DatePart = Literal["Year", "Month", "DayOfMonth", "DayOfYear", "DayOfWeek", "Hou
 Kind = Literal["impute", "scale", "log", "clip", "ratio", "dateParts", "oneHot", "ordinal", "targetEncode"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
+# Replaced whole by server-side apply, which otherwise leaves null of an object whose last field is taken away.
+WHOLE: dict[str, Any] = {"x-kubernetes-map-type": "atomic"}
 STEPS, COLUMNS = 30, 25  # most steps of a recipe, and columns of a step
 
 
@@ -188,16 +190,20 @@ class Transformer(Schema):
         description="Keep: the columns stay beside what is made of them, which is named <column>.<step> then. "
         "Default: Drop, and Keep for a ratio.",
     )
-    impute: Impute | None = Field(default=None, description="Fill nulls.")
-    scale: Scale | None = Field(default=None, description="Bring numbers onto a common scale.")
-    log: Log | None = Field(default=None, description="Take the logarithm of numbers.")
-    clip: Clip | None = Field(default=None, description="Keep numbers within limits.")
-    ratio: Ratio | None = Field(default=None, description="Divide one number by another.")
-    date_parts: DateParts | None = Field(default=None, description="Take numbers from times.")
-    one_hot: OneHot | None = Field(default=None, description="Make a column of each category.")
-    ordinal: Ordinal | None = Field(default=None, description="Make numbers of categories that have an order.")
+    impute: Impute | None = Field(default=None, description="Fill nulls.", json_schema_extra=WHOLE)
+    scale: Scale | None = Field(default=None, description="Bring numbers onto a common scale.", json_schema_extra=WHOLE)
+    log: Log | None = Field(default=None, description="Take the logarithm of numbers.", json_schema_extra=WHOLE)
+    clip: Clip | None = Field(default=None, description="Keep numbers within limits.", json_schema_extra=WHOLE)
+    ratio: Ratio | None = Field(default=None, description="Divide one number by another.", json_schema_extra=WHOLE)
+    date_parts: DateParts | None = Field(default=None, description="Take numbers from times.", json_schema_extra=WHOLE)
+    one_hot: OneHot | None = Field(default=None, description="Make a column of each category.", json_schema_extra=WHOLE)
+    ordinal: Ordinal | None = Field(
+        default=None, description="Make numbers of categories that have an order.", json_schema_extra=WHOLE
+    )
     target_encode: TargetEncode | None = Field(
-        default=None, description="Make the mean of the label of each category, cross-fitted."
+        default=None,
+        description="Make the mean of the label of each category, cross-fitted.",
+        json_schema_extra=WHOLE,
     )
 
     @property
