@@ -671,6 +671,21 @@ CASES = [
         (("spec.performance", {"metric": "roc_auc", "maxDrop": "0"}),),
     ),
     Case(
+        "DriftPolicy.spec.performance",
+        "performance.entity is for join EntityTime",
+        (
+            (
+                "spec.performance",
+                {
+                    "metric": "roc_auc",
+                    "join": "EntityTime",
+                    "entity": {"column": "account", "timeColumn": "at", "toleranceSeconds": 60},
+                },
+            ),
+        ),
+        (("spec.performance", {"metric": "roc_auc", "join": "EntityTime"}),),
+    ),
+    Case(
         "DriftPolicy.spec.blackouts[]",
         "must start before it ends",
         (("spec.blackouts", [{"name": "x", "start": "2026-12-24T00:00:00Z", "end": "2026-12-27T00:00:00Z"}]),),

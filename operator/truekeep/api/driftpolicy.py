@@ -28,6 +28,7 @@ from truekeep.api.webhook import Notice, Webhook
 
 Statistic = Literal["KolmogorovSmirnov", "TotalVariation", "PopulationStability", "JensenShannon", "Wasserstein"]
 FindingKind = Literal["Performance", "DataDrift", "PredictionDrift", "DataQuality"]
+Join = Literal["Key", "RequestId", "EntityTime"]
 Action = Literal["Retrain", "Alert", "Rollback"]
 CRON = r"^([0-9*/,\-]+)\s+([0-9*/,\-]+)\s+([0-9*/,\-]+)\s+([0-9A-Za-z*/,\-]+)\s+([0-9A-Za-z*/,\-]+)$"
 
@@ -135,10 +136,35 @@ class Blackout(Schema):
     )
 
 
+class LabelEntity(Schema):
+    """Whose label it is, and how far its time may be from that of the event."""
+
+    column: Column = Field(
+        description="What names the entity in captures: a feature, which spec.serving.capture may hash, or "
+        "spec.data.key. Example: account."
+    )
+    label_column: Column | None = Field(
+        default=None,
+        description="What names it in the label's source. Default: as column. Example: account_number.",
+    )
+    time_column: Column = Field(
+        description="Time of what the label is about, in the label's source. Example: settled_at."
+    )
+    tolerance_seconds: Annotated[int, Field(ge=0, le=604800)] = Field(
+        description="How far the label's time may be from that of the event, before or after it, in seconds. "
+        "Example: 300."
+    )
+
+
 class PerformancePolicy(Schema):
     """When the live revision counts as worse than its gates have shown it."""
 
     CEL = (
+        (
+            "(has(self.join) && self.join == 'EntityTime') == has(self.entity)",
+            "performance.entity is for join EntityTime, and EntityTime needs it: it says whose label it is and how "
+            "far its time may be from the event's; add it with join EntityTime, or remove it",
+        ),
         (
             "!has(self.maxDrop) || double(self.maxDrop) > 0.0",
             "performance.maxDrop must be above 0: what it was is not reached exactly; for example 0.03",
@@ -160,10 +186,19 @@ class PerformancePolicy(Schema):
         description="Fraction of a window's rows that must have a label, because the labels that come first may be of "
         "one kind. Default: 0.5.",
     )
-    join: Literal["Key", "RequestId"] = Field(
+    join: Join = Field(
         default="Key",
-        description="What spec.data.key in the label's source equals: Key, the input of that name which requests "
-        "carry; RequestId, the id of the request (ID/1, ID/2, … for its further rows). Default: Key.",
+        description="How monitoring finds the label of what was captured; training joins by key always. Key: "
+        "spec.data.key in the label's source equals the input of that name which requests carry. RequestId: it equals "
+        "the id of the request (ID/1, ID/2, … for its further rows). EntityTime: the label is of the same entity, and "
+        "label and event are the nearest in time to each other, see entity. Default: Key.",
+    )
+    entity: LabelEntity | None = Field(
+        default=None,
+        description="For join EntityTime, required then: the label and the captured row of one entity belong together "
+        "where they are within the tolerance and nearest to each other, one label to one event. Equally near: a label "
+        "goes to the earlier event, an event takes the later label. Captured rows of equal entity and time are one "
+        "event, of such labels the last counts.",
     )
     estimates: Literal["Report", "Act"] = Field(
         default="Report",

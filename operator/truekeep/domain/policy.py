@@ -97,6 +97,14 @@ def _unfit(policy: PolicyView, model: ModelView) -> str | None:
             return (
                 f"spec.data.columns: {one.name} is a Category, {one.statistic} is for numbers; name another statistic"
             )
+    entity = policy.spec.performance.entity if policy.spec.performance else None
+    if entity is None:
+        return None
+    field, name = "spec.performance.entity.column", entity.column
+    if name not in {*types, model.spec.data.key}:
+        return f"{field}: Model {model.meta.name} has no feature {name}, nor is it its key; mend the name"
+    if model.spec.serving.capture and name in model.spec.serving.capture.drop:
+        return f"{field}: {name} is in the Model's spec.serving.capture.drop; put it into capture.hash instead"
     return None
 
 

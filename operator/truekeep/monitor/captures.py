@@ -119,13 +119,21 @@ def count(
 
 
 def between(
-    bucket: Bucket, files: Sequence[CaptureFile], names: Sequence[str], *, start: int, end: int, skipped: Skipped
+    bucket: Bucket,
+    files: Sequence[CaptureFile],
+    names: Sequence[str],
+    *,
+    start: int,
+    end: int,
+    skipped: Skipped,
+    hashed: Collection[str] = (),
 ) -> Iterator[dict[str, Any]]:
     """Rows of these files with start <= event time < end (ms), by column, batch after batch in a fixed order. Columns
-    that a file lacks, or has only as hashes, are left out. A file that breaks half-way ends there and is noted."""
+    that a file lacks are left out, and those that it has only as hashes, but for `hashed`. A file that breaks half-way
+    ends there and is noted."""
     for file, source in _ahead(bucket, files, skipped):
         try:
-            for batch in _batches(source, [EVENT_TIME, RECEIVED_AT, *names]):
+            for batch in _batches(source, [EVENT_TIME, RECEIVED_AT, *names], hashed=hashed):
                 times = event_times(batch)
                 inside = (times >= start) & (times < end)
                 if inside.any():
@@ -183,7 +191,10 @@ def _rows_between(
 
 
 def _batches(
-    source: io.BytesIO | io.BufferedReader, names: Sequence[str], categories: Sequence[str] = ()
+    source: io.BytesIO | io.BufferedReader,
+    names: Sequence[str],
+    categories: Sequence[str] = (),
+    hashed: Collection[str] = (),
 ) -> Iterator[dict[str, Any]]:
     """Batches of at most 65,536 rows, by column; columns that the file lacks are left out. UnreadableError."""
     try:
@@ -191,7 +202,7 @@ def _batches(
         there = metadata.schema.to_arrow_schema().names
         if len(set(there)) != len(there):
             raise UnreadableError("a column occurs twice")
-        comparable = set(there) - hashed_columns(metadata)
+        comparable = set(there) - (hashed_columns(metadata) - set(hashed))
         wanted = [name for name in names if name in comparable]
         # Text stays encoded by a dictionary, so that a long value that repeats is held once.
         encoded = [name for name in categories if name in comparable]

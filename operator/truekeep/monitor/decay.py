@@ -22,7 +22,7 @@ from truekeep.contract import layout
 from truekeep.contract.artifact import Performance
 from truekeep.contract.canonical import canonical_json
 from truekeep.contract.requests import Labels, MonitorRequest
-from truekeep.monitor import labels, windows
+from truekeep.monitor import events, labels, windows
 from truekeep.monitor.captures import CaptureFile, Skipped
 from truekeep.monitor.labels import Found
 from truekeep.monitor.performance import Case, Ripe, judge
@@ -56,6 +56,7 @@ class Scene:
     store: Bucket
     lake: Bucket
     files: Sequence[CaptureFile]
+    every: Sequence[CaptureFile]  # of all revisions of the model
     clock: windows.Clock
     now: datetime
     listed: set[str]  # keys of all that is stored of the revision's windows
@@ -120,6 +121,8 @@ def describe(stored: StoredPerformance) -> list[str]:
             f"{head}{verdict.value} ({verdict.low} to {verdict.high}), {verdict.verdict}, on {verdict.labelled:,} "
             f"labelled rows, {float(verdict.coverage):.1%} of the window; the gates had {verdict.baseline}"
         )
+        if stored.unmatched:
+            lines.append(f"{head}{stored.unmatched:,} labels of the window belong to no captured row")
     elif stored.label_files:
         lines.append(f"{head}is not measured: {stored.why_not}")
     if stored.estimated is not None:
@@ -139,6 +142,7 @@ class _Look:
         self.where = where
         self.baseline = baseline
         self.written: dict[str, StoredPerformance] = {}
+        self.place = events.Place.of(settings.entity, where) if settings.entity else None
         self._source: labels.Files | None = None
 
     @property
@@ -192,7 +196,12 @@ class _Look:
         return known.endswith(ESTIMATED) and (newest is None or newest <= last)
 
     def _other_files(self, window: Window, stored: StoredPerformance) -> bool:
-        return self.source.since(windows.moment(window.start)).state != stored.label_files
+        return self._files_of(window.start).state != stored.label_files
+
+    def _files_of(self, start: int) -> labels.Files:
+        """Those that may hold labels of a window that starts then (ms), or a later one."""
+        early = 2 * self.place.tolerance if self.place else 0
+        return self.source.since(windows.moment(start - early))
 
     def _there(self, every: Sequence[Window]) -> dict[str, str]:
         """By the key of a window's report, what is known of its performance: by labels, else by estimate."""
@@ -218,6 +227,8 @@ class _Look:
         groups = tuple(dict.fromkeys(one.column for one in request.slices if one.column not in hidden))
         scope = Scope(window.start, window.end, window.rows, self.settings.join, groups)
         files = [file for file in self.scene.files if file.name.first < window.end and file.name.last >= window.start]
+        if self.place is not None:
+            return events.predicted(self.scene.lake, files, self.scene.every, scope, self.place, Skipped())
         return predicted(self.scene.lake, files, scope, Skipped())
 
     def _judge(self, waiting: Sequence[tuple[Window, Predicted, bool]]) -> Iterator[StoredPerformance]:
@@ -236,15 +247,25 @@ class _Look:
         """Of several windows with one reading of the label files."""
         if not ripe:
             return
-        oldest = windows.moment(min(window.start for window, _ in ripe))
-        keys: Any = pa.concat_arrays([rows.keys for _, rows in ripe])
-        read = labels.read(self.source.since(oldest), self.where, keys)
-        ends = np.cumsum([len(rows) for _, rows in ripe])
         newest = self.scene.clock.newest_event
-        for (window, _), part in zip(ripe, np.split(read.labels, ends[:-1]), strict=True):
+        for (window, _), (found, unmatched, problems) in zip(ripe, self._joined(ripe), strict=True):
             since = None if newest is None else max(0, newest - window.end) // 1000
-            found: Found = part
-            yield Ripe(found, self.source.since(windows.moment(window.start)).state, since, read.problems)
+            yield Ripe(found, self._files_of(window.start).state, since, problems, unmatched)
+
+    def _joined(self, ripe: Sequence[tuple[Window, Predicted]]) -> Iterator[tuple[Found, int | None, tuple[str, ...]]]:
+        """By window: labels, how many of its time belong to no event (where that is known), and what was wrong."""
+        source = self._files_of(min(window.start for window, _ in ripe))
+        if self.place is not None and self.settings.entity is not None:
+            spans = [self.place.span(window.start, window.end) for window, _ in ripe]
+            known = events.read(source, self.where, self.settings.entity, spans)
+            for window, rows in ripe:
+                yield *events.labels_of(rows, known, self.place, (window.start, window.end)), known.problems
+            return
+        keys: Any = pa.concat_arrays([rows.keys for _, rows in ripe])
+        read = labels.read(source, self.where, keys)
+        ends = np.cumsum([len(rows) for _, rows in ripe])
+        for part in np.split(read.labels, ends[:-1]):
+            yield part, None, read.problems
 
     def _case(self, window: Window) -> Case:
         request = self.scene.request

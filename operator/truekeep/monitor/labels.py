@@ -5,7 +5,7 @@ Only files that were written since a window began are read: a label can't be old
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -84,10 +84,7 @@ def files(labels: Labels) -> Files:
 def read(source: Files, labels: Labels, keys: pa.Array[Any]) -> Read:
     """The last label of each key. `keys`: text, as captured, null where there is none."""
     key, label = Want(labels.key, "Category"), Want(labels.column, "Label")
-    secret = read_hash_key(labels.hash_key_secret) if labels.hash_key_secret else None
-
-    def equal(values: Any) -> Any:
-        return values if secret is None else _hashed(secret, labels.key, values)
+    equal = hashes_of(labels, labels.key)
 
     def keep(values: Values) -> npt.NDArray[np.bool_]:
         found: Any = pc.is_in(equal(values), value_set=keys, skip_nulls=True)
@@ -109,6 +106,15 @@ def read(source: Files, labels: Labels, keys: pa.Array[Any]) -> Read:
     positions = join.by_key(keys, equal(table.columns[key]))
     values: Any = table.columns[label]
     return Read(np.append(values, np.int8(NO_LABEL))[positions], tuple(problems[:SHOWN]))
+
+
+def hashes_of(labels: Labels, column: str) -> Callable[[Any], Any]:
+    """What makes of the labels' values what captures have of them: their hashes, where `labels` names a key, or just
+    themselves. HashKeyError where the key can't be read."""
+    if not labels.hash_key_secret:
+        return lambda values: values
+    secret = read_hash_key(labels.hash_key_secret)
+    return lambda values: _hashed(secret, column, values)
 
 
 def _hashed(secret: bytes, column: str, values: Any) -> pa.Array[Any]:

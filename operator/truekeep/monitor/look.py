@@ -120,7 +120,7 @@ def look(
         for line in describe(report):
             say(line)
     listed |= {_key(request, start) for start in fresh}
-    scene = decay.Scene(request, store, lake, found.files, found.clock, now, listed)
+    scene = decay.Scene(request, store, lake, found.files, found.every, found.clock, now, listed)
     performance = _performance(subject, scene, recent | fresh, judged, say)
     if last and performance.verdicts:  # now the newest page can tell how good the model was
         _publish(store, subject, last, [*recent.values(), *fresh.values()], performance.verdicts)

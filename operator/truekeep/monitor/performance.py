@@ -66,6 +66,7 @@ class Ripe:
     files: str
     known_after_seconds: int | None
     problems: tuple[str, ...] = ()
+    unmatched: int | None = None  # labels of the window's time that belong to no event; None: not known by this join
 
 
 def judge(case: Case, rows: Predicted, ripe: Ripe | None, now: datetime) -> StoredPerformance:
@@ -110,6 +111,7 @@ def judge(case: Case, rows: Predicted, ripe: Ripe | None, now: datetime) -> Stor
         measured=found,
         estimated=estimated,
         groups=tuple(_groups(case, rows, ripe)) if ripe and found else (),
+        unmatched=ripe.unmatched if ripe else None,
         problems=ripe.problems if ripe else (),
         why_not=why_not,
     )
@@ -133,7 +135,8 @@ def _measured(case: Case, rows: Predicted, ripe: Ripe | None, before: Measured |
         return None, "labels are not ripe yet"
     scored = _scored(case, rows, ripe)
     if why_not := _too_few(settings, rows, len(scored.labels)):
-        return None, why_not
+        unmatched = f"; {ripe.unmatched:,} labels belong to no captured row" if ripe.unmatched else ""
+        return None, why_not + unmatched
     found = _shown(before, measured(settings.metric, scored))
     return (found, "") if found else (None, f"{settings.metric} is not defined on these labels")
 
@@ -142,6 +145,8 @@ def _too_few(settings: PerformancePolicy, rows: Predicted, labelled: int) -> str
     if not len(rows):
         return "no row has a prediction"
     if rows.keys.null_count == len(rows):
+        if settings.entity is not None:
+            return f"no captured row has {settings.entity.column}, which performance.entity names"
         return "no request carried the key that joins labels"
     if labelled < settings.min_labels:
         return f"{labelled:,} rows have a label, minLabels is {settings.min_labels:,}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from truekeep.api.driftpolicy import Join
 from truekeep.monitor import captures
 from truekeep.monitor.captures import KEY, PROBABILITY, CaptureFile, Skipped
 from truekeep.scores.metrics import Floats
@@ -32,6 +33,9 @@ class Predicted:
     groups: dict[str, pa.Array[Any]]  # columns by which performance is told, as text
     repeated: int = 0  # rows that were left out, because a later one has the same key
     seen: int = 0  # rows of the window, before any was left out
+    times: npt.NDArray[np.int64] | None = None  # ms, shape (rows,), where labels join by entity and time
+    beside: tuple[pa.Array[Any], npt.NDArray[np.int64]] | None = None  # entities and times of other events
+    below: int | None = None  # where rows were drawn by the hash of their entity: which hashes stayed
 
     def __len__(self) -> int:
         return len(self.probabilities)
@@ -44,7 +48,7 @@ class Scope:
     start: int  # ms, inclusive
     end: int  # ms, exclusive
     rows: int  # that the window is known to have
-    join: Literal["Key", "RequestId"]
+    join: Join
     groups: tuple[str, ...] = ()
 
 
@@ -69,8 +73,8 @@ def predicted(bucket: Bucket, files: Sequence[CaptureFile], scope: Scope, skippe
             drawn = pa.array(random.random(rows) < share)
             batch = {name: pc.filter(column, drawn) for name, column in batch.items()}
             rows = len(batch[PROBABILITY])
-        groups = {name: _text(batch[name]) if name in batch else pa.nulls(rows, pa.string()) for name in scope.groups}
-        parts.append((_joins(batch, scope.join, rows), _numbers(batch[PROBABILITY]), groups))
+        groups = {name: text(batch[name]) if name in batch else pa.nulls(rows, pa.string()) for name in scope.groups}
+        parts.append((_joins(batch, scope.join, rows), numbers(batch[PROBABILITY]), groups))
     if not parts:
         return Predicted(
             pa.nulls(0, pa.string()), np.empty(0), {name: pa.nulls(0, pa.string()) for name in scope.groups}
@@ -90,13 +94,13 @@ def predicted(bucket: Bucket, files: Sequence[CaptureFile], scope: Scope, skippe
     )
 
 
-def _joins(batch: dict[str, Any], join: Literal["Key", "RequestId"], rows: int) -> pa.Array[Any]:
+def _joins(batch: dict[str, Any], join: Join, rows: int) -> pa.Array[Any]:
     """What the label's key must equal."""
     if join == "Key":
-        return _text(batch[KEY]) if KEY in batch else pa.nulls(rows, pa.string())
+        return text(batch[KEY]) if KEY in batch else pa.nulls(rows, pa.string())
     if REQUEST_ID not in batch:
         return pa.nulls(rows, pa.string())
-    ids = _text(batch[REQUEST_ID])
+    ids = text(batch[REQUEST_ID])
     if ROW not in batch:
         return ids
     place = batch[ROW].cast(pa.int64())
@@ -107,12 +111,14 @@ def _joins(batch: dict[str, Any], join: Literal["Key", "RequestId"], rows: int) 
     return joined
 
 
-def _text(column: Any) -> pa.Array[Any]:
+def text(column: Any) -> pa.Array[Any]:
+    """A column as plain text."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    text: pa.Array[Any] = column.cast(pa.string(), safe=False)
-    return text
+    found: pa.Array[Any] = column.cast(pa.string(), safe=False)
+    return found
 
 
-def _numbers(column: Any) -> npt.NDArray[np.float64]:
+def numbers(column: Any) -> npt.NDArray[np.float64]:
+    """A column as numbers, NaN for nulls."""
     return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)

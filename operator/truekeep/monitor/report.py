@@ -153,6 +153,7 @@ class StoredPerformance(Schema):
     measured: Shown | None = None
     estimated: Shown | None = None
     groups: tuple[GroupShown, ...] = ()
+    unmatched: int | None = None  # labels of the window's time that belong to no captured row, by EntityTime
     problems: tuple[str, ...] = ()  # of label files, the first few
     why_not: str = ""  # why there is no verdict by labels
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from truekeep.api.driftpolicy import PerformancePolicy
 from truekeep.api.model import ModelSpec
 from truekeep.api.names import (
     ANNOTATION_ARTIFACT,
@@ -48,7 +49,7 @@ def monitor_cronjob(
         return None
     store = model.spec.store.s3
     location = complete(capture.s3, store)
-    wanted = _labels(model.spec) if policy.spec.performance else None
+    wanted = _labels(model.spec, policy.spec.performance) if policy.spec.performance else None
     request = MonitorRequest(
         namespace=policy.meta.namespace,
         model=model.meta.name,
@@ -102,10 +103,11 @@ def monitor_cronjob(
     return cron_job(metadata, labels, COMPONENT, timing, template)
 
 
-def _labels(spec: ModelSpec) -> Labels:
+def _labels(spec: ModelSpec, performance: PerformancePolicy) -> Labels:
     """Where the monitor finds what became of the predictions: where training finds it."""
     data, capture = complete_data(spec.data, spec.store.s3), spec.serving.capture
-    reference = capture.hash_key_secret_ref if capture and data.key in capture.hash else None
+    joins = performance.entity.column if performance.entity else data.key
+    reference = capture.hash_key_secret_ref if capture and joins in capture.hash else None
     return Labels(
         source=data.label.source or data.source,
         key=data.key,

@@ -314,6 +314,24 @@ def test_a_statistic_that_does_not_fit_is_told(column: dict[str, str], words: st
     assert words in message(world, "Stalled")
 
 
+@pytest.mark.parametrize(
+    ("column", "capture", "words"),
+    [
+        ("colour", {}, "has no feature colour, nor is it its key"),
+        ("carrier", {"drop": ["carrier"]}, "carrier is in the Model's spec.serving.capture.drop"),
+        ("carrier", {}, None),
+        ("id", {}, None),
+    ],
+)
+def test_labels_join_by_an_entity_that_is_captured(column: str, capture: dict[str, Any], words: str | None) -> None:
+    entity = {"column": column, "timeColumn": "at", "toleranceSeconds": 60}
+    world = watched(performance={"metric": "roc_auc", "join": "EntityTime", "entity": entity})
+    world.change(spec(serving={"capture": {"s3": {"uri": "s3://lake/captures/"}, **capture}}))
+    world.calm()
+    assert (policy_condition(world, "Stalled") == ("True", "ColumnUnfit")) == (words is not None)
+    assert words is None or words in message(world, "Stalled")
+
+
 def test_events_that_stop_to_come_are_told_where_a_rule_says_how_old_they_may_be() -> None:
     world = watched()
     world.report(6, verdict="NoDrift")

@@ -23,6 +23,7 @@ from tests.unit.resources.samples import (
     run,
 )
 from truekeep.api.common import Resources, quantity
+from truekeep.api.driftpolicy import LabelEntity
 from truekeep.contract.requests import MonitorRequest, ServeRequest, TrainRequest
 from truekeep.domain.plan import Attempt, AutoscalerIntent, BudgetIntent, RouteIntent, Settings
 from truekeep.resources.amounts import SERVER, TRAINER, container_resources, threads
@@ -155,6 +156,23 @@ def test_the_key_of_the_hashes_is_mounted_beside_the_credentials_and_only_where_
             pod = monitor["spec"]["jobTemplate"]["spec"]["template"]["spec"]
             assert ("HASH_KEY" in str(pod["volumes"])) == (watches is not None)
             assert MonitorRequest.model_validate_json(request_of(pod)).hashed == ("hour", "flight_id")
+
+
+def test_labels_that_join_by_an_entity_need_the_key_of_the_hashes_where_that_is_hashed() -> None:
+    watched = policy().spec.performance
+    assert watched is not None
+    for hashed, column, needed in (("hour", "hour", True), ("hour", "carrier", False), ("flight_id", "hour", False)):
+        spec = copy.deepcopy(FULL)
+        spec["serving"]["capture"] |= {"hash": [hashed], "hashKeySecretRef": {"name": "salt"}}
+        entity = LabelEntity(column=column, time_column="at", tolerance_seconds=60)
+        by_time = watched.model_copy(update={"join": "EntityTime", "entity": entity})
+        changed = replace(policy(), spec=policy().spec.model_copy(update={"performance": by_time}))
+        monitor = monitor_cronjob(model(spec), changed, Watched(3, DIGEST), SETTINGS)
+        assert monitor is not None
+        pod = monitor["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        assert ("HASH_KEY" in str(pod["volumes"])) == needed
+        request = MonitorRequest.model_validate_json(request_of(pod))
+        assert request.performance == by_time
 
 
 def test_the_monitor_is_told_where_labels_lie_only_where_they_are_watched() -> None:
