@@ -113,7 +113,9 @@ GATEWAY_API = GoModule(
 ONE_NODE_MODULES = (KUBERNETES, ETCD, COREDNS, LOCAL_PATH_PROVISIONER, NODE_HELPER)
 KIND_MODULES = (KIND, KUBECTL)
 _BY_BINARY = {
-    name: module for module in (*ONE_NODE_MODULES, VERSITYGW, KIND, METRICS_SERVER, VEGETA, ARGOCD_LUA) for name in module.packages
+    name: module
+    for module in (*ONE_NODE_MODULES, VERSITYGW, KIND, METRICS_SERVER, VEGETA, ARGOCD_LUA)
+    for name in module.packages
 }
 
 

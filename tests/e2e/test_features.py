@@ -22,7 +22,7 @@ from truekeep.contract.artifact import Signature
 from truekeep.features import encode
 from truekeep.features.trust import load_pipeline
 from truekeep.storage import artifacts
-from truekeep.trainer.pipeline import probabilities
+from truekeep.trainer.recipe.pipeline import probabilities
 
 NAMESPACE = "truekeep-e2e-features"
 NAME = "payments"

@@ -86,8 +86,7 @@ class TrainingImage(Schema):
             "give a digest (NAME@sha256:...), or a tag that stays what it is",
         ),
         (
-            "!has(self.env) || self.env.all(e, !e.name.startsWith('TRUEKEEP_') && !(e.name in ['MODEL_NAME', "
-            "'HOME']))",
+            "!has(self.env) || self.env.all(e, !e.name.startsWith('TRUEKEEP_') && !(e.name in ['MODEL_NAME', 'HOME']))",
             "training.image.env must not hold MODEL_NAME, HOME or names that begin with TRUEKEEP_, which are set "
             "already; a value may refer to them, as in $(TRUEKEEP_SEED)",
         ),
@@ -110,7 +109,7 @@ class TrainingImage(Schema):
     args: list[Argument] = Field(
         default=[],
         max_length=40,
-        description="Arguments. Default: the image's own, unless command is given. Example: [--rounds, \"200\"].",
+        description='Arguments. Default: the image\'s own, unless command is given. Example: [--rounds, "200"].',
         json_schema_extra=ATOMIC,
     )
     env: list[EnvironmentVariable] = Field(

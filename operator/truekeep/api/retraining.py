@@ -38,8 +38,8 @@ class NewData(Schema):
 
 
 class Retraining(Schema):
-    """When a model is trained again. Of several causes one makes a run; runs of one Model go one after the other, unless
-    `concurrency` allows more."""
+    """When a model is trained again. Of several causes one makes a run; runs of one Model go one after the other,
+    unless `concurrency` allows more."""
 
     suspend: Literal["Never", "Now"] = Field(
         default="Never",
@@ -55,7 +55,6 @@ class Retraining(Schema):
     max_runs_per_week: Annotated[int, Field(ge=0, le=1000)] = Field(
         default=21, description="Most runs in seven days that the clock and new data start together. Default: 21."
     )
-
 
     concurrency: Literal["Forbid", "Allow"] = Field(
         default="Forbid",

@@ -69,7 +69,7 @@ class TunedParameter(Schema):
         min_length=1,
         max_length=MOST_VALUES,
         description="Values to try, each as JSON text; what is not JSON is taken as a string. Default: range is given. "
-        "Example: [3, 5, null] written as [\"3\", \"5\", \"null\"].",
+        'Example: [3, 5, null] written as ["3", "5", "null"].',
         json_schema_extra=SET,
     )
     range: Range | None = Field(

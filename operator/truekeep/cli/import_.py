@@ -13,7 +13,7 @@ from truekeep.contract.layout import MANIFEST
 
 if TYPE_CHECKING:
     from truekeep.api.data import Feature
-    from truekeep.trainer.import_package import Package
+    from truekeep.trainer.imported.package import Package
 
 EXIT_PACKAGED = 0
 EXIT_DISAGREES = 1
@@ -79,8 +79,8 @@ def import_(
     try:
         from truekeep.storage.errors import StoreError
         from truekeep.trainer.faults import InputFault
-        from truekeep.trainer.import_features import Wishes
-        from truekeep.trainer.import_package import Options, package
+        from truekeep.trainer.imported.features import Wishes
+        from truekeep.trainer.imported.package import Options, package
     except ModuleNotFoundError as error:
         refuse(InputError(f"the package {error.name} is missing; install truekeep[cli,trainer]"))
     try:

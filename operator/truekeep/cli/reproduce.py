@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from truekeep.sources.read import Pin
     from truekeep.storage.folder import Folder
     from truekeep.storage.s3 import Fetched, ObjectInfo
-    from truekeep.trainer.reproduce import Comparison
+    from truekeep.trainer.record.reproduce import Comparison
 
 EXIT_EQUAL, EXIT_DIFFERENT = 0, 1
 RECORD_BYTES = 64 << 20
@@ -188,7 +188,7 @@ def store_at(location: S3Location | Path) -> Any:
 def _again(found: Recorded, data: Path | None, endpoint: str | None, out: Path | None, threads: int) -> Comparison:
     from truekeep.storage import StoreError, artifacts
     from truekeep.storage.folder import Folder
-    from truekeep.trainer.reproduce import NotReproducibleError, Outside, pins_of, reads, reproduce, request_of
+    from truekeep.trainer.record.reproduce import NotReproducibleError, Outside, pins_of, reads, reproduce, request_of
 
     try:
         request = request_of(found.document)

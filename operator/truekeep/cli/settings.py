@@ -16,8 +16,8 @@ def refused(recipe: Recipe) -> Iterator[Fault]:
     """Those that no run could take. Nothing where the estimator's package is not installed here."""
     if not _asked(recipe) or _missing(recipe.estimator):
         return
-    from truekeep.trainer import pipeline
     from truekeep.trainer.faults import ParametersInvalid
+    from truekeep.trainer.recipe import pipeline
 
     def told(*tried: Parameter) -> str | None:
         try:

@@ -143,7 +143,7 @@ def _train(name: str, spec: ModelSpec, data: Path, out: Path, threads: int, besi
     from truekeep.storage import ObjectMissing, artifacts
     from truekeep.storage.folder import Folder
     from truekeep.trainer.run import World, run
-    from truekeep.trainer.tuning_trial import tune
+    from truekeep.trainer.tuning.trial import tune
 
     request = beside.told(_request(name, spec), spec)
     folders = {one.uri: source_folder(data, one, alone=len(_sources(spec)) == 1) for one in _sources(spec)}

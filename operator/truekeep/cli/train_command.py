@@ -45,7 +45,7 @@ def fit(request: TrainRequest, world: World, command: str) -> TrainResult | None
 
     InputError where the command fails."""
     from truekeep.contract.handed import IN_DIR_ENV, OUT_DIR_ENV, PREPARE, SEED_ENV, UPLOAD
-    from truekeep.trainer import handed_main
+    from truekeep.trainer.handed import main as handed_main
 
     image = request.training.image
     assert image is not None

@@ -90,8 +90,7 @@ def complete_training(training: Training, store: S3Location) -> Training:
 def complete_evaluation(evaluation: Evaluation, store: S3Location) -> Evaluation:
     """The evaluation section with the benchmarks' sources completed."""
     benchmarks = [
-        one.model_copy(update={"source": complete_source(one.source, store)})
-        for one in evaluation.benchmarks
+        one.model_copy(update={"source": complete_source(one.source, store)}) for one in evaluation.benchmarks
     ]
     return evaluation.model_copy(update={"benchmarks": benchmarks})
 

@@ -17,7 +17,7 @@ from truekeep.resources.stage_manifest import COMPONENT, StageManifest
 from truekeep.resources.train_request import locations, train_request
 from truekeep.resources.training_job import TMP_SIZE
 
-COMMAND = ["python3", "-m", "truekeep.trainer.tuning_main"]
+COMMAND = ["python3", "-m", "truekeep.trainer.tuning.main"]
 TRIES = 2  # more of a trial whose pod was lost, crashed, or found the store gone
 
 

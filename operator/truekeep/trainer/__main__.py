@@ -1,6 +1,6 @@
 """`python -m truekeep.trainer`: the training pod. Request from TRUEKEEP_REQUEST, result to the termination log.
 
-With prepare, upload or fetch: its parts beside a team's image (`trainer.handed_main`)."""
+With prepare, upload or fetch: its parts beside a team's image (`trainer.handed.main`)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def main() -> int:
     )
     from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUT_OF_MEMORY
     from truekeep.sources.places import in_pod
-    from truekeep.trainer import handed_main
+    from truekeep.trainer.handed import main as handed_main
     from truekeep.trainer.run import World, exit_code, run
 
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from truekeep.trainer.tuning_choice import Told
+    from truekeep.trainer.tuning.choice import Told
 
 FaultReason = Literal[
     "DataInvalid",

@@ -19,13 +19,15 @@ from truekeep.features import encode, models
 from truekeep.scores.metrics import Floats, Scored
 from truekeep.scores.results import results
 from truekeep.sources.columns import Want
-from truekeep.trainer import benchmarks as benchmark
-from truekeep.trainer import bundle, compare, evaluate, onnx_model, pipeline
-from truekeep.trainer.benchmarks import LoadedBenchmark
-from truekeep.trainer.dataset import Dataset
-from truekeep.trainer.evidence import Judged
+from truekeep.trainer.data.dataset import Dataset
 from truekeep.trainer.faults import ParametersInvalid
-from truekeep.trainer.missing import Without, without
+from truekeep.trainer.judging import benchmarks as benchmark
+from truekeep.trainer.judging import compare, evaluate
+from truekeep.trainer.judging.benchmarks import LoadedBenchmark
+from truekeep.trainer.judging.missing import Without, without
+from truekeep.trainer.onnx import model as onnx_model
+from truekeep.trainer.recipe import bundle, pipeline
+from truekeep.trainer.record.evidence import Judged
 from truekeep.trainer.text import EPOCH, MICROSECONDS, counted, decimal, iso
 
 Say = Callable[[str], None]

@@ -27,24 +27,21 @@ from truekeep.features import models
 from truekeep.sources.places import Opened, Opener
 from truekeep.storage import ArtifactInvalid, ObjectMissing, StoreError, artifacts
 from truekeep.storage.artifacts import Store
-from truekeep.trainer import (
-    benchmarks,
-    beside,
-    comparison,
-    evaluate,
-    handed,
-    handed_judge,
-    handed_prepare,
-    taken,
-    tuning_choice,
-)
-from truekeep.trainer import record as records
-from truekeep.trainer.dataset import DataFault, Dataset, load
+from truekeep.trainer.data import comparison
+from truekeep.trainer.data.dataset import DataFault, Dataset, load
+from truekeep.trainer.data.pinned import pinned, read_back
 from truekeep.trainer.faults import FaultReason, InputFault, TuningFailed
 from truekeep.trainer.fit import LoadedChampion, Verdict, compared, train
-from truekeep.trainer.pinned import pinned, read_back
+from truekeep.trainer.handed import delivery as handed
+from truekeep.trainer.handed import judge as handed_judge
+from truekeep.trainer.handed import prepare as handed_prepare
+from truekeep.trainer.imported import taken
+from truekeep.trainer.judging import benchmarks, evaluate
+from truekeep.trainer.record import beside
+from truekeep.trainer.record import document as records
 from truekeep.trainer.text import counted, decimal, iso, moment
-from truekeep.trainer.tuning_trial import again, microseconds
+from truekeep.trainer.tuning import choice as tuning_choice
+from truekeep.trainer.tuning.trial import again, microseconds
 
 MESSAGE_LENGTH = 2048
 GATES_SHOWN = evaluate.MAX_GATES

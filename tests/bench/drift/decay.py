@@ -32,7 +32,7 @@ from truekeep.monitor.predictions import Predicted
 from truekeep.scores.metrics import Scored
 from truekeep.scores.results import results
 from truekeep.sources.columns import NO_LABEL
-from truekeep.trainer.bundle import signature_features
+from truekeep.trainer.recipe.bundle import signature_features
 
 LATE_MINUTES = 30
 LEAST_ROWS = 2000

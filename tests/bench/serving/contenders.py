@@ -25,7 +25,7 @@ from truekeep.contract.artifact import Signature
 from truekeep.contract.requests import REQUEST_ENV, SPOOL_DIR_ENV, ServeRequest
 from truekeep.features import encode
 from truekeep.storage import artifacts
-from truekeep.trainer import bundle, pipeline
+from truekeep.trainer.recipe import bundle, pipeline
 
 HERE = Path(__file__).parent
 PEERS = HERE / "peers"

@@ -318,7 +318,7 @@ def test_what_is_no_record_and_what_only_a_teams_image_can_do_is_refused(trained
 
 
 def test_predictions_near_enough_are_said_to_be_as_promised() -> None:
-    from truekeep.trainer.reproduce import Comparison
+    from truekeep.trainer.record.reproduce import Comparison
 
     found = Comparison("sha256:r", "sha256:a", "sha256:b", "Succeeded", files=("model.skops",), largest=3e-11, rows=10)
     assert not found.equal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.domain.test_loop import live, retrain, served, to_canary
+from tests.unit.domain.test_loop import live, served, to_canary
 from tests.unit.domain.test_rollback import BLUE_GREEN, two
 from tests.unit.domain.world import World, spec
 from truekeep.api.names import ANNOTATION_PAUSED, ANNOTATION_RETRAIN, ANNOTATION_ROLLBACK

@@ -18,8 +18,8 @@ from truekeep.explain import shapley, trees
 from truekeep.explain.attribution import Attribution, attribute
 from truekeep.explain.shapley import log_odds
 from truekeep.features.compiled import load
-from truekeep.trainer.onnx_graph import convert
-from truekeep.trainer.pipeline import fit
+from truekeep.trainer.onnx.graph import convert
+from truekeep.trainer.recipe.pipeline import fit
 
 SIGNATURE = Signature(estimator="x", features=MANY, cut_off=0.5, examples=[])
 

@@ -22,7 +22,7 @@ from truekeep.features.encode import matrix
 from truekeep.features.trust import load_pipeline
 from truekeep.monitor.look import look
 from truekeep.storage.s3 import Bucket
-from truekeep.trainer.pipeline import probabilities
+from truekeep.trainer.recipe.pipeline import probabilities
 
 BEGINS = datetime(2024, 6, 3, tzinfo=UTC)
 DAY = timedelta(days=1)

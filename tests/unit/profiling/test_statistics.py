@@ -8,8 +8,7 @@ import pytest
 from scipy import stats
 from scipy.spatial import distance
 
-from truekeep.profiling import statistics
-from truekeep.profiling import cells
+from truekeep.profiling import cells, statistics
 from truekeep.profiling.grid import Grid
 
 

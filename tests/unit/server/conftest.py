@@ -34,7 +34,7 @@ from truekeep.features.encode import Encoder
 from truekeep.server.limits import LIMITS_ENV
 from truekeep.server.process import GRPC_PORT_ENV, PORT_ENV
 from truekeep.storage import artifacts
-from truekeep.trainer.onnx_graph import convert
+from truekeep.trainer.onnx.graph import convert
 
 MODEL = "flight-delay"
 LOGISTIC = "sklearn.linear_model.LogisticRegression"

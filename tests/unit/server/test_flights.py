@@ -19,9 +19,9 @@ from truekeep.features import encode
 from truekeep.features.trust import load_pipeline
 from truekeep.storage import artifacts
 from truekeep.storage.s3 import Bucket
-from truekeep.trainer import evaluate
-from truekeep.trainer.dataset import load
-from truekeep.trainer.pipeline import probabilities
+from truekeep.trainer.data.dataset import load
+from truekeep.trainer.judging import evaluate
+from truekeep.trainer.recipe.pipeline import probabilities
 
 AT_ONCE = 2500
 

@@ -22,7 +22,7 @@ from truekeep.contract.layout import MANIFEST, MODEL_FILE, ONNX_FILE, SIGNATURE,
 from truekeep.contract.results import EXIT_INPUT, EXIT_OUTSIDE
 from truekeep.server.load import ModelInvalidError, fetch, load, obtain
 from truekeep.storage import StoreError
-from truekeep.trainer.onnx_graph import convert
+from truekeep.trainer.onnx.graph import convert
 
 Publish = Callable[[dict[str, bytes]], Published]
 

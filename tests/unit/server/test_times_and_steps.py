@@ -26,7 +26,7 @@ from truekeep.monitor.captures import CaptureFile, Skipped, count
 from truekeep.monitor.rehearse import rehearse
 from truekeep.profiling.schema import Profile
 from truekeep.storage.s3 import Bucket
-from truekeep.trainer.pipeline import probabilities
+from truekeep.trainer.recipe.pipeline import probabilities
 
 STEPS = [
     {"name": "clock", "columns": ["at"], "dateParts": {"parts": ["Hour", "DayOfWeek"], "encoding": "Cyclic"}},

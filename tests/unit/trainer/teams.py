@@ -21,7 +21,7 @@ from truekeep.contract.handed import Delivered, Prepared
 from truekeep.contract.requests import TrainRequest
 from truekeep.contract.results import TrainResult
 from truekeep.storage.s3 import Bucket
-from truekeep.trainer import handed_main
+from truekeep.trainer.handed import main as handed_main
 from truekeep.trainer.run import World, run
 
 PAGE = Path(__file__).parents[3] / "docs/training-image.md"

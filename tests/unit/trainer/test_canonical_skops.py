@@ -17,15 +17,16 @@ from skops import io as skops_io
 from tests.unit.trainer.test_pipeline import FEATURES, LOGISTIC, recipe, rows
 from truekeep.api.estimators import ESTIMATORS, ONNX_ONLY
 from truekeep.features.trust import load_pipeline
-from truekeep.trainer import canonical_skops
-from truekeep.trainer.pipeline import fit, probabilities
+from truekeep.trainer.recipe import canonical_skops
+from truekeep.trainer.recipe.pipeline import fit, probabilities
 
 PROGRAM = """
 import hashlib, json
 from tests.unit.trainer.test_pipeline import FEATURES, recipe, rows
 from truekeep.api.estimators import ESTIMATORS, ONNX_ONLY
-from truekeep.trainer import canonical_skops, threads
-from truekeep.trainer.pipeline import fit
+from truekeep.trainer import threads
+from truekeep.trainer.recipe import canonical_skops
+from truekeep.trainer.recipe.pipeline import fit
 count = threads.fix()
 matrix, labels = rows()
 digests = {}

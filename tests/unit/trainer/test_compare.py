@@ -9,9 +9,9 @@ from scipy import stats
 from truekeep.api.evaluation import ChampionRule, Costs, Metric
 from truekeep.scores.decisions import expected_cost
 from truekeep.scores.metrics import Scored, value
-from truekeep.trainer import compare
-from truekeep.trainer.compare import Interval, bootstrap, judge
 from truekeep.trainer.faults import ParametersInvalid
+from truekeep.trainer.judging import compare
+from truekeep.trainer.judging.compare import Interval, bootstrap, judge
 
 
 def pair(rows: int, better: float, seed: int = 1) -> tuple[Scored, Scored]:

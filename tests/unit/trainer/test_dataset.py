@@ -13,7 +13,7 @@ from tests.unit.trainer.lake import START, Lake, csv_of, data_of, events, parque
 from truekeep.api.data import Data
 from truekeep.contract.canonical import digest_of
 from truekeep.sources.columns import Want
-from truekeep.trainer.dataset import DataFault, Dataset, load
+from truekeep.trainer.data.dataset import DataFault, Dataset, load
 from truekeep.trainer.faults import DataInvalid
 from truekeep.trainer.text import EPOCH
 

@@ -21,8 +21,8 @@ from truekeep.contract.results import EXIT_OUT_OF_MEMORY
 from truekeep.sources import memory, objects
 from truekeep.sources.errors import OutOfMemory
 from truekeep.sources.places import in_pod, opener
-from truekeep.trainer.dataset import Dataset, load
-from truekeep.trainer.pinned import pinned
+from truekeep.trainer.data.dataset import Dataset, load
+from truekeep.trainer.data.pinned import pinned
 
 SAMPLE = {"maxRows": 300, "seed": 5}
 
@@ -86,7 +86,7 @@ def test_rows_that_do_not_fit_are_no_verdict_but_a_want_of_memory(
     from truekeep.contract.requests import REQUEST_ENV
     from truekeep.trainer import __main__ as trainer
 
-    monkeypatch.setattr("truekeep.trainer.dataset.limit", lambda: memory.used() + 1000)
+    monkeypatch.setattr("truekeep.trainer.data.dataset.limit", lambda: memory.used() + 1000)
     with pytest.raises(OutOfMemory, match="source does not fit into memory: with 2,400 rows of use in 1 of 1 files"):
         loaded(events(2400))
     place = Place(versitygw).write(events())

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from truekeep.api.evaluation import Costs, Decision, Evaluation, Fairness, Gate, Robustness
 from truekeep.contract.artifact import SignatureFeature
 from truekeep.scores.metrics import Scored
-from truekeep.trainer import evaluate
-from truekeep.trainer.evaluate import choose_cut_off, judge, split
 from truekeep.trainer.faults import DataInvalid, ParametersInvalid
-from truekeep.trainer.missing import Without, without
+from truekeep.trainer.judging import evaluate
+from truekeep.trainer.judging.evaluate import choose_cut_off, judge, split
+from truekeep.trainer.judging.missing import Without, without
 
 
 def mixed(rows: int) -> np.ndarray:

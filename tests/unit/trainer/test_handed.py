@@ -31,7 +31,7 @@ from truekeep.contract.handed import OUT_BYTES
 from truekeep.features import models
 from truekeep.features.encode import Encoder, matrix
 from truekeep.storage import artifacts
-from truekeep.trainer import handed_upload
+from truekeep.trainer.handed import upload as handed_upload
 from truekeep.trainer.run import exit_code
 
 LIGHTGBM = script(example())

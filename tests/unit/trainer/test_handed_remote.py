@@ -21,9 +21,9 @@ from truekeep.contract.artifact import Manifest, SignatureFeature
 from truekeep.contract.requests import Backend
 from truekeep.features import models
 from truekeep.features.models import ArtifactFaultError
-from truekeep.trainer import handed_remote
 from truekeep.trainer.faults import DeliveryInvalid
-from truekeep.trainer.handed_remote import Remote
+from truekeep.trainer.handed import remote as handed_remote
+from truekeep.trainer.handed.remote import Remote
 
 Answer = Callable[[dict[str, list[Any]]], Any]
 FEATURES = [

@@ -47,8 +47,8 @@ from truekeep.features import models
 from truekeep.features.encode import Encoder, FeatureError
 from truekeep.profiling.schema import Profile
 from truekeep.trainer.faults import ImportInvalid
-from truekeep.trainer.import_features import Wishes
-from truekeep.trainer.import_package import Options, Package, package
+from truekeep.trainer.imported.features import Wishes
+from truekeep.trainer.imported.package import Options, Package, package
 
 warnings.filterwarnings("ignore", module="sklearn")
 

@@ -14,8 +14,8 @@ from sklearn.ensemble import GradientBoostingClassifier
 
 from tests.unit.trainer.elsewhere import fitted, frame
 from truekeep.trainer.faults import ImportInvalid
-from truekeep.trainer.import_features import Wishes
-from truekeep.trainer.import_package import Options, package
+from truekeep.trainer.imported.features import Wishes
+from truekeep.trainer.imported.package import Options, package
 
 COLUMNS = ["amount", "month"]
 

@@ -23,9 +23,9 @@ from tests.unit.trainer.elsewhere import answers, frame
 from tests.unit.trainer.test_import import Place, asked, served
 from truekeep.features.trust import UntrustedModelError
 from truekeep.trainer.faults import ImportInvalid
-from truekeep.trainer.import_features import Wishes
-from truekeep.trainer.import_onnx import read_graph
-from truekeep.trainer.import_package import Options, package
+from truekeep.trainer.imported.features import Wishes
+from truekeep.trainer.imported.onnx import read_graph
+from truekeep.trainer.imported.package import Options, package
 
 warnings.filterwarnings("ignore", module="sklearn")
 

@@ -10,9 +10,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from tests.unit.trainer.lake import START, Lake, data_of, events, parquet
-from truekeep.trainer import leakage
-from truekeep.trainer.dataset import DataFault, Dataset, load
-from truekeep.trainer.rules import Known
+from truekeep.trainer.data import leakage
+from truekeep.trainer.data.dataset import DataFault, Dataset, load
+from truekeep.trainer.data.rules import Known
 from truekeep.trainer.text import EPOCH
 
 ROWS = 2000

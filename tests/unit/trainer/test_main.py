@@ -26,8 +26,8 @@ from truekeep.features.encode import Encoder
 from truekeep.features.trust import load_pipeline
 from truekeep.storage import artifacts
 from truekeep.storage.s3 import Bucket
-from truekeep.trainer.dataset import load
-from truekeep.trainer.pipeline import probabilities
+from truekeep.trainer.data.dataset import load
+from truekeep.trainer.recipe.pipeline import probabilities
 
 EVALUATION = {
     "gates": [{"name": "auc", "metric": "roc_auc", "minimum": "0.60"}],

@@ -23,9 +23,9 @@ from tests.unit.trainer.test_pipeline import (
 from truekeep.api.estimators import ESTIMATORS, ONNX_ONLY
 from truekeep.contract.artifact import SignatureFeature
 from truekeep.features.compiled import load
-from truekeep.trainer import onnx_model
-from truekeep.trainer.onnx_graph import NotConvertibleError, convert
-from truekeep.trainer.pipeline import fit, probabilities
+from truekeep.trainer.onnx import model as onnx_model
+from truekeep.trainer.onnx.graph import NotConvertibleError, convert
+from truekeep.trainer.recipe.pipeline import fit, probabilities
 
 MANY = [
     SignatureFeature(name="place", type="Category", categories=[str(code) for code in range(120)]),

@@ -11,9 +11,9 @@ from tests.unit.conftest import Versitygw
 from tests.unit.trainer.lake import ROWS, START, events, parquet, replaced, request_of
 from truekeep.contract.requests import TrainRequest
 from truekeep.storage.s3 import Bucket
-from truekeep.trainer.dataset import Dataset, load
+from truekeep.trainer.data.dataset import Dataset, load
+from truekeep.trainer.data.pinned import pinned
 from truekeep.trainer.faults import DataChanged
-from truekeep.trainer.pinned import pinned
 
 NOW = round(START.timestamp() * 1e6) + 30 * 86400 * 1_000_000
 

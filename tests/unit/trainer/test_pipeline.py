@@ -13,9 +13,10 @@ from truekeep.api.estimators import ESTIMATORS, ONNX_ONLY
 from truekeep.api.training import Recipe
 from truekeep.contract.artifact import SignatureFeature
 from truekeep.features.trust import load_pipeline
-from truekeep.trainer import canonical_skops, threads
+from truekeep.trainer import threads
 from truekeep.trainer.faults import DataInvalid, ParametersInvalid
-from truekeep.trainer.pipeline import build, fit, parameters
+from truekeep.trainer.recipe import canonical_skops
+from truekeep.trainer.recipe.pipeline import build, fit, parameters
 
 LOGISTIC, BINNED = "sklearn.linear_model.LogisticRegression", "sklearn.ensemble.HistGradientBoostingClassifier"
 FOREST, BOOSTED = "sklearn.ensemble.RandomForestClassifier", "sklearn.ensemble.GradientBoostingClassifier"

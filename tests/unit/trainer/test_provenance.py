@@ -15,7 +15,7 @@ from tests.unit.trainer.test_report import Laptop
 from truekeep.contract import layout
 from truekeep.contract.results import TrainResult
 from truekeep.storage import artifacts
-from truekeep.trainer.provenance import _folder
+from truekeep.trainer.record.provenance import _folder
 
 SHA256 = {"type": "object", "required": ["sha256"], "properties": {"sha256": {"pattern": "^[0-9a-f]{64}$"}}}
 TIME = {"type": "string", "format": "date-time"}

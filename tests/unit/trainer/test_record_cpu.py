@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from truekeep.trainer.record import LOCK_DIGEST_ENV, cpu, lock_digest
+from truekeep.trainer.record.document import LOCK_DIGEST_ENV, cpu, lock_digest
 
 X86 = "processor\t: 0\nmodel name\t: AMD EPYC 7B13\nflags\t: sse\n\nprocessor\t: 1\nmodel name\t: AMD EPYC 7B13\n"
 ARM = "processor\t: 0\nCPU implementer\t: 0x41\nCPU variant\t: 0x3\nCPU part\t: 0xd0c\n"

@@ -27,8 +27,8 @@ from truekeep.contract.results import TrainResult
 from truekeep.scores.metrics import Scored
 from truekeep.storage import StoreUnreachable
 from truekeep.storage.folder import Folder
-from truekeep.trainer import beside, evidence, report
-from truekeep.trainer.evidence import Importance, Judged, decided, groups, importance, wilson
+from truekeep.trainer.record import beside, evidence, report
+from truekeep.trainer.record.evidence import Importance, Judged, decided, groups, importance, wilson
 from truekeep.trainer.run import World, run
 
 NASTY = "</style><script>alert(1)</script>\"'\u202e`" + "x" * 100

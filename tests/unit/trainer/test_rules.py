@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from tests.unit.trainer.lake import START, Lake, csv_of, data_of, events, parquet, replaced, with_value
 from truekeep.contract.requests import LastRun
-from truekeep.trainer import rules
-from truekeep.trainer.dataset import DataFault, Dataset, load
-from truekeep.trainer.rules import Known
+from truekeep.trainer.data import rules
+from truekeep.trainer.data.dataset import DataFault, Dataset, load
+from truekeep.trainer.data.rules import Known
 from truekeep.trainer.text import EPOCH
 
 FILE = "s3://lake/rows/a.parquet"

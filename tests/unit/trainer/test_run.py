@@ -26,9 +26,11 @@ from truekeep.profiling.schema import Profile
 from truekeep.sources.places import in_pod
 from truekeep.storage import StoreUnreachable, artifacts
 from truekeep.storage.s3 import Bucket
-from truekeep.trainer import fit, onnx_model, pipeline
+from truekeep.trainer import fit
 from truekeep.trainer import run as runs
-from truekeep.trainer.pipeline import probabilities
+from truekeep.trainer.onnx import model as onnx_model
+from truekeep.trainer.recipe import pipeline
+from truekeep.trainer.recipe.pipeline import probabilities
 from truekeep.trainer.run import World, exit_code, run
 
 GATE = {"gates": [{"name": "auc", "metric": "roc_auc", "minimum": "0.7"}]}

@@ -22,9 +22,9 @@ from truekeep.server.capture_rows import Files, Rows
 from truekeep.sources.columns import Want
 from truekeep.storage import ObjectMissing, StoreUnreachable
 from truekeep.storage.s3 import Fetched, ObjectInfo
-from truekeep.trainer import comparison, served
-from truekeep.trainer.dataset import DataFault, Dataset, load
-from truekeep.trainer.rules import Known
+from truekeep.trainer.data import comparison, served
+from truekeep.trainer.data.dataset import DataFault, Dataset, load
+from truekeep.trainer.data.rules import Known
 from truekeep.trainer.text import EPOCH
 
 ROWS = 1200

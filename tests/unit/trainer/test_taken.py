@@ -26,8 +26,8 @@ from truekeep.features import models
 from truekeep.features.encode import Encoder
 from truekeep.storage import artifacts
 from truekeep.storage.s3 import Bucket
-from truekeep.trainer.import_features import Wishes
-from truekeep.trainer.import_package import Options, Package, package
+from truekeep.trainer.imported.features import Wishes
+from truekeep.trainer.imported.package import Options, Package, package
 from truekeep.trainer.run import exit_code
 
 FEATURES = ["amount", "kind"]

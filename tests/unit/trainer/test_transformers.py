@@ -32,9 +32,9 @@ from truekeep.server.limits import Limits
 from truekeep.server.load import LoadedModel, load
 from truekeep.server.protocol import RequestError, parse
 from truekeep.server.quick import Reader
-from truekeep.trainer import bundle, canonical_skops
 from truekeep.trainer.faults import DataInvalid, ParametersInvalid
-from truekeep.trainer.pipeline import Fitted, build, described, fit, probabilities
+from truekeep.trainer.recipe import bundle, canonical_skops
+from truekeep.trainer.recipe.pipeline import Fitted, build, described, fit, probabilities
 
 LOGISTIC, BINNED = "sklearn.linear_model.LogisticRegression", "sklearn.ensemble.HistGradientBoostingClassifier"
 FOREST, LIGHTGBM = "sklearn.ensemble.RandomForestClassifier", "lightgbm.LGBMClassifier"
@@ -107,7 +107,7 @@ STEPS: dict[str, list[dict[str, Any]]] = {
 
 
 def columns_of(rows: int = 900, seed: int = 1) -> tuple[dict[str, Any], np.ndarray]:
-    """Columns as `trainer.dataset` reads them, with nulls in all; and labels that they tell."""
+    """Columns as `trainer.data.dataset` reads them, with nulls in all; and labels that they tell."""
     random = np.random.default_rng(seed)
     amount = random.lognormal(size=rows) - 0.3
     size = random.choice(["small", "middle", "large"], size=rows, p=[0.5, 0.3, 0.2])

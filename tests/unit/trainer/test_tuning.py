@@ -13,9 +13,10 @@ from truekeep.api.common import S3Location
 from truekeep.api.tuning import Tuning
 from truekeep.contract.requests import TrainRequest
 from truekeep.contract.tuning import TrialParameter, TrialResult
-from truekeep.trainer import pipeline, tuning
-from truekeep.trainer.dataset import Dataset, load
+from truekeep.trainer.data.dataset import Dataset, load
 from truekeep.trainer.faults import DataInvalid
+from truekeep.trainer.recipe import pipeline
+from truekeep.trainer.tuning import search as tuning
 
 STORE = S3Location(uri="s3://lake/")
 GRID: dict[str, Any] = {"search": "Grid", "parameters": [{"name": "C", "values": ["0.01", "1"]}]}

@@ -53,7 +53,7 @@ class Pod:
         text = request.model_dump_json(by_alias=True)
         environment = {**self.environment, "TRUEKEEP_REQUEST": text}
         done = subprocess.run(
-            [sys.executable, "-m", "truekeep.trainer.tuning_main"],
+            [sys.executable, "-m", "truekeep.trainer.tuning.main"],
             env=environment | ({} if index is None else {"JOB_COMPLETION_INDEX": index}),
             capture_output=True,
             text=True,

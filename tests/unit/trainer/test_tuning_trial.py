@@ -20,9 +20,10 @@ from truekeep.contract.requests import LastRun, TrainRequest
 from truekeep.contract.results import TrainResult
 from truekeep.contract.tuning import TrialResult
 from truekeep.storage.s3 import Bucket
-from truekeep.trainer import rules, tuning
+from truekeep.trainer.data import rules
 from truekeep.trainer.run import World, exit_code, run
-from truekeep.trainer.tuning_trial import Trials, read_trial, tune
+from truekeep.trainer.tuning import search as tuning
+from truekeep.trainer.tuning.trial import Trials, read_trial, tune
 
 VALUES = ["0.001", "0.1", "10", "-1"]  # the last one is refused
 VALUE_OF = {0: "1", 1: "0.1"}

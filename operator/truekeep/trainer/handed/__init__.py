@@ -1,0 +1,1 @@
+"""Models that a team's own image trained."""

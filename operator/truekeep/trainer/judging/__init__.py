@@ -1,0 +1,1 @@
+"""Metrics, gates, and the comparison with what serves."""

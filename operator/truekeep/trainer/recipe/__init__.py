@@ -1,0 +1,1 @@
+"""Pipelines that are built and fitted here."""
