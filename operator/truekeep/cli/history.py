@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from truekeep.cli.laptop import InputError
 from truekeep.monitor.windows import Cut
 from truekeep.profiling.build import profile_table
-from truekeep.profiling.schema import ColumnProfile, Profile
+from truekeep.profiling.schema import PREDICTION, ColumnProfile, Profile
 from truekeep.profiling.sketch import ColumnSketch
 from truekeep.profiling.tables import ParquetTable
 from truekeep.profiling.values import Array
@@ -27,11 +27,15 @@ Times = np.ndarray[Any, np.dtype[np.int64]]
 class History:
     """Parquet files with a time for each row. InputError where a file lacks the column, or it holds no times."""
 
-    def __init__(self, tables: Sequence[ParquetTable], time_column: str) -> None:
+    def __init__(self, tables: Sequence[ParquetTable], time_column: str, prediction: str | None = None) -> None:
+        """`prediction`: the column of the probability, which is counted as the prediction."""
         self.tables = tables
+        self._prediction = prediction
         self.times = [_times(table, time_column) for table in tables]
         names = [set(table.names) for table in tables]
-        self.names = sorted(set.intersection(*names) - {time_column})
+        self.names = sorted(set.intersection(*names) - {time_column, prediction})
+        if prediction is not None and all(prediction in there for there in names):
+            self.names.append(PREDICTION)
         self.rows = sum(table.rows for table in tables)
 
     @property
@@ -64,6 +68,10 @@ class History:
         ]
         return profile_table(_Between(self, start, end), features, threads=THREADS)
 
+    def batches(self, table: ParquetTable, name: str) -> Iterator[Array]:
+        """A column of one of the tables, by the name that it is counted under."""
+        return table.batches(self._prediction if name == PREDICTION and self._prediction else name)
+
     def count(self, reference: Profile, cut: Cut, after: int) -> dict[int, Profile]:
         """Windows from number `after` on, counted on the reference's cells."""
         indices = [_indices(times, cut) for times in self.times]
@@ -75,7 +83,7 @@ class History:
             sketches = {index: first.empty() for index in wanted}
             for table, of in zip(self.tables, indices, strict=True):
                 start = 0
-                for batch in table.batches(then.name):
+                for batch in self.batches(table, then.name):
                     here = of[start : start + len(batch)]
                     start += len(batch)
                     for index in np.unique(here):
@@ -103,7 +111,7 @@ class _Between:
     def batches(self, name: str) -> Iterator[Array]:
         for table, mask in zip(self._history.tables, self._masks, strict=True):
             start = 0
-            for batch in table.batches(name):
+            for batch in self._history.batches(table, name):
                 here = mask[start : start + len(batch)]
                 start += len(batch)
                 if here.any():

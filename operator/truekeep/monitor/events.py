@@ -206,7 +206,7 @@ def _narrowed(held: list[_Rows]) -> tuple[int, list[_Rows]]:
 
 def _whole(held: list[_Rows], scope: Scope, seen: int, below: int | None) -> Predicted:
     if not held:
-        groups = {name: pa.nulls(0, pa.string()) for name in scope.groups}
+        groups: dict[str, Any] = {name: pa.nulls(0, pa.string()) for name in scope.groups}
         return Predicted(pa.nulls(0, pa.string()), np.empty(0), groups, times=np.empty(0, np.int64))
     entities: pa.Array[Any] = pa.concat_arrays([one.entities for one in held])
     times = np.concatenate([one.times for one in held])

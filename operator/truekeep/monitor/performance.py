@@ -117,6 +117,17 @@ def judge(case: Case, rows: Predicted, ripe: Ripe | None, now: datetime) -> Stor
     )
 
 
+def decided(case: Case, stored: StoredPerformance) -> PerformanceVerdict:
+    """The verdict on what was measured and estimated, by settings that differ in `maxDrop` alone."""
+    before, found, estimated = case.shown, stored.measured, stored.estimated
+    return stored.verdict.model_copy(
+        update={
+            "verdict": _verdict(case, before, found, LABELS_PART) if found else "InsufficientData",
+            "estimated": _verdict(case, before, estimated, ESTIMATE_PART) if estimated else "NotEstimated",
+        }
+    )
+
+
 def _estimated(case: Case, rows: Predicted, before: Measured | None) -> Shown | None:
     """None with too few rows, or a holdout that was too small to calibrate on."""
     known = case.baseline.calibration

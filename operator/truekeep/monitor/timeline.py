@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from html import escape
 from typing import NamedTuple
@@ -17,7 +18,8 @@ STYLE = """
 .bNoDrift{fill:var(--good)}.bDrift,.bDataQuality{fill:var(--bad)}.bInsufficientData,.bBlackout{fill:var(--line)}
 .dot{fill:var(--now)}.dot.Decayed{fill:var(--bad)}.bar{stroke:var(--now);stroke-width:2}.bar.Decayed{stroke:var(--bad)}
 .guess{fill:none;stroke:var(--soft);stroke-width:1.5}.guess.Decayed{stroke:var(--bad)}
-svg.time{max-width:52rem}
+.run{stroke:var(--ink);stroke-dasharray:2 3;stroke-width:1.5}
+svg.time,.ends{max-width:52rem}
 """
 
 
@@ -34,23 +36,32 @@ def past(window: WindowVerdict, report: WindowReport) -> Past:
 
 
 def drawings(
-    windows: Sequence[Past], performance: Sequence[PerformanceVerdict], threshold: float, max_drop: float | None
+    windows: Sequence[Past],
+    performance: Sequence[PerformanceVerdict],
+    threshold: float,
+    max_drop: float | None,
+    *,
+    most: int = SHOWN,
+    runs: Collection[datetime] = (),
 ) -> Iterator[str]:
-    """`windows`: the oldest first; at least two make a timeline."""
-    shown = sorted(windows, key=lambda one: one.window.start)[-SHOWN:]
+    """`windows`: the oldest first; at least two make a timeline, of the newest `most`. `runs`: starts of windows after
+    which a run was started."""
+    shown = sorted(windows, key=lambda one: one.window.start)[-most:]
     if len(shown) > 1:
         yield f'<h2>The last {len(shown)} windows</h2><p class="soft">Largest effect of a column; the line is '
-        yield f"the threshold, {words.number(threshold)}.</p>"
-        yield from _effects(shown, threshold)
+        yield f"the threshold, {words.number(threshold)}{'; a dashed one: a run' if runs else ''}.</p>"
+        yield from _effects(shown, threshold, runs)
     places = {one.window.start: place for place, one in enumerate(shown)}
-    known = [one for one in performance if one.start in places and (one.value or one.estimate)]
+    known = [
+        one for one in performance if one.start in places and (one.value or one.estimate) and one.baseline != "NaN"
+    ]
     if known:
-        yield from _performance(known, places, max_drop)
+        yield from _performance(known, places, max_drop, runs)
     if len(shown) > 1 or known:
         yield from _table(shown, {one.start: one for one in known})
 
 
-def _effects(shown: Sequence[Past], threshold: float) -> Iterator[str]:
+def _effects(shown: Sequence[Past], threshold: float, runs: Collection[datetime]) -> Iterator[str]:
     top = max(0.1, 1.25 * threshold, *(one.effect for one in shown))
     wide = WIDTH / len(shown)
     bars = []
@@ -61,6 +72,7 @@ def _effects(shown: Sequence[Past], threshold: float) -> Iterator[str]:
             f'<rect class="b{one.window.verdict}" x="{place * wide + 1:.1f}" y="{HEIGHT - tall:.1f}" '
             f'width="{max(1.0, wide - 2):.1f}" height="{tall:.1f}"><title>{title}</title></rect>'
         )
+    bars += [_run((place + 1) * wide) for place, one in enumerate(shown) if one.window.start in runs]
     limit = HEIGHT * (1 - threshold / top)
     yield (
         f"{_svg('largest effect by window')}{''.join(bars)}"
@@ -70,11 +82,17 @@ def _effects(shown: Sequence[Past], threshold: float) -> Iterator[str]:
 
 
 def _performance(
-    known: Sequence[PerformanceVerdict], places: dict[datetime, int], max_drop: float | None
+    known: Sequence[PerformanceVerdict],
+    places: dict[datetime, int],
+    max_drop: float | None,
+    runs: Collection[datetime],
 ) -> Iterator[str]:
-    """Dots with intervals by labels, circles by estimate; what the gates had, and the limit below it."""
-    baseline = float(known[0].baseline)
-    ends = [baseline] + ([baseline - max_drop] if max_drop is not None else [])
+    """Dots with intervals by labels, circles by estimate; what the gates had, and the limit below it. Where that is
+    another one after a run, the lines are drawn anew."""
+    known = sorted(known, key=lambda one: one.start)
+    levels = _levels(known, places)
+    baseline = levels[0][2]
+    ends = [level - drop for _, _, level in levels for drop in (0.0, max_drop or 0.0)]
     for one in known:
         ends += [float(text) for text in (one.low, one.high, one.estimate) if text is not None]
     low, high = min(ends), max(ends)
@@ -85,7 +103,12 @@ def _performance(
     def y(value: float) -> float:
         return HEIGHT * (1 - (value - low) / (high - low))
 
-    marks = [_level("base", y(baseline))] + ([_level("limit", y(baseline - max_drop))] if max_drop is not None else [])
+    marks = []
+    for first, last, level in levels:
+        marks.append(_level("base", y(level), first, last))
+        if max_drop is not None:
+            marks.append(_level("limit", y(level - max_drop), first, last))
+    marks += [_run((place + 1) * wide) for start, place in places.items() if start in runs]
     for one in known:
         x = (places[one.start] + 0.5) * wide
         if one.estimate is not None:
@@ -102,7 +125,8 @@ def _performance(
     yield f"<h2>Performance: {escape(known[0].metric)}</h2>"
     yield '<p class="soft">Dots: by labels, with 95 % intervals. Circles: estimates, made before labels came. Dashed: '
     limit = f"; the line: {words.number(baseline - max_drop)}, from where it is decay" if max_drop is not None else ""
-    yield f"{words.number(baseline)}, what the gates had{limit}.</p>"
+    anew = ", at first; both are set anew after a run" if len(levels) > 1 else ""
+    yield f"{words.number(baseline)}, what the gates had{limit}{anew}.</p>"
     yield (f"{_svg('performance by window')}{''.join(marks)}{_axis()}</svg>")
     yield f'<div class="ends"><span>{words.number(low)} … {words.number(high)}</span></div>'
 
@@ -122,8 +146,28 @@ def _table(shown: Sequence[Past], performance: dict[datetime, PerformanceVerdict
     yield "</table></div></details>"
 
 
-def _level(kind: str, at: float) -> str:
-    return f'<line class="{kind}" x1="0" x2="{WIDTH}" y1="{at:.1f}" y2="{at:.1f}"/>'
+def _levels(known: Sequence[PerformanceVerdict], places: dict[datetime, int]) -> list[tuple[float, float, float]]:
+    """From where to where which baseline held: x, x and the value. `known`: the oldest first."""
+    wide = WIDTH / len(places)
+    found: list[tuple[float, float, float]] = []
+    for one in known:
+        level, end = float(one.baseline), (places[one.start] + 1) * wide
+        if math.isnan(level):
+            continue
+        if found and found[-1][2] == level:
+            found[-1] = (found[-1][0], end, level)
+        else:
+            found.append((found[-1][1] if found else 0.0, end, level))
+    last = found[-1]
+    return [*found[:-1], (last[0], float(WIDTH), last[2])]
+
+
+def _level(kind: str, at: float, first: float, last: float) -> str:
+    return f'<line class="{kind}" x1="{first:g}" x2="{last:g}" y1="{at:.1f}" y2="{at:.1f}"/>'
+
+
+def _run(at: float) -> str:
+    return f'<line class="run" x1="{at:.1f}" x2="{at:.1f}" y1="0" y2="{HEIGHT}"/>'
 
 
 def _svg(label: str) -> str:
