@@ -239,6 +239,9 @@ class TrainingRunStatus(Schema):
         description="Who made the change that was trained, as the Model's annotation truekeep.dev/author said.",
     )
     image: Text | None = Field(default=None, description="The image that trained.")
+    image_id: Text | None = Field(
+        default=None, description="The same by digest, as the node named it that ran the pod which judged."
+    )
     job: RunName | None = Field(default=None, description="The Job that runs now, or ran last.")
     start_time: datetime | None = Field(default=None, description="When the first Job was created.")
     attempts: list[Try] = Field(

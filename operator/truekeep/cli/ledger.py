@@ -118,6 +118,7 @@ def entries(store: Store, kept: Ledger) -> tuple[list[dict[str, Any]], list[str]
                 "trigger": run.get("trigger") or {"type": one.trigger},
                 "author": one.author,
                 "image": (record.get("environment") or {}).get("image") or one.image,
+                "imageId": one.image_id,
                 "modelGeneration": run.get("modelGeneration"),
                 "trainingFingerprint": run.get("trainingFingerprint"),
                 "data": _data(record.get("data")),
@@ -184,7 +185,7 @@ def of_cluster(model: Json, runs: Iterable[Json], approvals: Iterable[Json]) -> 
                 id=revision_id(uid, status["revision"]), kind="Revision", model_uid=uid, artifact_digest=artifact,
                 time=status.get("completionTime") or run["metadata"]["creationTimestamp"],
                 revision=status["revision"], run=run["metadata"]["name"], run_uid=run["metadata"].get("uid"),
-                record=record, author=status.get("author"), image=status.get("image"),
+                record=record, author=status.get("author"), image=status.get("image"), image_id=status.get("imageId"),
                 trigger=(run["spec"].get("trigger") or {}).get("type"),
             )
         )  # fmt: skip

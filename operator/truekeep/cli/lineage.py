@@ -121,6 +121,7 @@ def revisions(model: Json, runs: list[Json], approvals: list[Json]) -> list[dict
                 "trigger": run["spec"].get("trigger"),
                 "author": status.get("author"),
                 "image": status.get("image"),
+                "imageId": status.get("imageId"),
                 "modelGeneration": status.get("modelGeneration"),
                 "trainingFingerprint": status.get("trainingFingerprint"),
                 "data": status.get("data"),
@@ -162,6 +163,7 @@ def lines(entry: Json) -> Iterator[str]:
         if data.get("replayable") != "True":
             yield from _said("", "the store keeps no versions of them: they can't be read again for sure")
     yield from _said("image", entry["image"])
+    yield from _said("", entry.get("imageId"))
     yield from _said("spec", f"generation {entry['modelGeneration']}, {entry['trainingFingerprint']}")
     gates = [f"{each['name']} {each['value']} ({each['result'].lower()})" for each in entry["gates"]]
     metrics = [f"{each['name']} {each['value']}" for each in entry["metrics"]]

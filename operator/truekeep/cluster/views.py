@@ -186,6 +186,7 @@ def pod_view(item: Json, events: Iterable[Json] = ()) -> PodView:
         disruption=_disruption(conditions),
         finished=parsed_time(terminated.get("finishedAt")),
         restarts=_integer(container.get("restartCount"), 0),
+        image_id=str(_first(list(status.get("containerStatuses") or [])[:1]).get("imageID") or "") or None,
         fit_image_id=_fit_image_id(status),
         theirs=container.get("name") in THEIRS,
         unschedulable=str(scheduled.get("message") or "Unschedulable") if unschedulable else None,

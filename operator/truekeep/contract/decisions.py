@@ -39,6 +39,7 @@ class Decision(Schema):
     author: str | None = None  # of the change that was trained
     trigger: str | None = None
     image: str | None = None
+    image_id: str | None = None  # by digest, as the node named it
     approver: str | None = None
     approval: str | None = None  # the ModelApproval's name
     reason: str | None = None

@@ -123,7 +123,7 @@ def _revisions(observed: ModelObserved) -> Iterable[Decision]:
             artifact_digest=status.artifact.digest,
             time=whole_seconds(status.completion_time or run.meta.created), revision=status.revision, run=run.meta.name,
             run_uid=run.meta.uid, record=status.record.id if status.record else None, author=status.author,
-            trigger=run.spec.trigger.type, image=status.image,
+            trigger=run.spec.trigger.type, image=status.image, image_id=status.image_id,
         )  # fmt: skip
 
 

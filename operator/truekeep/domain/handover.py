@@ -14,6 +14,8 @@ from truekeep.domain.plan import RunPlan
 from truekeep.domain.stages import LAST
 from truekeep.domain.stand import DECLINED, Stand, State, says
 
+TEXT_LIMIT = 512
+
 
 def result_of(job: JobView, run_uid: str) -> TrainResult | None:
     """What a pod of the Job handed over; the one of the newest pod that did. Other words are a log's, not a result."""
@@ -44,6 +46,7 @@ def finish(
         "fit_seconds": result.fit_seconds,
         "record": result.record,
         "training_fingerprint": result.training_fingerprint,
+        "image_id": _image_id(observed) or status.image_id,
     }
     if result.reason != "Succeeded":
         state: State = "Declined" if result.reason in DECLINED else "Failed"
@@ -54,3 +57,10 @@ def finish(
     update |= {"revision": revision, "artifact": result.artifact}
     stand = Stand("Succeeded", "Succeeded", f"revision {revision}: {result.message}")
     return says(observed.run, status.model_copy(update=update), stand, now, 1.0)
+
+
+def _image_id(observed: RunObserved) -> str | None:
+    """What the newest pod of the last stage ran."""
+    job = observed.jobs.get(LAST)
+    pods = sorted(job.pods, key=lambda pod: (pod.created, pod.name), reverse=True) if job else []
+    return next((pod.image_id[:TEXT_LIMIT] for pod in pods if pod.image_id), None)

@@ -83,6 +83,7 @@ class PodView:
     disruption: str | None = None  # who takes or took the pod away: reason of its condition DisruptionTarget
     finished: datetime | None = None
     restarts: int = 0
+    image_id: str | None = None  # of its own container, by digest, as its node names it
     fit_image_id: str | None = None  # of a team's training image, by digest, as its node names it
     theirs: bool = False  # what waits or ended is the container of a team's own image: its exit codes mean nothing
     unschedulable: str | None = None  # the scheduler's words, where it found no node

@@ -517,3 +517,9 @@ def test_a_job_says_which_pod_was_taken_from_it() -> None:
     said = "Pod demo/m-1-267gq has condition DisruptionTarget matching FailJob rule at index 0"
     assert disrupted_pod(said) == "m-1-267gq"
     assert disrupted_pod("Container trainer for pod demo/x failed with exit code 1") is None
+
+
+def test_a_pod_tells_which_image_its_node_ran() -> None:
+    there = {**container(running={}), "imageID": "registry.example/trainer@sha256:12"}
+    assert pod_view(pod(phase="Running", containerStatuses=[there])).image_id == "registry.example/trainer@sha256:12"
+    assert pod_view(pod(phase="Pending")).image_id is None
