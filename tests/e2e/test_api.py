@@ -367,12 +367,6 @@ CASES = [
     Case(
         "Model.spec.training",
         "exactly one of recipe, import and image",
-        (IMPORTED,),
-        (("spec.training", {"recipe": RECIPE, "import": IMPORT}),),
-    ),
-    Case(
-        "Model.spec.training",
-        "exactly one of recipe, import and image",
         (trained(),),
         (("spec.training", {"recipe": RECIPE, **trained()[1]}),),
     ),

@@ -56,7 +56,7 @@ OWN = {
 }
 # What its own modules reach only inside of a function, where they say which extra is missing: truekeep train, import
 # and serve are for laptops.
-ELSEWHERE = {"tools": ("truekeep.server.", "truekeep.trainer.", "truekeep.features.")}
+ELSEWHERE = {"tools": ("truekeep.server.", "truekeep.trainer.", "truekeep.features.", "truekeep.explain.trees")}
 DEVELOPERS = {"pip", "setuptools", "wheel", "pytest", "mypy", "hypothesis", "ruff"}
 # Compilers, package managers and what they leave behind.
 UNWANTED = re.compile(
@@ -131,7 +131,7 @@ def compiled(path: str) -> set[str]:
 @every_python_image
 def test_the_rooms_are_the_last_and_a_small_layer(name: str) -> None:
     _, size = contents(name).layers[-1]
-    assert 0 < size < 5e6
+    assert 0 < size < 8e6  # the tools have nearly all rooms, with their bytecode
     assert size == sum(count for path, count in contents(name).files.items() if path.startswith("opt/truekeep/app/"))
 
 

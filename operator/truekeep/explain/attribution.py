@@ -10,7 +10,7 @@ import numpy as np
 
 from truekeep.contract.artifact import Signature
 from truekeep.contract.layout import ONNX_FILE
-from truekeep.explain import shapley, trees
+from truekeep.explain import shapley
 from truekeep.explain.shapley import Floats, Model
 
 BUDGET = 400_000  # rows that the model may be asked
@@ -65,6 +65,8 @@ def attribute(
         return Attribution(method, scale, len(background), found.base, answer, values, errors)
 
     if ONNX_FILE in files and signature.imported is None:
+        from truekeep.explain import trees  # reads ONNX: who only shows an attribution need not have it
+
         try:
             model = trees.opened(files[ONNX_FILE])
             return made(

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import truekeep
 from truekeep import __version__
 from truekeep.api.trainingrun import GateResult
 from truekeep.contract.canonical import digest_of
@@ -24,7 +25,7 @@ from truekeep.storage.artifacts import manifest_of
 
 SCHEMA = "truekeep.dev/record/v1"
 LOCK_DIGEST_ENV = "TRUEKEEP_LOCK_DIGEST"  # sha256 of the lock file that all was installed from, where LOCK is not there
-LOCK = Path(__file__).parents[3] / "lock.sha256"  # the image's: as sha256sum writes it
+LOCK = Path(truekeep.__file__).parents[2] / "lock.sha256"  # the image's: as sha256sum writes it
 CPU_INFO = Path("/proc/cpuinfo")
 # Nothing of ours deletes a record or an artifact; this is how long nobody else may, at the least.
 RETAINED = timedelta(days=184)
