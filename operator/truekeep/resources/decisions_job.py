@@ -6,22 +6,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from truekeep.api.common import ResourceAmounts, Resources
-from truekeep.api.names import LABEL_COMPONENT, LABEL_MODEL, MANAGED_BY, decisions_name
+from truekeep.api.names import LABEL_COMPONENT, LABEL_MODEL, decisions_name
 from truekeep.contract.decisions import Decision, told
 from truekeep.contract.requests import KeepRequest
 from truekeep.domain.observed import ModelView
 from truekeep.domain.plan import Settings
-from truekeep.resources.amounts import MONITOR, container_resources
-from truekeep.resources.failure_rules import failure_rules
+from truekeep.resources.errand_job import Errand, errand_job
 from truekeep.resources.metadata import child_metadata
-from truekeep.resources.pods import pod_template
 
 COMPONENT = "decisions"
-RETRIES = 3
-DEADLINE_SECONDS = 600
-KEPT_SECONDS = 900  # its result is in the Model's status by then
-TMP_SIZE = "16Mi"
+ERRAND = Errand("keep", deadline=600, kept=900, retries=3)
 
 
 def decisions_job(model: ModelView, decisions: Sequence[Decision], settings: Settings) -> dict[str, Any]:
@@ -30,26 +24,6 @@ def decisions_job(model: ModelView, decisions: Sequence[Decision], settings: Set
     request = KeepRequest(
         namespace=model.meta.namespace, model=model.meta.name, store=model.spec.store.s3, decisions=tuple(decisions)
     )
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": child_metadata(decisions_name(model.meta.name, told(decisions)), "Model", model.meta, labels),
-        "spec": {
-            "backoffLimit": RETRIES,
-            "activeDeadlineSeconds": DEADLINE_SECONDS,
-            "ttlSecondsAfterFinished": KEPT_SECONDS,
-            "podFailurePolicy": {"rules": failure_rules(COMPONENT)},
-            "template": pod_template(
-                component=COMPONENT,
-                image=settings.monitor_image,
-                request=request,
-                resources=container_resources(Resources(requests=ResourceAmounts(cpu="20m", memory="64Mi")), MONITOR),
-                pods=model.spec.pods,
-                locations=[model.spec.store.s3],
-                labels={**MANAGED_BY, **labels},
-                tmp_size=TMP_SIZE,
-                spec={"restartPolicy": "Never"},
-                container={"command": ["python3", "-m", "truekeep.monitor.keep"]},
-            ),
-        },
-    }
+    metadata = child_metadata(decisions_name(model.meta.name, told(decisions)), "Model", model.meta, labels)
+    store = model.spec.store.s3
+    return errand_job(metadata, ERRAND, request, settings, pods=model.spec.pods, locations=[store])
