@@ -28,7 +28,6 @@ DAY = timedelta(days=1)
 # The probe's requests are events of today, and a window is given up when its labels are due for thirty windows.
 FIRST = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - 6 * DAY
 ROWS = 700
-FILES = 7  # of a day
 CAPTURED = {"serving": {"capture": {"s3": {"uri": "s3://lake/captures/"}, "flushSeconds": 1}}}
 POLICY: Json = {
     "apiVersion": "truekeep.dev/v1alpha1",
@@ -55,9 +54,9 @@ def shop(kube: Kube) -> Iterator[Shop]:
         yield shop
 
 
-def parquet(rows: pa.Table | dict[str, Any]) -> bytes:
+def parquet(columns: dict[str, Any]) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(rows if isinstance(rows, pa.Table) else pa.table(rows), sink)
+    pq.write_table(pa.table(columns), sink)
     return sink.getvalue()
 
 
@@ -85,12 +84,9 @@ def predictions(lake: Bucket, day: int) -> np.ndarray:
         "card_age_days": random.integers(0, 900, ROWS).astype(float),
         "distance_km": random.lognormal(2, 1, ROWS),
     }
-    table = pa.table(columns)
-    for writer in range(FILES):
-        rows = table.slice(writer * ROWS // FILES, ROWS // FILES)
-        first, last = (round(rows["truekeep.event_time"][at].as_py().timestamp() * 1000) for at in (0, -1))
-        key = layout.capture_file(1, begin, CaptureName(first, last, f"pod-{writer}", day))
-        lake.put(f"captures/{layout.captures(NAMESPACE, MODEL)}{key}", parquet(rows))
+    name = CaptureName(int(micro[0]) // 1000, int(micro[-1]) // 1000, "pod-a", day)
+    key = layout.captures(NAMESPACE, MODEL) + layout.capture_file(1, begin, name)
+    lake.put(f"captures/{key}", parquet(columns))
     return probability
 
 
@@ -151,41 +147,3 @@ def test_silent_decay_is_estimated_then_measured_then_answered_once(shop: Shop) 
         assert len(measured) == 3
         page = next(key for key in reversed(keys) if key.endswith(".html"))
         assert b"<h2>Columns" in models.get(page)
-
-
-@pytest.mark.full  # two CronJobs, each once a minute
-def test_three_pods_count_a_window_together_and_find_what_one_finds(shop: Shop) -> None:
-    """After the test before: its captures are there."""
-    found = {}
-    for name, shards in (("whole", 1), ("shared", 3)):
-        kept = {key: value for key, value in POLICY["spec"].items() if key != "performance"}
-        spec = {**kept, "data": {"minimumEffect": "0.03"}, "responses": [], "shards": shards}
-        shop.apply({**POLICY, "metadata": {"name": name}, "spec": spec})
-
-        def windows(name: str = name) -> Any:
-            status = (shop.kube.get(NAMESPACE, "driftpolicies", name) or {}).get("status", {})
-            return {one["start"]: one for one in status.get("windows", []) if one["revision"] == 1}
-
-        shop.until(f"windows of {name}", 240, lambda windows=windows: len(windows()) >= 3)
-        found[name] = windows()
-        shop.kube.patch(NAMESPACE, "driftpolicies", name, {"spec": {"suspend": "Now"}})
-    jobs = shop.kube.list(NAMESPACE, "jobs", "truekeep.dev/policy=shared,app.kubernetes.io/component=monitor")
-    assert {(job["spec"].get("completionMode"), job["spec"]["completions"]) for job in jobs} == {("Indexed", 3)}
-    with Stage(shop.kube, NAMESPACE, Narrator()) as stage:
-        stage.open_store()
-        models = stage.bucket("models")
-        both = sorted(set(found["whole"]) & set(found["shared"]))
-        assert len(both) >= 3
-        for start in both:
-            one, three = (report(models, found[name][start]["report"]) for name in ("whole", "shared"))
-            assert one["rows"] == ROWS
-            assert len(one["columns"]) > 5
-            assert one == three
-
-
-def report(models: Bucket, uri: str) -> Json:
-    """All that was found in a window."""
-    body: Json = json.loads(models.get(uri.removeprefix(models.uri())))
-    assert body["skippedFiles"] == 0
-    found: Json = body["report"]
-    return found
