@@ -59,13 +59,7 @@ def _artifact(who: Person, model: str, revision: int | None) -> tuple[int, str]:
         if not awaiting:
             refuse(f"no revision of {who.namespace}/{model} waits for a decision; --revision N names another one")
         return int(awaiting["revision"]), str(awaiting["artifactDigest"])
-    runs = [run for run in who.list("trainingruns") if run["spec"]["modelRef"]["name"] == model]
-    found = [run["status"] for run in runs if (run.get("status") or {}).get("revision") == revision]
-    if not found:
-        numbers = sorted(run["status"]["revision"] for run in runs if (run.get("status") or {}).get("revision"))
-        there = ", ".join(map(str, numbers)) or "none"
-        refuse(f"{who.namespace}/{model} has no revision {revision}; there are {there}")
-    return revision, str(found[0]["artifact"]["digest"])
+    return revision, str(who.revision(model, revision)["status"]["artifact"]["digest"])
 
 
 def approval(model: str, revision: int, digest: str, decided: Json, expires: datetime | None) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import typer
 
 from truekeep.cli import kube
 from truekeep.cli.kube import Namespace, refuse
+from truekeep.cli.stores import own
 
 if TYPE_CHECKING:
     from truekeep.api.common import S3Location
@@ -163,10 +164,7 @@ def _where(
     spec = ModelSpec.model_validate(who.get("models", model)["spec"])
     if spec.serving.capture is None:
         refuse(f"Model {who.namespace}/{model} has no spec.serving.capture; give --captures with its former uri")
-    location = complete(spec.serving.capture.s3, spec.store.s3)
-    # The Secret and the certificates are the cluster's; here it is the person's own.
-    mine = {"credentials_secret_ref": None, "ca_bundle_ref": None, "endpoint": endpoint or location.endpoint}
-    return who.user(), who.namespace, location.model_copy(update=mine)
+    return who.user(), who.namespace, own(complete(spec.serving.capture.s3, spec.store.s3), endpoint)
 
 
 def _show(account: Account, sought: Sought, name: str) -> None:

@@ -54,10 +54,7 @@ def rollback(
     live, target = _live(found), to if to is not None else before(found)
     if target is None:
         refuse(f"no other revision of {who.namespace}/{model} has answered; --to REVISION names one")
-    known = revisions(who, model)
-    if target not in known:
-        there = ", ".join(map(str, known)) or "none"
-        refuse(f"{who.namespace}/{model} has no revision {target}; there are {there}")
+    who.revision(model, target)
     if target == live:
         typer.echo(f"revision {target} of {who.namespace}/{model} answers already")
         return
@@ -77,12 +74,6 @@ def before(model: Json) -> int | None:
     former = [status["former"]["revision"]] if status.get("former") else []
     answered = [int(number) for number in [*former, *(one["revision"] for one in status.get("history") or [])]]
     return next((number for number in answered if number != live), None)
-
-
-def revisions(who: Person, model: str) -> list[int]:
-    """The revisions of a Model, ascending."""
-    runs = [run for run in who.list("trainingruns") if run["spec"]["modelRef"]["name"] == model]
-    return sorted(run["status"]["revision"] for run in runs if (run.get("status") or {}).get("revision"))
 
 
 def _live(model: Json) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn
 
@@ -31,6 +31,20 @@ class Person:
         """All objects of one of our kinds in the namespace."""
         found: list[Json] = self._ask("list_namespaced_custom_object", plural)["items"]
         return found
+
+    def runs(self, model: str) -> Sequence[Json]:
+        """The TrainingRuns of a Model."""
+        return of_model(self.list("trainingruns"), model)
+
+    def revision(self, model: str, number: int) -> Json:
+        """The run that made a revision. Ends with 2 where there is none."""
+        made = {
+            int(run["status"]["revision"]): run for run in self.runs(model) if (run.get("status") or {}).get("revision")
+        }
+        if number not in made:
+            there = ", ".join(map(str, sorted(made))) or "none"
+            refuse(f"{self.namespace}/{model} has no revision {number}; there are {there}")
+        return made[number]
 
     def create(self, plural: str, manifest: Json) -> Json:
         """Make an object."""
@@ -64,6 +78,11 @@ class Person:
             )
         except Exception as error:  # likewise
             give_up(error)
+
+
+def of_model(items: Iterable[Json], model: str) -> list[Json]:
+    """Those that name the Model."""
+    return [item for item in items if item["spec"]["modelRef"]["name"] == model]
 
 
 def person(namespace: str | None) -> Person:

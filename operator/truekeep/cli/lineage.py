@@ -82,7 +82,7 @@ def _of_store(
 ) -> tuple[str, list[dict[str, Any]], int | None, str, tuple[str, ...]]:
     """Name, revisions, which of them answered at the moment, what is known of that, and what does not hold."""
     from truekeep.cli import ledger
-    from truekeep.cli.why.places import located, opened
+    from truekeep.cli.stores import located, opened
     from truekeep.storage import StoreError
 
     if namespace is None:

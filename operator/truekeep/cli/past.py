@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from truekeep.cli.kube import Json, Namespace, Person, person, refuse
+from truekeep.cli.kube import Json, Namespace, person
 from truekeep.cli.shown import Output, console, give, short_time
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the Model.")]
@@ -18,7 +18,7 @@ Name = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the Model.")
 def history(model: Name, *, output: Output = "text", namespace: Namespace = None) -> None:
     """The runs of MODEL, the newest first: what each was for, what it came to, and when it answered."""
     who = person(namespace)
-    rows = past(who.get("models", model), _runs(who, model))
+    rows = past(who.get("models", model), who.runs(model))
     if output != "text":
         give(rows, output)
         return
@@ -75,12 +75,7 @@ def diff(
 ) -> None:
     """What differs between two revisions of MODEL: data, code, results, gates. Ends with 0, also where nothing does."""
     who = person(namespace)
-    known = {int(r["status"]["revision"]): r for r in _runs(who, model) if (r.get("status") or {}).get("revision")}
-    for number in (first, second):
-        if number not in known:
-            there = ", ".join(map(str, sorted(known))) or "none"
-            refuse(f"{who.namespace}/{model} has no revision {number}; there are {there}")
-    rows = list(differences(known[first], known[second]))
+    rows = list(differences(who.revision(model, first), who.revision(model, second)))
     if output != "text":
         give([{"what": what, str(first): a, str(second): b} for what, a, b in rows], output)
         return
@@ -130,7 +125,3 @@ def facts(run: Json) -> Iterator[tuple[str, str]]:
 
 def _digest(digest: str | None) -> str:
     return digest.removeprefix("sha256:")[:12] if digest else "-"
-
-
-def _runs(who: Person, model: str) -> list[Json]:
-    return [run for run in who.list("trainingruns") if run["spec"]["modelRef"]["name"] == model]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import webbrowser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,7 @@ import typer
 
 from truekeep.api.common import S3Location
 from truekeep.cli.kube import Json, Namespace, person, refuse
+from truekeep.cli.stores import own
 
 
 def open_report(
@@ -35,13 +37,11 @@ def open_report(
 
     who = person(namespace)
     found = who.get("models", model)
-    made = chosen(found, [r for r in who.list("trainingruns") if r["spec"]["modelRef"]["name"] == model], revision, run)
+    made = chosen(found, who.runs(model), revision, run)
     uri = ((made.get("status") or {}).get("record") or {}).get("report")
     if not uri:
         refuse(f"run {made['metadata']['name']} has no report (yet); truekeep logs {model} shows what it says")
-    store = S3Location.model_validate(found["spec"]["store"]["s3"])
-    if endpoint is not None:
-        store = store.model_copy(update={"endpoint": endpoint})
+    store = own(S3Location.model_validate(found["spec"]["store"]["s3"]), endpoint)
     folder, _, name = str(uri).rpartition("/")
     try:
         page = Bucket.open(store.model_copy(update={"uri": f"{folder}/"})).get(name)
@@ -58,7 +58,7 @@ def open_report(
     webbrowser.open(address)
 
 
-def chosen(model: Json, runs: list[Json], revision: int | None, run: str | None) -> Json:
+def chosen(model: Json, runs: Sequence[Json], revision: int | None, run: str | None) -> Json:
     """The run that is meant."""
     name = model["metadata"]["name"]
     if run is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -11,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 from truekeep.api.common import DvcOutput, Place, S3Location, VolumeLocation
 from truekeep.cli.kube import Namespace, person
 from truekeep.cli.laptop import InputError, check_folder, refuse
+from truekeep.cli.stores import located, opened, own
 from truekeep.cli.train import RECORD, source_folder
 from truekeep.contract import layout
+from truekeep.contract.canonical import sha256
 
 if TYPE_CHECKING:
     from truekeep.sources.read import Pin
@@ -97,20 +97,20 @@ def _of_cluster(run: str, namespace: str | None, store: str | None, endpoint: st
     known = (found.get("status") or {}).get("record")
     if not known:
         raise InputError(f"run {who.namespace}/{run} has no record: it has not ended, or its store was out of reach")
-    location: S3Location | Path | None = place_of(store, endpoint) if store else None
+    location: S3Location | Path | None = located("--store", store, endpoint) if store else None
     if location is None:
         model = found["spec"]["modelRef"]["name"]
         there = next((one for one in who.list("models") if one["metadata"]["name"] == model), None)
         raw = there["spec"]["store"]["s3"] if there else {"uri": _root(known["uri"])}
-        location = _mine(S3Location.model_validate(raw), endpoint)
+        location = own(S3Location.model_validate(raw), endpoint)
     return _read(location, known["id"])
 
 
 def _of_record(given: str, store: str | None, endpoint: str | None) -> Recorded:
-    location = place_of(store, endpoint) if store else None
+    location = located("--store", store, endpoint) if store else None
     if given.startswith("s3://"):
         digest = given.rpartition("/")[2].removesuffix(".json")
-        return _read(location or place_of(_root(given), endpoint), f"sha256:{digest}")
+        return _read(location or located("--record", _root(given), endpoint), f"sha256:{digest}")
     path = Path(given)
     try:
         if path.stat().st_size > RECORD_BYTES:
@@ -119,7 +119,7 @@ def _of_record(given: str, store: str | None, endpoint: str | None) -> Recorded:
     except OSError as error:
         raise InputError(f"--record {path}: {error.strerror or error}; give the record of a run") from error
     beside = path.parent if (path.parent / layout.MANIFEST).is_file() else None
-    return Recorded(_document(content, str(path)), _sha256(content), location, beside)
+    return Recorded(_document(content, str(path)), sha256(content), location, beside)
 
 
 def _root(uri: str) -> str:
@@ -133,15 +133,14 @@ def _read(location: S3Location | Path, digest: str) -> Recorded:
     """From the store, checked. InputError where it is missing or altered."""
     from truekeep.storage import StoreError
 
-    opened = store_at(location)
-    key = layout.record(digest)
+    store, key = opened(location), layout.record(digest)
     try:
-        content = opened.get(key)
+        content = store.get(key)
     except StoreError as error:
-        raise InputError(f"the record {opened.uri(key)} can't be read: {error}") from error
-    if (seen := _sha256(content)) != digest:
-        raise InputError(f"{opened.uri(key)} has {seen}: THE RECORD WAS ALTERED, do not trust it")
-    return Recorded(_document(content, opened.uri(key)), digest, location)
+        raise InputError(f"the record {store.uri(key)} can't be read: {error}") from error
+    if (seen := sha256(content)) != digest:
+        raise InputError(f"{store.uri(key)} has {seen}: THE RECORD WAS ALTERED, do not trust it")
+    return Recorded(_document(content, store.uri(key)), digest, location)
 
 
 def _document(content: bytes, where: str) -> Mapping[str, Any]:
@@ -152,37 +151,6 @@ def _document(content: bytes, where: str) -> Mapping[str, Any]:
     if not isinstance(found, dict) or not str(found.get("schema", "")).startswith("truekeep.dev/record/"):
         raise InputError(f"{where}: is no record of a training run; its schema is not truekeep.dev/record/v1")
     return found
-
-
-def _sha256(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
-def place_of(text: str, endpoint: str | None) -> S3Location | Path:
-    """A store that was given by hand. InputError where it is none."""
-    if not text.startswith("s3://"):
-        if not Path(text).is_dir():
-            raise InputError(f"--store {text}: is neither an s3:// address nor a folder")
-        return Path(text)
-    try:
-        return S3Location(uri=text if text.endswith("/") else f"{text}/", endpoint=endpoint)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise InputError(f"{text}, endpoint {endpoint}: {first['msg']}; example: s3://models/") from error
-
-
-def _mine(location: S3Location, endpoint: str | None) -> S3Location:
-    """The Secret and the certificates are the cluster's; here it is the caller's own."""
-    update = {"credentials_secret_ref": None, "ca_bundle_ref": None, "endpoint": endpoint or location.endpoint}
-    return location.model_copy(update=update)
-
-
-def store_at(location: S3Location | Path) -> Any:
-    """The bucket, or the folder."""
-    from truekeep.storage.folder import Folder
-    from truekeep.storage.s3 import Bucket
-
-    return Folder(location) if isinstance(location, Path) else Bucket.open(location)
 
 
 def _again(found: Recorded, data: Path | None, endpoint: str | None, out: Path | None, threads: int) -> Comparison:
@@ -205,7 +173,7 @@ def _again(found: Recorded, data: Path | None, endpoint: str | None, out: Path |
             scratch = Folder(Path(folder))
             outside = Outside(
                 lie.opened,
-                None if found.store is None else store_at(found.store),
+                None if found.store is None else opened(found.store),
                 scratch,
                 lambda words: typer.echo(f"  {words}", err=True),
                 threads,
@@ -226,7 +194,7 @@ def _beside(folder: Path, digest: str) -> dict[str, bytes] | None:
     from truekeep.contract.artifact import Manifest
 
     content = (folder / layout.MANIFEST).read_bytes()
-    if _sha256(content) != digest:
+    if sha256(content) != digest:
         return None
     files = Manifest.model_validate_json(content).files
     return {one.path: (folder / one.path).read_bytes() for one in files if (folder / one.path).is_file()}
@@ -252,8 +220,8 @@ class Places:
         if isinstance(place, VolumeLocation):
             raise InputError(f"{place.uri} is a volume of the cluster; copy its files, and give their folder by --data")
         if isinstance(place, DvcOutput):
-            return Dvc(Bucket.open(_mine(place.remote, self._endpoint)), place)
-        return Bucket.open(_mine(place, self._endpoint))
+            return Dvc(Bucket.open(own(place.remote, self._endpoint)), place)
+        return Bucket.open(own(place, self._endpoint))
 
 
 class Moved:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -9,7 +10,7 @@ import typer
 from truekeep.api.names import ANNOTATION_PAUSED, ANNOTATION_RETRAIN, run_name
 from truekeep.cli import wait as waiting
 from truekeep.cli.hold import signed
-from truekeep.cli.kube import Json, Namespace, Person, person, refuse
+from truekeep.cli.kube import Json, Namespace, person, refuse
 
 REASON_LENGTH = 300
 
@@ -28,7 +29,7 @@ def retrain(
     a run is under way or the Model is paused; 3, with --wait: not in time."""
     who = person(namespace)
     found = who.get("models", model)
-    if held := obstacle(found, runs(who, model)):
+    if held := obstacle(found, who.runs(model)):
         refuse(f"{who.namespace}/{model} {held}")
     value = asked(signed(who), reason)
     name = run_name(model, found["metadata"]["uid"], "manual", value)
@@ -38,17 +39,12 @@ def retrain(
         return
 
     def look() -> waiting.Verdict:
-        there = [run for run in runs(who, model) if run["metadata"]["name"] == name]
+        there = [run for run in who.runs(model) if run["metadata"]["name"] == name]
         if not there:
             return waiting.Verdict("Going", "the operator has not made the run yet")
         return waiting.verdict(there[0], "Complete")
 
     raise typer.Exit(waiting.follow(look, timeout, lambda words: typer.echo(words, err=True)))
-
-
-def runs(who: Person, model: str) -> list[Json]:
-    """The Model's TrainingRuns."""
-    return [run for run in who.list("trainingruns") if run["spec"]["modelRef"]["name"] == model]
 
 
 def asked(by: str, reason: str) -> str:
@@ -57,7 +53,7 @@ def asked(by: str, reason: str) -> str:
     return f"{by}: {why}" if why else by
 
 
-def obstacle(model: Json, runs: list[Json]) -> str:
+def obstacle(model: Json, runs: Sequence[Json]) -> str:
     """Why no run can begin now; "" where one can."""
     annotations = model["metadata"].get("annotations") or {}
     if annotations.get(ANNOTATION_PAUSED, "").lower() not in ("", "false"):

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.tree import Tree
 
-from truekeep.cli.kube import Json, Namespace, person, refuse
+from truekeep.cli.kube import Json, Namespace, of_model, person, refuse
 from truekeep.cli.past import past
 from truekeep.cli.shown import Output, console, give, short_time
 
@@ -60,14 +60,14 @@ def tree(where: str, model: Json, policies: Sequence[Json], runs: Sequence[Json]
     for title, text in lines(model, policies):
         table.add_row(title, escape(text))
     root.add(table)
-    mine = past(model, [run for run in runs if run["spec"]["modelRef"]["name"] == name])
+    mine = past(model, of_model(runs, name))
     if mine:
         branch = root.add("[bold]runs[/bold]")
         for row in mine[:SHOWN_RUNS]:
             branch.add(escape(_run(row)))
         if len(mine) > SHOWN_RUNS:
             branch.add(f"{len(mine) - SHOWN_RUNS} more: truekeep history {escape(name)}")
-    watching = [each for each in policies if each["spec"]["modelRef"]["name"] == name]
+    watching = of_model(policies, name)
     if watching:
         branch = root.add("[bold]policies[/bold]")
         for policy in watching:
@@ -93,11 +93,9 @@ def _object(model: Json, policies: Sequence[Json], runs: Sequence[Json]) -> dict
     return {
         "name": name,
         "status": model.get("status") or {},
-        "runs": past(model, [run for run in runs if run["spec"]["modelRef"]["name"] == name]),
+        "runs": past(model, of_model(runs, name)),
         "policies": [
-            {"name": each["metadata"]["name"], "status": each.get("status") or {}}
-            for each in policies
-            if each["spec"]["modelRef"]["name"] == name
+            {"name": each["metadata"]["name"], "status": each.get("status") or {}} for each in of_model(policies, name)
         ],
     }
 

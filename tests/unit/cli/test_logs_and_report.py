@@ -67,7 +67,11 @@ def test_no_pod_says_where_else_to_look(core: list[str]) -> None:
 
 MODEL = {
     "metadata": {"name": "late"},
-    "spec": {"store": {"s3": {"uri": "s3://models/", "endpoint": "http://s3.shop:7070"}}},
+    "spec": {
+        "store": {
+            "s3": {"uri": "s3://models/", "endpoint": "http://s3.shop:7070", "credentialsSecretRef": {"name": "lake"}}
+        }
+    },
     "status": {"active": {"revision": 2}},
 }
 
@@ -95,6 +99,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     seen: list[tuple[str, str]] = []
 
     def opened(location: Any) -> Any:
+        assert location.credentials_secret_ref is None, "the Secret is the cluster's, the credentials are the person's"
         seen.append((location.uri, location.endpoint))
         return SimpleNamespace(get=get)
 

@@ -36,7 +36,7 @@ class Cluster(Person):
     """A Model, its runs, and what was asked."""
 
     model: ClassVar[dict[str, Any]] = MODEL
-    runs: ClassVar[list[dict[str, Any]]] = []
+    known: ClassVar[list[dict[str, Any]]] = []
     later: ClassVar[list[str]] = []  # how the run that is asked for stands, look after look
     told: ClassVar[dict[str, str | None]] = {}
 
@@ -48,8 +48,8 @@ class Cluster(Person):
         assert plural == "trainingruns"
         if self.told and self.later:
             stands = self.later.pop(0)
-            return [*self.runs, *([run(asked_for(self.told), stands)] if stands else [])]
-        return self.runs
+            return [*self.known, *([run(asked_for(self.told), stands)] if stands else [])]
+        return self.known
 
     def user(self) -> str:
         return "ann"
@@ -69,7 +69,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> type[Cluster]:
     monkeypatch.setattr(waiting, "POLL_SECONDS", 0.0)
     monkeypatch.setattr(Cluster, "told", {})
     monkeypatch.setattr(Cluster, "later", [])
-    monkeypatch.setattr(Cluster, "runs", [run("late-1"), run("late-2", "Failed"), run("other-1", "", of="other")])
+    monkeypatch.setattr(Cluster, "known", [run("late-1"), run("late-2", "Failed"), run("other-1", "", of="other")])
     monkeypatch.setattr(Cluster, "model", copy.deepcopy(MODEL))
     return Cluster
 
@@ -114,7 +114,7 @@ def test_what_can_not_begin_now_is_refused(
     cluster: type[Cluster], annotations: dict[str, str], runs: list[dict[str, Any]], words: str
 ) -> None:
     cluster.model["metadata"]["annotations"] |= annotations
-    cluster.runs += runs
+    cluster.known += runs
     code, out, err = say("late", "-n", "shop")
     assert (code, out) == (2, "")
     assert f"truekeep: shop/late {words}" in err
@@ -124,7 +124,7 @@ def test_what_can_not_begin_now_is_refused(
 def test_a_run_that_is_being_deleted_is_in_nobodys_way(cluster: type[Cluster]) -> None:
     going = run("late-9", "")
     going["metadata"]["deletionTimestamp"] = "2026-11-23T12:00:00Z"
-    cluster.runs.append(going)
+    cluster.known.append(going)
     assert say("late")[0] == 0
 
 

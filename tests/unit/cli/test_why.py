@@ -17,9 +17,9 @@ from tests.unit.monitor.test_page import Tags
 from tests.unit.trainer.test_report import Laptop
 from truekeep.api import capture as api
 from truekeep.api.common import S3Location
-from truekeep.cli import erasure, kube
+from truekeep.cli import erasure, kube, stores
 from truekeep.cli.main import app
-from truekeep.cli.why import find, places
+from truekeep.cli.why import find
 from truekeep.contract import layout
 from truekeep.contract.artifact import Signature
 from truekeep.contract.canonical import sha256
@@ -394,7 +394,7 @@ def test_a_yaml_file_and_the_cluster_say_where_to_look(
     scene.decisions(scene.told())
     scene.capture("wanted")
     folders = {"s3://models/": scene.store, "s3://lake/captures/": scene.captures}
-    monkeypatch.setattr(places, "opened", lambda location: folders[location.uri])
+    monkeypatch.setattr(stores, "opened", lambda location: folders[location.uri])
     file = tmp_path / "model.yaml"
     file.write_text(MODEL_YAML)
     done = CliRunner().invoke(app, ["why", "wanted", "-f", str(file), "--row", "0"])

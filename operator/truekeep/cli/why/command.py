@@ -136,7 +136,8 @@ def span_of(at: str | None) -> Span:
 
 def _searched(known: list[Place], request_id: str, span: Span, limit: int) -> Iterator[tuple[Place, list[str], Search]]:
     """What each place has; of a place that names no Model, for each that captured something."""
-    from truekeep.cli.why import find, places
+    from truekeep.cli import stores
+    from truekeep.cli.why import find
 
     for place in known:
         if place.captures is None:
@@ -146,7 +147,7 @@ def _searched(known: list[Place], request_id: str, span: Span, limit: int) -> It
                     "answers; give --store and --captures with its former uri"
                 )
             continue
-        captures = places.opened(place.captures)
+        captures = stores.opened(place.captures)
         names = [place.model] if place.model else find.models(captures, place.namespace)
         yield (
             place,
@@ -184,7 +185,8 @@ def _explained(
 
 def _notes(place: Place, found: Search, told: list[Told]) -> Iterator[str]:
     """What else there is to say of a find."""
-    from truekeep.cli.why import find, places
+    from truekeep.cli import stores
+    from truekeep.cli.why import find
 
     if len(found.requests) > 1:
         times = ", ".join(f"{rows[0].received:%Y-%m-%d %H:%M:%S}" for rows in found.requests)
@@ -194,7 +196,7 @@ def _notes(place: Place, found: Search, told: list[Told]) -> Iterator[str]:
         if gone := sorted(set(range(max(numbers) + 1)) - numbers):
             first = rows[0]
             assert place.captures is not None
-            erased = find.receipts_of(places.opened(place.captures), first)
+            erased = find.receipts_of(stores.opened(place.captures), first)
             by = f"; receipts that name its file: {', '.join(erased)}" if erased else ""
             yield f"Rows {', '.join(map(str, gone))} of the request are not there any more: they were erased{by}."
         if len(rows) > MOST_ROWS and len(told) >= MOST_ROWS:
@@ -207,7 +209,8 @@ def _not_found(
     request_id: str, row: int | None, missed: list[tuple[Place, list[str], Search]], span: Span
 ) -> Iterator[str]:
     """Why there may be nothing, in words, the surest reason first."""
-    from truekeep.cli.why import find, places
+    from truekeep.cli import stores
+    from truekeep.cli.why import find
     from truekeep.contract.sampling import sampled
 
     for place, names, found in missed:
@@ -235,7 +238,7 @@ def _not_found(
                 yield f"{share} this one is NOT among them, and nothing was kept of it"
         assert place.captures is not None
         for name in names:
-            for receipt in find.receipts(places.opened(place.captures), place.namespace, name)[:5]:
+            for receipt in find.receipts(stores.opened(place.captures), place.namespace, name)[:5]:
                 yield f"rows of {place.namespace}/{name} were erased; its row may be among them: {receipt}"
         if found.unreadable:
             yield f"{len(found.unreadable)} files could not be searched, first: {found.unreadable[0]}"

@@ -12,13 +12,11 @@ from pydantic import ValidationError
 
 from truekeep.api.common import S3Location
 from truekeep.api.model import ModelSpec
-from truekeep.cli import kube, ledger
+from truekeep.cli import kube, ledger, stores
 from truekeep.cli.laptop import InputError, documents
 from truekeep.contract.decisions import Decision
 from truekeep.contract.requests import complete
 from truekeep.storage.artifacts import Store
-from truekeep.storage.folder import Folder
-from truekeep.storage.s3 import Bucket
 
 
 @dataclass(frozen=True)
@@ -47,11 +45,6 @@ class Asked:
     endpoint: str | None
 
 
-def opened(location: S3Location | Path) -> Any:
-    """The bucket, or the folder."""
-    return Folder(location) if isinstance(location, Path) else Bucket.open(location)
-
-
 def places(asked: Asked) -> list[Place]:
     """Where to look. InputError for what was given wrongly; whoever can't ask the cluster ends with 2."""
     if asked.file is not None:
@@ -65,43 +58,28 @@ def places(asked: Asked) -> list[Place]:
 
 def store_of(place: Place) -> Store:
     """Where artifacts and records lie."""
-    found: Store = opened(place.store)
+    found: Store = stores.opened(place.store)
     return found
 
 
 def _by_hand(asked: Asked, store: str) -> Place:
     if asked.namespace is None:
         raise InputError("with --store, --namespace says in which namespace the Model was; give it")
-    location = located("--store", store, asked.endpoint)
+    location = stores.located("--store", store, asked.endpoint)
     if asked.captures is not None:
         return Place(
-            asked.namespace, asked.model or "", location, located("--captures", asked.captures, asked.endpoint)
+            asked.namespace, asked.model or "", location, stores.located("--captures", asked.captures, asked.endpoint)
         )
     if asked.model is None:
         raise InputError("with --store, give --captures too, or --model, whose decisions in the store name it")
-    known = ledger.read(opened(location), asked.namespace, asked.model)
+    known = ledger.read(stores.opened(location), asked.namespace, asked.model)
     uri = next((one.captures for one in reversed(known.decisions) if one.captures), None)
     if uri is None:
         raise InputError(
             f"the store's decisions on {asked.namespace}/{asked.model} do not say where its captures are; give "
             "--captures"
         )
-    return Place(asked.namespace, asked.model, location, located("--captures", uri, asked.endpoint))
-
-
-def located(option: str, text: str, endpoint: str | None) -> S3Location | Path:
-    """An s3:// address, or a folder. InputError where it is neither."""
-    if not text.startswith("s3://"):
-        if not Path(text).is_dir():
-            raise InputError(f"{option} {text}: is neither an s3:// address nor a folder")
-        return Path(text)
-    try:
-        return S3Location(uri=text if text.endswith("/") else f"{text}/", endpoint=endpoint)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        if first["loc"][0] == "uri":
-            raise InputError(f"{option} {text}: is no s3:// address of a prefix; example: s3://models/") from error
-        raise InputError(f"--endpoint {endpoint}: {first['msg']}; example: http://127.0.0.1:7070") from error
+    return Place(asked.namespace, asked.model, location, stores.located("--captures", uri, asked.endpoint))
 
 
 def _of_file(asked: Asked, file: Path) -> list[Place]:
@@ -151,12 +129,6 @@ def _spec(raw: Any, where: str) -> ModelSpec:
 
 def _of_spec(asked: Asked, namespace: str, name: str, spec: ModelSpec) -> Place:
     capture = spec.serving.capture
-    captures = _mine(complete(capture.s3, spec.store.s3), asked.endpoint) if capture else None
+    captures = stores.own(complete(capture.s3, spec.store.s3), asked.endpoint) if capture else None
     percent = capture.fraction_percent if capture else None
-    return Place(namespace, name, _mine(spec.store.s3, asked.endpoint), captures, percent)
-
-
-def _mine(location: S3Location, endpoint: str | None) -> S3Location:
-    """The Secret and the certificates are the cluster's; here it is the person's own."""
-    update = {"credentials_secret_ref": None, "ca_bundle_ref": None, "endpoint": endpoint or location.endpoint}
-    return location.model_copy(update=update)
+    return Place(namespace, name, stores.own(spec.store.s3, asked.endpoint), captures, percent)

@@ -1,0 +1,42 @@
+"""Object stores as a person reaches them: given by hand, or as a Model names them, with credentials of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from truekeep.api.common import S3Location
+from truekeep.cli.laptop import InputError
+
+
+def located(option: str, text: str, endpoint: str | None) -> S3Location | Path:
+    """An s3:// address, or a folder. InputError where it is neither."""
+    if not text.startswith("s3://"):
+        if not Path(text).is_dir():
+            raise InputError(f"{option} {text}: is neither an s3:// address nor a folder")
+        return Path(text)
+    try:
+        return S3Location(uri=text if text.endswith("/") else f"{text}/", endpoint=endpoint)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        if first["loc"][0] == "uri":
+            raise InputError(f"{option} {text}: is no s3:// address of a prefix; example: s3://models/") from error
+        raise InputError(f"--endpoint {endpoint}: {first['msg']}; example: http://127.0.0.1:7070") from error
+
+
+def own(location: S3Location, endpoint: str | None = None) -> S3Location:
+    """The Secret and the certificates that a Model names are the cluster's; here they are the person's own.
+
+    `endpoint`: of the store as seen from here, where the Model's is one of the cluster."""
+    update = {"credentials_secret_ref": None, "ca_bundle_ref": None, "endpoint": endpoint or location.endpoint}
+    return location.model_copy(update=update)
+
+
+def opened(location: S3Location | Path) -> Any:
+    """The bucket, or the folder."""
+    from truekeep.storage.folder import Folder
+    from truekeep.storage.s3 import Bucket
+
+    return Folder(location) if isinstance(location, Path) else Bucket.open(location)
