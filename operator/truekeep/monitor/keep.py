@@ -7,22 +7,20 @@ added: a page that another pod wrote meanwhile is read, and the next number is t
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import sys
-import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from pathlib import Path
 
 from pydantic import ValidationError
 
 from truekeep.contract import layout
 from truekeep.contract.canonical import sha256
 from truekeep.contract.decisions import Page, told
-from truekeep.contract.requests import DEFAULT_TERMINATION_LOG, REQUEST_ENV, TERMINATION_LOG_ENV, KeepRequest
-from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUTSIDE, KeepResult
+from truekeep.contract.requests import KeepRequest
+from truekeep.contract.results import EXIT_JUDGED, EXIT_OUTSIDE, KeepResult
+from truekeep.monitor.errand import Done, run
 from truekeep.storage import StoreError
 from truekeep.storage.artifacts import Store
 from truekeep.storage.s3 import Bucket
@@ -68,32 +66,17 @@ def _known(store: Store, request: KeepRequest) -> tuple[set[str], int, str | Non
 
 def main(clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> int:
     """One page at most. The exit code is one of `contract.results`."""
-    try:
-        request = KeepRequest.model_validate_json(os.environ.get(REQUEST_ENV, ""))
-    except ValidationError as error:
-        _say(f"{REQUEST_ENV} holds no valid request: {error.errors(include_url=False, include_input=False)[0]}")
-        return EXIT_INPUT
-    try:
-        result, code = keep(Bucket.open(request.store), request, clock().replace(microsecond=0)), EXIT_JUDGED
-    except StoreError as error:
-        words = f"decisions could not be kept, it is tried again: {error}"[:512]
-        result = KeepResult(told=told(request.decisions), reason="StoreUnreachable", message=words)
-        code = EXIT_OUTSIDE
-    except Exception as error:  # the last line must tell what happened, not where
-        traceback.print_exc()
-        _say(f"keeping decisions has a defect: {type(error).__name__}: {error}")
-        return 1
-    _say(result.message)
-    try:
-        path = Path(os.environ.get(TERMINATION_LOG_ENV, DEFAULT_TERMINATION_LOG))
-        path.write_text(result.model_dump_json(by_alias=True, exclude_none=True), encoding="utf-8")
-    except OSError as error:
-        _say(f"the result could not be handed over: {error}")
-    return code
 
+    def work(request: KeepRequest) -> Done:
+        try:
+            result, code = keep(Bucket.open(request.store), request, clock().replace(microsecond=0)), EXIT_JUDGED
+        except StoreError as error:
+            words = f"decisions could not be kept, it is tried again: {error}"[:512]
+            result = KeepResult(told=told(request.decisions), reason="StoreUnreachable", message=words)
+            code = EXIT_OUTSIDE
+        return Done(result.message, result.model_dump_json(by_alias=True, exclude_none=True), code)
 
-def _say(words: str) -> None:
-    print(words, flush=True)
+    return run(KeepRequest, "keeping decisions", work)
 
 
 if __name__ == "__main__":

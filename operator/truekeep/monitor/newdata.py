@@ -8,24 +8,21 @@ what is new, not what is there.
 
 from __future__ import annotations
 
-import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import ValidationError
 
 from truekeep.api.data import Data
 from truekeep.contract.canonical import digest_of
-from truekeep.contract.requests import DEFAULT_TERMINATION_LOG, REQUEST_ENV, TERMINATION_LOG_ENV, CountRequest
-from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUTSIDE, CountResult
+from truekeep.contract.requests import CountRequest
+from truekeep.contract.results import EXIT_JUDGED, EXIT_OUTSIDE, CountResult
+from truekeep.monitor.errand import Done, run
 from truekeep.sources.columns import NO_LABEL, NO_TIME, Values, Want
 from truekeep.sources.errors import SourceInvalid
 from truekeep.sources.objects import data_files
@@ -162,34 +159,23 @@ def _labelled(
 
 def main() -> int:
     """One count. The exit code is one of `contract.results`."""
-    try:
-        request = CountRequest.model_validate_json(os.environ.get(REQUEST_ENV, ""))
-    except ValidationError as error:
-        _say(f"{REQUEST_ENV} holds no valid request: {error.errors(include_url=False, include_input=False)[0]}")
-        return EXIT_INPUT
+    return run(CountRequest, "the count", _work)
+
+
+def _work(request: CountRequest) -> Done:
+    code = EXIT_JUDGED
     try:
         seen = count(request.data, request.since, in_pod)
         newest = None if seen.newest == NO_TIME else datetime.fromtimestamp(seen.newest / MICROSECONDS, UTC)
         reason = "DataInvalid" if seen.problem else "Counted"
         result = _result(request, reason, seen.problem, seen.rows, newest, seen.listing)
-        code = EXIT_JUDGED
     except StoreError as error:
         result, code = _result(request, "StoreUnreachable", str(error)), EXIT_OUTSIDE
     except SourceInvalid as error:
-        result, code = _result(request, "DataInvalid", str(error)), EXIT_JUDGED
-    except Exception as error:  # the last line must tell what happened, not where
-        traceback.print_exc()
-        _say(f"the count has a defect: {type(error).__name__}: {error}")
-        return 1
-    _say(
-        f"{result.reason}: {result.rows:,} new labelled rows since {request.since:%Y-%m-%d %H:%M} UTC {result.message}"
-    )
-    path = Path(os.environ.get(TERMINATION_LOG_ENV, DEFAULT_TERMINATION_LOG))
-    try:
-        path.write_text(result.model_dump_json(by_alias=True, exclude_none=True), encoding="utf-8")
-    except OSError as error:
-        _say(f"the result could not be written to {path}: {error}")
-    return code
+        result = _result(request, "DataInvalid", str(error))
+    found = f"{result.rows:,} new labelled rows since {request.since:%Y-%m-%d %H:%M} UTC {result.message}"
+    handed_over = result.model_dump_json(by_alias=True, exclude_none=True)
+    return Done(f"{result.reason}: {found}", handed_over, code)
 
 
 def _result(
@@ -206,10 +192,6 @@ def _result(
             "listing": listing,
         }
     )
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

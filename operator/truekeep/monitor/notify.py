@@ -15,17 +15,9 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError
-
-from truekeep.contract.requests import (
-    DEFAULT_SECRETS_DIR,
-    DEFAULT_TERMINATION_LOG,
-    REQUEST_ENV,
-    SECRETS_DIR_ENV,
-    TERMINATION_LOG_ENV,
-    NotifyRequest,
-)
+from truekeep.contract.requests import DEFAULT_SECRETS_DIR, SECRETS_DIR_ENV, NotifyRequest
 from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUTSIDE
+from truekeep.monitor.errand import Done, run
 from truekeep.storage.addresses import AddressRefusedError, Lookup, NoAddressError, callable_addresses, looked_up
 
 TIMEOUT_SECONDS = 10.0
@@ -44,22 +36,18 @@ class LaterError(Exception):
 
 def main() -> int:
     """Send it. The exit code is one of `contract.results`."""
+    return run(NotifyRequest, "the notice", _work)
+
+
+def _work(request: NotifyRequest) -> Done:
     try:
-        request = NotifyRequest.model_validate_json(os.environ.get(REQUEST_ENV, ""))
-    except ValidationError:
-        _end(f"{REQUEST_ENV} holds no valid request; the operator writes it, restore it")
-        return EXIT_INPUT
-    try:
-        folder = Path(os.environ.get(SECRETS_DIR_ENV, DEFAULT_SECRETS_DIR))
-        status = send(request, folder)
+        status = send(request, Path(os.environ.get(SECRETS_DIR_ENV, DEFAULT_SECRETS_DIR)))
+        words, code = f"told {urlsplit(request.url).netloc}: {status}", EXIT_JUDGED
     except RefusedError as error:
-        _end(str(error))
-        return EXIT_INPUT
+        words, code = str(error), EXIT_INPUT
     except LaterError as error:
-        _end(str(error))
-        return EXIT_OUTSIDE
-    _end(f"told {urlsplit(request.url).netloc}: {status}")
-    return EXIT_JUDGED
+        words, code = str(error), EXIT_OUTSIDE
+    return Done(words, words, code)
 
 
 def send(request: NotifyRequest, secrets: Path, lookup: Lookup = looked_up) -> int:
@@ -134,13 +122,6 @@ class _Connection(http.client.HTTPConnection):
             self.sock = self._context.wrap_socket(found, server_hostname=self.host) if self._context else found
             return
         raise failure or OSError("no address")
-
-
-def _end(line: str) -> None:
-    """The last words: in the log, and as termination message, which the policy's status shows."""
-    print(line, flush=True)
-    with contextlib.suppress(OSError):
-        Path(os.environ.get(TERMINATION_LOG_ENV, DEFAULT_TERMINATION_LOG)).write_text(line, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,13 +10,10 @@ import http.client
 import io
 import json
 import math
-import os
 import sys
 import time
-import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,21 +21,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from truekeep.api.model import Rehearsal
 from truekeep.contract.chance import SURE, interval
 from truekeep.contract.layout import captures, parse_capture_file
-from truekeep.contract.requests import (
-    DEFAULT_TERMINATION_LOG,
-    REHEARSAL_HEADER,
-    REQUEST_ENV,
-    TERMINATION_LOG_ENV,
-    RehearseRequest,
-)
-from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUTSIDE, RehearseResult
+from truekeep.contract.requests import REHEARSAL_HEADER, RehearseRequest
+from truekeep.contract.results import EXIT_JUDGED, EXIT_OUTSIDE, RehearseResult
 from truekeep.features import times
 from truekeep.monitor.captures import incomplete
+from truekeep.monitor.errand import Done, run, say
 from truekeep.storage import StoreError
 from truekeep.storage.s3 import Bucket
 
@@ -208,7 +199,7 @@ class Candidate:
 def rehearse(request: RehearseRequest, bucket: Bucket) -> RehearseResult:
     """The whole rehearsal. StoreError where the captures can't be read."""
     candidate = Candidate(request.url, request.model)
-    _say(f"waits for {request.candidate} to be ready")
+    say(f"waits for {request.candidate} to be ready")
     deadline = time.monotonic() + request.wait_seconds
     while not candidate.ready():
         if time.monotonic() > deadline:
@@ -259,31 +250,19 @@ def _probabilities(content: bytes, rows: int) -> list[float] | None:
 
 def main() -> int:
     """One rehearsal. The exit code is one of `contract.results`."""
+    return run(RehearseRequest, "the rehearsal", _work)
+
+
+def _work(request: RehearseRequest) -> Done:
     try:
-        request = RehearseRequest.model_validate_json(os.environ.get(REQUEST_ENV, ""))
-    except ValidationError as error:
-        _say(f"{REQUEST_ENV} holds no valid request: {error.errors(include_url=False, include_input=False)[0]}")
-        return EXIT_INPUT
-    try:
-        result, code = rehearse(request, Bucket.open(request.capture)), EXIT_JUDGED
+        result = rehearse(request, Bucket.open(request.capture))
+        code = EXIT_OUTSIDE if result.reason == "NotReady" else EXIT_JUDGED
     except StoreError as error:
         seen = Tally().result(str(error))
         result = RehearseResult(candidate=request.candidate, reason="StoreUnreachable", rehearsal=seen)
         code = EXIT_OUTSIDE
-    except Exception as error:  # the last line must tell what happened, not where
-        traceback.print_exc()
-        _say(f"the rehearsal has a defect: {type(error).__name__}: {error}")
-        return 1
-    Path(os.environ.get(TERMINATION_LOG_ENV, DEFAULT_TERMINATION_LOG)).write_text(
-        result.model_dump_json(by_alias=True, exclude_none=True)
-    )
-    _say(f"{result.reason}: {result.rehearsal.model_dump_json(by_alias=True)}")
-    return EXIT_OUTSIDE if result.reason == "NotReady" else code
-
-
-def _say(words: str) -> None:
-    sys.stdout.write(words + "\n")
-    sys.stdout.flush()
+    words = f"{result.reason}: {result.rehearsal.model_dump_json(by_alias=True)}"
+    return Done(words, result.model_dump_json(by_alias=True, exclude_none=True), code)
 
 
 if __name__ == "__main__":

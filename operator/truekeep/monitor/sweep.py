@@ -8,26 +8,23 @@ the next one.
 
 from __future__ import annotations
 
-import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from pathlib import Path
-
-from pydantic import ValidationError
 
 from truekeep.contract.layout import captures, received_until
-from truekeep.contract.requests import DEFAULT_TERMINATION_LOG, REQUEST_ENV, TERMINATION_LOG_ENV, SweepRequest
-from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUTSIDE
+from truekeep.contract.requests import SweepRequest
+from truekeep.contract.results import EXIT_JUDGED, EXIT_OUTSIDE
+from truekeep.monitor.errand import Done, run
 from truekeep.storage import StoreError
 from truekeep.storage.s3 import Bucket, ObjectInfo
 
 FILES_AT_ONCE = 200_000  # of one sweep; the next one goes on
 THREADS = 8  # that delete
+MOST_WORDS = 2048  # characters that are handed over
 GROUP = 1000  # files between two looks at how it goes
 
 
@@ -95,31 +92,17 @@ def _too_old(bucket: Bucket, prefix: str, before: datetime, account: Account) ->
 
 def main(clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> int:
     """One sweep. The exit code is one of `contract.results`."""
-    try:
-        request = SweepRequest.model_validate_json(os.environ.get(REQUEST_ENV, ""))
-    except ValidationError as error:
-        _say(f"{REQUEST_ENV} holds no valid request: {error.errors(include_url=False, include_input=False)[0]}")
-        return EXIT_INPUT
-    try:
-        bucket = Bucket.open(request.capture)
-        account, before = sweep(bucket, request, clock())
-        words, code = account.text(request, before, bucket.keeps_versions()), EXIT_JUDGED
-    except StoreError as error:
-        words, code = f"the sweep could not be finished, the next one goes on: {error}", EXIT_OUTSIDE
-    except Exception as error:  # the last line must tell what happened, not where
-        traceback.print_exc()
-        _say(f"the sweep has a defect: {type(error).__name__}: {error}")
-        return 1
-    _say(words)
-    try:
-        Path(os.environ.get(TERMINATION_LOG_ENV, DEFAULT_TERMINATION_LOG)).write_text(words[:2048], encoding="utf-8")
-    except OSError as error:
-        _say(f"the account could not be handed over: {error}")
-    return code
 
+    def work(request: SweepRequest) -> Done:
+        try:
+            bucket = Bucket.open(request.capture)
+            account, before = sweep(bucket, request, clock())
+            words, code = account.text(request, before, bucket.keeps_versions()), EXIT_JUDGED
+        except StoreError as error:
+            words, code = f"the sweep could not be finished, the next one goes on: {error}", EXIT_OUTSIDE
+        return Done(words, words[:MOST_WORDS], code)
 
-def _say(words: str) -> None:
-    print(words, flush=True)
+    return run(SweepRequest, "the sweep", work)
 
 
 if __name__ == "__main__":

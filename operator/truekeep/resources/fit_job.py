@@ -12,17 +12,15 @@ from typing import Any
 
 from truekeep.api.common import Resources
 from truekeep.api.image import TrainingImage
-from truekeep.api.names import MANAGED_BY
 from truekeep.contract.handed import IN_DIR, IN_DIR_ENV, OUT_DIR, OUT_DIR_ENV, PREPARE, SEED_ENV, UPLOAD
 from truekeep.contract.requests import Champion, LastRun
 from truekeep.domain.observed import ModelView, RunView
 from truekeep.domain.plan import FIRST_ATTEMPT, Attempt, Settings
-from truekeep.resources.amounts import TRAINER, Defaults, container_resources, threads, with_memory
-from truekeep.resources.pods import THREAD_VARIABLES, Scratch, pod_template
+from truekeep.resources.amounts import Defaults, container_resources, threads
+from truekeep.resources.pods import THREAD_VARIABLES, Scratch
 from truekeep.resources.serving_image import credential_folders
-from truekeep.resources.stage_manifest import StageManifest
-from truekeep.resources.train_request import locations, train_request
-from truekeep.resources.training_job import TMP_SIZE
+from truekeep.resources.stage_manifest import TMP_SIZE, StageManifest
+from truekeep.resources.train_request import train_request, without_benchmarks
 
 FIT = "fit"  # the team's container
 UPLOADER = Defaults("50m", "128Mi", "1", "1536Mi")  # it holds the largest file in memory
@@ -44,23 +42,10 @@ def fit_job(
     image = model.spec.training.image
     if image is None:
         raise ValueError("there is no spec.training.image")
-    request = train_request(model, run, settings, champion, last)
-    # Whoever prepares rows needs no set that the model is judged on, and so none of their credentials.
-    request = request.model_copy(update={"evaluation": request.evaluation.model_copy(update={"benchmarks": []})})
+    request = without_benchmarks(train_request(model, run, settings, champion, last))
     stage = StageManifest("Fit", model, run, attempt, image.reference)
-    resources = with_memory(container_resources(model.spec.training.resources, TRAINER), attempt.memory)
-    template = pod_template(
-        component=UPLOAD,
-        image=settings.trainer_image,
-        request=request,
-        resources=resources,
-        pods=model.spec.pods,
-        locations=locations(request),
-        labels={**MANAGED_BY, **stage.labels},
-        tmp_size=TMP_SIZE,
-        scratch=[IN, OUT, Scratch("fit-tmp", _TMP, TMP_SIZE)],
-        spec={"restartPolicy": "Never"},
-    )
+    scratch = [IN, OUT, Scratch("fit-tmp", _TMP, TMP_SIZE)]
+    template = stage.template(request, settings.trainer_image, component=UPLOAD, scratch=scratch)
     spec = template["spec"]
     (ours,) = spec["containers"]
     own = {_TMP, IN.path, OUT.path}
@@ -68,7 +53,7 @@ def fit_job(
     of_store = [each for each in secrets if each["mountPath"] in credential_folders(request.store)]
     spec["initContainers"] = [
         {**_ours(ours, PREPARE), "volumeMounts": [dict(_OWN_TMP), _writable(IN), *copy.deepcopy(secrets)]},
-        _theirs(ours, model.meta.name, image, copy.deepcopy(resources)),
+        _theirs(ours, model.meta.name, image, stage.resources),
     ]
     upload = _ours(ours, UPLOAD) | {"resources": container_resources(Resources(), UPLOADER)}
     mounts = [_read_only(IN), _read_only(OUT), *copy.deepcopy(of_store)]

@@ -4,7 +4,7 @@ A Job is made once for a try, and never changed, because it can't be (and Kueue 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,16 +18,22 @@ from truekeep.api.names import (
     LABEL_MODEL,
     LABEL_RUN,
     LABEL_STAGE,
+    MANAGED_BY,
 )
 from truekeep.api.trainingrun import Stage
+from truekeep.contract.requests import TrainRequest
 from truekeep.domain.fingerprints import training_fingerprint
 from truekeep.domain.observed import ModelView, RunView
 from truekeep.domain.plan import Attempt
 from truekeep.domain.stages import job_name
+from truekeep.resources.amounts import TRAINER, container_resources, with_memory
 from truekeep.resources.failure_rules import one_try
 from truekeep.resources.metadata import child_metadata
+from truekeep.resources.pods import Scratch, pod_template
+from truekeep.resources.train_request import locations
 
 COMPONENT = "trainer"  # of every stage, whatever runs in it: by it the Jobs and pods of a run are found
+TMP_SIZE = "4Gi"
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,34 @@ class StageManifest:
             ANNOTATION_IMAGE: self.image,
             **({ANNOTATION_AUTHOR: author} if author else {}),
         }
+
+    @property
+    def resources(self) -> dict[str, Any]:
+        """What a container that fits gets: more memory where the try before ran out of it."""
+        return with_memory(container_resources(self.model.spec.training.resources, TRAINER), self.attempt.memory)
+
+    def template(
+        self,
+        request: TrainRequest,
+        image: str,
+        component: str = COMPONENT,
+        scratch: Sequence[Scratch] = (),
+        container: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """The pod: it is asked `request` of, and mounts what the request names."""
+        return pod_template(
+            component=component,
+            image=image,
+            request=request,
+            resources=self.resources,
+            pods=self.model.spec.pods,
+            locations=locations(request),
+            labels={**MANAGED_BY, **self.labels},
+            tmp_size=TMP_SIZE,
+            scratch=scratch,
+            spec={"restartPolicy": "Never"},
+            container=container,
+        )
 
     def job(self, settings: Mapping[str, Any], template: Mapping[str, Any]) -> dict[str, Any]:
         """The Job with this pod template; `settings` are further fields of its spec.

@@ -55,6 +55,11 @@ def train_request(
     )
 
 
+def without_benchmarks(request: TrainRequest) -> TrainRequest:
+    """The request of a stage that judges nothing: its pods need no credentials for the sets a model is judged on."""
+    return request.model_copy(update={"evaluation": request.evaluation.model_copy(update={"benchmarks": []})})
+
+
 def _annotation(model: ModelView, name: str) -> str | None:
     """What a person or a pipeline wrote there, as much as a record takes."""
     return model.meta.annotations.get(name, "")[:MOST_CHARACTERS] or None

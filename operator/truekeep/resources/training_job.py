@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from truekeep.api.names import MANAGED_BY
 from truekeep.contract.requests import Champion, LastRun
 from truekeep.domain.observed import ModelView, RunView
 from truekeep.domain.plan import FIRST_ATTEMPT, Attempt, Settings
-from truekeep.resources.amounts import TRAINER, container_resources, with_memory
 from truekeep.resources.judged_image import with_judged_image
-from truekeep.resources.pods import pod_template
-from truekeep.resources.stage_manifest import COMPONENT, StageManifest
-from truekeep.resources.train_request import answers_for_itself, locations, train_request
-
-TMP_SIZE = "4Gi"
+from truekeep.resources.stage_manifest import StageManifest
+from truekeep.resources.train_request import answers_for_itself, train_request
 
 
 def training_job(
@@ -29,17 +24,7 @@ def training_job(
     """The training Job of a run, for the Model as it is now. It bears the run's name."""
     request = train_request(model, run, settings, champion, last).model_copy(update={"fit_image_id": fit_image_id})
     stage = StageManifest("Train", model, run, attempt, settings.trainer_image)
-    template = pod_template(
-        component=COMPONENT,
-        image=settings.trainer_image,
-        request=request,
-        resources=with_memory(container_resources(model.spec.training.resources, TRAINER), attempt.memory),
-        pods=model.spec.pods,
-        locations=locations(request),
-        labels={**MANAGED_BY, **stage.labels},
-        tmp_size=TMP_SIZE,
-        spec={"restartPolicy": "Never"},
-    )
+    template = stage.template(request, settings.trainer_image)
     server = model.spec.serving.image
     if answers_for_itself(model.spec) and server is not None:
         template = with_judged_image(
