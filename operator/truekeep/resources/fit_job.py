@@ -45,7 +45,7 @@ def fit_job(
     request = without_benchmarks(train_request(model, run, settings, champion, last))
     stage = StageManifest("Fit", model, run, attempt, image.reference)
     scratch = [IN, OUT, Scratch("fit-tmp", _TMP, TMP_SIZE)]
-    template = stage.template(request, settings.trainer_image, component=UPLOAD, scratch=scratch)
+    template = stage.template(request, settings, component=UPLOAD, scratch=scratch)
     spec = template["spec"]
     (ours,) = spec["containers"]
     own = {_TMP, IN.path, OUT.path}

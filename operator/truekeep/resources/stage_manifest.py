@@ -24,7 +24,7 @@ from truekeep.api.trainingrun import Stage
 from truekeep.contract.requests import TrainRequest
 from truekeep.domain.fingerprints import training_fingerprint
 from truekeep.domain.observed import ModelView, RunView
-from truekeep.domain.plan import Attempt
+from truekeep.domain.plan import Attempt, Settings
 from truekeep.domain.stages import job_name
 from truekeep.resources.amounts import TRAINER, container_resources, with_memory
 from truekeep.resources.failure_rules import one_try
@@ -77,15 +77,15 @@ class StageManifest:
     def template(
         self,
         request: TrainRequest,
-        image: str,
+        settings: Settings,
         component: str = COMPONENT,
         scratch: Sequence[Scratch] = (),
         container: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """The pod: it is asked `request` of, and mounts what the request names."""
+        """The pod, with the trainer's image: it is asked `request`, and mounts what that names."""
         return pod_template(
             component=component,
-            image=image,
+            image=settings.trainer_image,
             request=request,
             resources=self.resources,
             pods=self.model.spec.pods,

@@ -24,7 +24,7 @@ def training_job(
     """The training Job of a run, for the Model as it is now. It bears the run's name."""
     request = train_request(model, run, settings, champion, last).model_copy(update={"fit_image_id": fit_image_id})
     stage = StageManifest("Train", model, run, attempt, settings.trainer_image)
-    template = stage.template(request, settings.trainer_image)
+    template = stage.template(request, settings)
     server = model.spec.serving.image
     if answers_for_itself(model.spec) and server is not None:
         template = with_judged_image(

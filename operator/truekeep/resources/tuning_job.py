@@ -31,7 +31,7 @@ def tuning_job(
     It goes on while trials fail, until so many did that too few are left to choose from."""
     request = without_benchmarks(train_request(model, run, settings, champion, last))
     stage = StageManifest("Tune", model, run, attempt, settings.trainer_image)
-    template = stage.template(request, settings.trainer_image, container={"command": COMMAND})
+    template = stage.template(request, settings, container={"command": COMMAND})
     indexed = {
         "completionMode": "Indexed",
         "completions": tuning.count,
