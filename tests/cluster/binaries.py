@@ -99,6 +99,10 @@ VERSITYGW = GoModule("versitygw 1.8.0", "versitygw", 65, {"versitygw": "github.c
 KIND = GoModule("kind 0.30.0", "kind", 30, {"kind": "sigs.k8s.io/kind", "configcheck": "./configcheck"})
 VEGETA = GoModule("vegeta 12.13.0", "vegeta", 30, {"vegeta": "github.com/tsenart/vegeta/v12"})
 ARGOCD_LUA = GoModule("Argo CD 3.1.9's Lua engine", "argocd-lua", 300, {"argocd-lua": "."})
+HELM = GoModule("Helm 3.19.2", "helm", 150, {"helm": "helm.sh/helm/v3/cmd/helm"})
+REGISTRY = GoModule(
+    "a small image registry", "registry", 30, {"registry": "github.com/google/go-containerregistry/cmd/registry"}
+)
 METRICS_SERVER = GoModule(
     "metrics-server 0.9.0", "metrics-server", 150, {"metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server"}
 )
@@ -110,11 +114,19 @@ GATEWAY_API = GoModule(
     folders={"standard": ("sigs.k8s.io/gateway-api", "config/crd/standard")},
 )
 
+KWOK = GoModule(
+    "kwok 0.8.0",
+    "kwok",
+    120,
+    {"kwok": "sigs.k8s.io/kwok/cmd/kwok"},
+    folders={"stages": ("sigs.k8s.io/kwok", "kustomize/stage")},
+)
+
 ONE_NODE_MODULES = (KUBERNETES, ETCD, COREDNS, LOCAL_PATH_PROVISIONER, NODE_HELPER)
 KIND_MODULES = (KIND, KUBECTL)
 _BY_BINARY = {
     name: module
-    for module in (*ONE_NODE_MODULES, VERSITYGW, KIND, METRICS_SERVER, VEGETA, ARGOCD_LUA)
+    for module in (*ONE_NODE_MODULES, VERSITYGW, KIND, METRICS_SERVER, VEGETA, ARGOCD_LUA, KWOK, HELM, REGISTRY)
     for name in module.packages
 }
 

@@ -75,8 +75,11 @@ class Authority:
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def make(pki: Path, config: Path, kubeconfig: Path) -> str:
-    """Write every key, certificate and kubeconfig; the sha256 of the authority that the kubeconfigs trust."""
+def make(pki: Path, config: Path, kubeconfig: Path, server: str = SERVER) -> str:
+    """Write every key, certificate and kubeconfig; the sha256 of the authority that the kubeconfigs trust.
+
+    `server`: the URL that the kubeconfigs name; its host must be one that IDENTITIES gives the API server.
+    """
     pki.mkdir(parents=True, exist_ok=True)
     pki.chmod(0o700)
     ca = _authority(pki, "ca", "truekeep-cluster")
@@ -95,8 +98,8 @@ def make(pki: Path, config: Path, kubeconfig: Path) -> str:
         )
     )
     for name in KUBECONFIGS:
-        _write_kubeconfig(config / f"{name}.kubeconfig", pki, name, ca)
-    _write_kubeconfig(kubeconfig, pki, "admin", ca)
+        _write_kubeconfig(config / f"{name}.kubeconfig", pki, name, ca, server)
+    _write_kubeconfig(kubeconfig, pki, "admin", ca, server)
     return hashlib.sha256(ca.pem).hexdigest()
 
 
@@ -169,7 +172,7 @@ def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
     )
 
 
-def _write_kubeconfig(file: Path, pki: Path, identity: str, authority: Authority) -> None:
+def _write_kubeconfig(file: Path, pki: Path, identity: str, authority: Authority, server: str) -> None:
     def encoded(content: bytes) -> str:
         return base64.b64encode(content).decode()
 
@@ -179,7 +182,7 @@ def _write_kubeconfig(file: Path, pki: Path, identity: str, authority: Authority
         "clusters": [
             {
                 "name": CLUSTER,
-                "cluster": {"server": SERVER, "certificate-authority-data": encoded(authority.pem)},
+                "cluster": {"server": server, "certificate-authority-data": encoded(authority.pem)},
             }
         ],
         "users": [
