@@ -270,6 +270,7 @@ class Plane:
             f"--secure-port={self._api_port}",
             "--endpoint-reconciler-type=none",  # nobody reaches a loopback address as an endpoint
             "--shutdown-delay-duration=0s",
+            "--disable-admission-plugins=TaintNodesByCondition",  # nobody here would take the taint away
         ]
         if not self._audit:
             api = [flag for flag in api if not flag.startswith("--audit-")]
