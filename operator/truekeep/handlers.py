@@ -51,6 +51,7 @@ class Watch:
         self.started = False
         self.events = 0
         self.restarts = 0
+        self._told: dict[str, float] = {}  # when each watch last told something, by time.monotonic
 
     def start(self) -> None:
         """Start watching."""
@@ -68,6 +69,12 @@ class Watch:
     def alive(self) -> bool:
         """Whether anybody watches."""
         return self._thread.is_alive()
+
+    def ages(self) -> dict[str, float]:
+        """Seconds since each watch last told something, by the plural of its kind; one that never did is left out. It
+        is renewed, and with that lists what there is, every few minutes."""
+        now = time.monotonic()
+        return {plural: now - told for plural, told in self._told.copy().items()}
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -102,27 +109,31 @@ class Watch:
         for plural, kind in OWN.items():
 
             @kopf.on.event(GROUP, VERSION, plural, registry=registry, id=plural, param=kind)
-            async def of_ours(event: Any, param: Any = None, **_: Any) -> None:
+            async def of_ours(event: Any, resource: Any, param: Any = None, **_: Any) -> None:
                 item, gone = event["object"], event["type"] == "DELETED"
+                self._heard(resource)
                 self._remember(param, item, gone)
                 self._wake(relations.keys(param, item, gone))
 
         @kopf.on.event(GROUP, VERSION, APPROVALS, registry=registry, id=APPROVALS)
-        async def of_an_approval(event: Any, **_: Any) -> None:
-            self.events += 1
+        async def of_an_approval(event: Any, resource: Any, **_: Any) -> None:
+            self._heard(resource)
             self._wake(keys_of_approval(event["object"]))
 
         for group, version, plural in CHILDREN:
 
             @kopf.on.event(group, version, plural, registry=registry, id=plural)
-            async def of_a_child(event: Any, **_: Any) -> None:
-                self.events += 1
+            async def of_a_child(event: Any, resource: Any, **_: Any) -> None:
+                self._heard(resource)
                 self._wake(keys_of_child(event["object"]))
 
         return registry
 
-    def _remember(self, kind: str, item: Mapping[str, Any], gone: bool) -> None:
+    def _heard(self, resource: Any) -> None:
         self.events += 1
+        self._told[resource.plural] = time.monotonic()
+
+    def _remember(self, kind: str, item: Mapping[str, Any], gone: bool) -> None:
         key = key_of(kind, item)
         if key is None:
             return

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -28,8 +29,10 @@ from truekeep.cluster.write import Writer
 from truekeep.controller.health import SILENT_SECONDS, STUCK_SECONDS, Health, Metrics, MissedEvents
 from truekeep.controller.keys import key_of
 from truekeep.controller.loop import Loop, Resync
+from truekeep.controller.policy_metrics import PolicyMetrics
 from truekeep.controller.queue import Key, WorkQueue
 from truekeep.controller.reconcilers import Tools, reconcilers
+from truekeep.controller.state_metrics import StateMetrics
 from truekeep.domain.plan import Settings
 from truekeep.handlers import Watch
 
@@ -62,13 +65,13 @@ def configuration(environment: Mapping[str, str]) -> Config:
         server_image=environment.get("TRUEKEEP_SERVER_IMAGE", defaults.server_image),
         monitor_image=environment.get("TRUEKEEP_MONITOR_IMAGE", defaults.monitor_image),
         cluster_domain=environment.get("TRUEKEEP_CLUSTER_DOMAIN", defaults.cluster_domain),
+        image_pull_secrets=_names(environment, "TRUEKEEP_IMAGE_PULL_SECRETS"),
         job_retention_seconds=_whole(environment, "TRUEKEEP_JOB_RETENTION_SECONDS", defaults.job_retention_seconds, 0),
     )
-    names = environment.get("TRUEKEEP_WATCH_NAMESPACES", "")
     prometheus, token_file = environment.get(URL_ENV), environment.get(TOKEN_FILE_ENV)
     return Config(
         settings=settings,
-        namespaces=tuple(sorted({name.strip() for name in names.split(",") if name.strip()})),
+        namespaces=tuple(sorted(set(_names(environment, "TRUEKEEP_WATCH_NAMESPACES")))),
         pod_name=environment.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}",
         pod_namespace=environment.get("POD_NAMESPACE", "default"),
         workers=_whole(environment, "TRUEKEEP_WORKERS", 4, 1),
@@ -78,6 +81,14 @@ def configuration(environment: Mapping[str, str]) -> Config:
         prometheus_url=checked_url(prometheus) if prometheus else None,
         prometheus_token_file=Path(token_file) if token_file else None,
     )
+
+
+def _names(environment: Mapping[str, str], variable: str) -> tuple[str, ...]:
+    names = [name.strip() for name in environment.get(variable, "").split(",") if name.strip()]
+    for name in names:
+        if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", name):
+            raise ValueError(f"{variable} names {name!r}, which can't be a name; it must be names separated by commas")
+    return tuple(names)
 
 
 def _whole(environment: Mapping[str, str], name: str, default: int, least: int) -> int:
@@ -131,16 +142,22 @@ class Operator:
         self._pods = PodMetrics()
         self._prometheus = Prometheus(config.prometheus_url, config.prometheus_token_file)
         self._clock = time.monotonic
+        self._started = self._clock()
         self._asyncio = asyncio.get_running_loop()
         self.queue = WorkQueue(self._clock)
+        self._policies = PolicyMetrics(shown=elector.holds)
+        self._states = StateMetrics(now, shown=elector.holds)
         tools = Tools(
             observer=Observer(api, self._pods, config.settings, now, self._prometheus),
             writer=Writer(api, config.settings, config.pod_name),
             settings=config.settings,
             clock=now,
             wake=self.queue.add_all,
+            policies=self._policies,
+            states=self._states,
         )
-        metrics.registry.register(tools.policies)
+        metrics.registry.register(self._policies)
+        metrics.registry.register(self._states)
         self._loop = Loop(self.queue, reconcilers(tools), elector.leading, metrics, self._clock)
         self._resync = Resync(self._list, self.queue, elector.leading, self._clock, config.resync_seconds, soon=led)
         self._missed = MissedEvents(self._clock)
@@ -151,11 +168,22 @@ class Operator:
         gauge = self._metrics.gauge
         gauge("queue_depth", "Objects that are due to be looked at.", lambda: self.queue.ready)
         gauge("queue_waiting", "Objects that wait for their time.", lambda: len(self.queue) - self.queue.ready)
+        gauge("longest_work_seconds", "For how long the slowest reconcile runs by now.", self.queue.longest_work)
         gauge("retrying", "Objects whose last reconcile failed.", lambda: self.queue.retrying)
         gauge("leader", "1 while this operator leads.", lambda: float(self._elector.holds()))
         gauge("watch_events", "Events that the watches told since the start.", lambda: self._watch.events)
         gauge("watch_restarts", "How often the watches had to be set up again.", lambda: self._watch.restarts)
         gauge("watch_missing_seconds", "For how long the watches have missed a change.", self._missed.seconds)
+        gauge("list_age_seconds", "Since everything was listed; 0 where this operator does not lead.", self._list_age)
+        text = "Since a watch last told something, by kind; one that has told nothing yet is left out."
+        self._metrics.gauges("watch_age_seconds", text, "resource", self._watch.ages)
+
+    def _list_age(self) -> float:
+        """A leader that has listed nothing yet is as old as its process."""
+        if not self._elector.holds():
+            return 0.0
+        last = self._resync.last
+        return self._clock() - (self._started if last is None else last)
 
     def _woken(self, keys: Sequence[Key]) -> None:
         """Called in the watch's thread."""
@@ -172,6 +200,8 @@ class Operator:
                     if key:
                         versions[key] = str(item["metadata"].get("resourceVersion"))
         self._missed.compare(versions, self._watch.versions)
+        self._policies.keep(versions)
+        self._states.keep(versions)
         return list(versions)
 
     async def _await_kinds(self, stop: asyncio.Event) -> None:
@@ -258,13 +288,13 @@ async def run(config: Config, stop: asyncio.Event) -> None:
     client = await connect()
     resync_soon = asyncio.Event()
     elector = Elector(
-        Api(client, wrote=metrics.wrote).for_lease(),
+        Api(client, wrote=metrics.wrote, called=metrics.called).for_lease(),
         config.pod_namespace,
         LEASE,
         config.pod_name,
         taken=resync_soon.set,
     )
-    api = Api(client, may_write=elector.must_hold, wrote=metrics.wrote)
+    api = Api(client, may_write=elector.must_hold, wrote=metrics.wrote, called=metrics.called)
     operator = Operator(config, api, metrics, elector, resync_soon)
     try:
         await operator.run(stop)

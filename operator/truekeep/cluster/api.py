@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -48,13 +49,15 @@ class Api:
     """The API server.
 
     `may_write` is asked before every write and raises NotLeader where nothing may be written; `wrote` hears of every
-    write that was done: verb and kind."""
+    write that was done: verb and kind; `called` of every call: verb, kind, HTTP status (none where no answer came), and
+    seconds."""
 
     def __init__(
         self,
         api_client: client.ApiClient,
         may_write: Callable[[], None] = lambda: None,
         wrote: Callable[[str, str], None] = lambda verb, kind: None,
+        called: Callable[[str, str, str, float], None] = lambda verb, kind, code, seconds: None,
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         dynamic = DynamicClient(api_client)  # type: ignore[no-untyped-call]
@@ -62,11 +65,12 @@ class Api:
         self._client = api_client
         self._may_write = may_write
         self._wrote = wrote
+        self._called = called
         self._timeout = timeout_seconds
 
     def for_lease(self) -> Api:
         """The same API server, for what a standby must write, too, and soon: the Lease."""
-        return Api(self._client, wrote=self._wrote, timeout_seconds=LEASE_TIMEOUT_SECONDS)
+        return Api(self._client, wrote=self._wrote, called=self._called, timeout_seconds=LEASE_TIMEOUT_SECONDS)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -76,7 +80,8 @@ class Api:
         """One object as it is now, or None. `namespace` is empty for what is in none."""
         call = self._resources[kind].get
         with suppress(NotFound):
-            return await self._call(f"get {kind.kind} {namespace}/{name}", call, namespace=namespace or None, name=name)
+            what = f"{kind.kind} {namespace}/{name}"
+            return await self._call("get", kind, what, call, namespace=namespace or None, name=name)
         return None
 
     async def list(
@@ -88,7 +93,9 @@ class Api:
         more: str | None = None
         while True:
             page = await self._call(
-                f"list {kind.plural} in {namespace or 'all namespaces'}",
+                "list",
+                kind,
+                f"{kind.plural} in {namespace or 'all namespaces'}",
                 self._resources[kind].get,
                 namespace=namespace,
                 label_selector=selector,
@@ -139,19 +146,25 @@ class Api:
     async def _write(self, verb: str, kind: Kind, manifest: Json, call: Call, **keywords: Any) -> Json:
         self._may_write()
         namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
-        answer = await self._call(f"{verb} {kind.kind} {namespace}/{name}", call, namespace=namespace, **keywords)
+        answer = await self._call(verb, kind, f"{kind.kind} {namespace}/{name}", call, namespace=namespace, **keywords)
         self._wrote(verb, kind.kind)
         return answer
 
-    async def _call(self, what: str, call: Call, **keywords: Any) -> Json:
+    async def _call(self, verb: str, kind: Kind, item: str, call: Call, **keywords: Any) -> Json:
+        what = f"{verb} {item}"
+        code, started = "none", time.monotonic()
         try:
             async with asyncio.timeout(self._timeout):
                 response = await call(serialize=False, **keywords)
                 answer: Json = await response.json()
+                code = str(response.status)
         except ApiException as error:
+            code = str(error.status)
             raise _translated(what, error) from error
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise Unavailable(f"{what}: no answer from the API server: {error or type(error).__name__}") from error
+        finally:
+            self._called(verb, kind.kind, code, time.monotonic() - started)
         return answer
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -15,7 +15,9 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
 
 from truekeep.controller.queue import Key
 
@@ -23,6 +25,26 @@ Checks = Mapping[str, Callable[[], str | None]]
 STUCK_SECONDS = 150.0  # a reconcile ends by its own timeout before
 SILENT_SECONDS = 180.0
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 90.0)
+
+
+API_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+@dataclass(eq=False)
+class _Read(Collector):
+    """A gauge with one label, whose values are read when somebody asks."""
+
+    name: str
+    text: str
+    label: str
+    read: Callable[[], Mapping[str, float]]
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """One family."""
+        gauge = GaugeMetricFamily(self.name, self.text, labels=[self.label])
+        for value, number in sorted(self.read().items()):
+            gauge.add_metric([value], number)
+        yield gauge
 
 
 class Metrics:
@@ -42,6 +64,26 @@ class Metrics:
             buckets=BUCKETS,
             registry=self.registry,
         )
+        self._waited = Histogram(
+            "truekeep_operator_queue_seconds",
+            "Seconds from when an object was due until it was looked at.",
+            ("kind",),
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
+        self._calls = Counter(
+            "truekeep_operator_api_requests",
+            "Calls to the API server by verb, kind and HTTP status (none: no answer), the watches' own apart.",
+            ("verb", "kind", "code"),
+            registry=self.registry,
+        )
+        self._call_seconds = Histogram(
+            "truekeep_operator_api_request_seconds",
+            "Seconds of a call to the API server.",
+            ("verb",),
+            buckets=API_BUCKETS,
+            registry=self.registry,
+        )
         self._writes = Counter(
             "truekeep_operator_writes", "Writes to the API server.", ("verb", "kind"), registry=self.registry
         )
@@ -51,6 +93,15 @@ class Metrics:
         self._reconciles.labels(kind, result).inc()
         self._seconds.labels(kind).observe(seconds)
 
+    def waited(self, kind: str, seconds: float) -> None:
+        """Count how late an object was looked at."""
+        self._waited.labels(kind).observe(seconds)
+
+    def called(self, verb: str, kind: str, code: str, seconds: float) -> None:
+        """Count a call to the API server."""
+        self._calls.labels(verb, kind, code).inc()
+        self._call_seconds.labels(verb).observe(seconds)
+
     def wrote(self, verb: str, kind: str) -> None:
         """Count a write."""
         self._writes.labels(verb, kind).inc()
@@ -58,6 +109,10 @@ class Metrics:
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a value that is read when somebody asks."""
         Gauge(f"truekeep_operator_{name}", text, registry=self.registry).set_function(read)
+
+    def gauges(self, name: str, text: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
+        """Show values by one label, which are read when somebody asks."""
+        self.registry.register(_Read(f"truekeep_operator_{name}", text, label, read))
 
     def text(self) -> bytes:
         """All of it, as Prometheus reads it."""

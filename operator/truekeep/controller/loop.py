@@ -27,6 +27,9 @@ class Meter(Protocol):
     def reconciled(self, kind: str, result: str, seconds: float) -> None:
         """result: success, conflict, terminating, refused, unavailable, not_leader, error."""
 
+    def waited(self, kind: str, seconds: float) -> None:
+        """How long after it was due an object was looked at."""
+
 
 def about(key: Key) -> dict[str, str]:
     """What a log line says of a key."""
@@ -47,10 +50,14 @@ class Loop:
 
     async def work(self) -> None:
         """One worker, until `stopping` is set."""
+        led = self.clock()
         while not self.stopping.is_set():
-            await self.leading.wait()
+            if not self.leading.is_set():
+                await self.leading.wait()
+                led = self.clock()  # what was due before was not ours to look at
             key = await self.queue.get()
             if self.leading.is_set():
+                self.meter.waited(key.kind, self.clock() - max(led, self.queue.was_due(key)))
                 await self.look_at(key)
             else:
                 self.queue.done(key)  # whoever takes the lead lists everything

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from truekeep.api.driftpolicy import DriftPolicyStatus
+from truekeep.controller.queue import Key
 
 CONDITIONS = ("DriftDetected", "DataValid", "PerformanceDecayed", "RetrainHeld", "ServingHealthy", "Stalled")
 LABELS = ["namespace", "policy", "model"]
@@ -26,8 +27,10 @@ class Policy(NamedTuple):
 
 @dataclass(eq=False)
 class PolicyMetrics(Collector):
-    """Gauges by policy. `tell` after each look, `forget` once it is gone."""
+    """Gauges by policy. `tell` after each look, `forget` once it is gone. Nothing is shown while `shown` says no: what
+    a standby knows is old."""
 
+    shown: Callable[[], bool] = lambda: True
     _known: dict[Policy, DriftPolicyStatus] = field(default_factory=dict)
 
     def tell(self, policy: Policy, status: DriftPolicyStatus) -> None:
@@ -38,9 +41,14 @@ class PolicyMetrics(Collector):
         """The policy is gone, and its figures with it."""
         self._known = {policy: status for policy, status in self._known.items() if policy[:2] != (namespace, name)}
 
+    def keep(self, keys: Iterable[Key]) -> None:
+        """All objects that there are: a policy that is not among them went while nobody watched."""
+        there = {(key.namespace, key.name) for key in keys if key.kind == "DriftPolicy"}
+        self._known = {policy: status for policy, status in self._known.items() if policy[:2] in there}
+
     def collect(self) -> Iterator[Metric]:
         """All gauges; a policy that has nothing to say in one is left out of it."""
-        known = sorted(self._known.items())
+        known = sorted(self._known.items()) if self.shown() else []
         yield self._conditions(known)
         yield self._performance(known)
         yield self._columns(known)

@@ -37,7 +37,7 @@ class WorkQueue:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._due: dict[Key, float] = {}
-        self._working: dict[Key, float] = {}  # since when
+        self._working: dict[Key, tuple[float, float]] = {}  # since when, and when it was due
         self._busy: set[Hashable] = set()
         self._failures: dict[Key, int] = {}
         self._changed = asyncio.Event()
@@ -70,9 +70,9 @@ class WorkQueue:
         found = min(ready, default=None)
         if found is None:
             return None
-        key = found[1]
+        due, key = found
         del self._due[key]
-        self._working[key] = now
+        self._working[key] = (now, due)
         self._busy.add(key.group)
         return key
 
@@ -115,7 +115,11 @@ class WorkQueue:
 
     def longest_work(self) -> float:
         """Seconds for which the slowest key has been worked on."""
-        return max((self._clock() - since for since in self._working.values()), default=0.0)
+        return max((self._clock() - since for since, _ in self._working.values()), default=0.0)
+
+    def was_due(self, key: Key) -> float:
+        """When a key that is worked on was due, by the clock."""
+        return self._working[key][1]
 
     @property
     def retrying(self) -> int:

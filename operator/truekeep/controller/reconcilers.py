@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Generic, Protocol
 
 from truekeep.api.driftpolicy import DriftPolicyStatus
@@ -25,6 +25,7 @@ from truekeep.contract.requests import Champion
 from truekeep.controller.policy_metrics import Policy, PolicyMetrics
 from truekeep.controller.queue import Key
 from truekeep.controller.refusal import AnyStatus, explained, unreadable
+from truekeep.controller.state_metrics import StateMetrics
 from truekeep.domain import model as model_domain
 from truekeep.domain import policy as policy_domain
 from truekeep.domain import run as run_domain
@@ -65,6 +66,7 @@ class Tools:
     clock: Callable[[], datetime]
     wake: Callable[[Iterable[Key]], None]  # look at these, too
     policies: PolicyMetrics = field(default_factory=PolicyMetrics)
+    states: StateMetrics = field(default_factory=lambda: StateMetrics(lambda: datetime.now(UTC)))
 
 
 @dataclass
@@ -88,6 +90,7 @@ class Outcome(Generic[AnyStatus]):
 
     async def conclude(self, tools: Tools, stored: Mapping[str, Any]) -> bool:
         """Write the status and Events. Whether the status was news."""
+        tools.states.tell(self.kind.kind, self.about.namespace, self.about.name, self.status.conditions)
         if self.about.deleting:
             return False
         news = await tools.writer.status(self.kind, self.about, stored, self.status.dump())
@@ -137,6 +140,7 @@ class Guarded:
             case _:
                 policy, _ = lenient_status(DriftPolicyStatus, error.item)
                 kind, status = kinds.DRIFT_POLICY, unreadable(policy, about, error, now)
+        self._tools.states.tell(kind.kind, about.namespace, about.name, status.conditions)
         await self._tools.writer.status(kind, about, error.item.get("status") or {}, status.dump())
 
 
@@ -150,6 +154,7 @@ class ModelReconciler:
         """One look at a Model."""
         seen = await self._tools.observer.model(key.namespace, key.name)
         if seen is None:
+            self._tools.states.forget(key.kind, key.namespace, key.name)
             return None
         observed, now = seen.observed, self._tools.clock()
         plan = model_domain.decide(observed, self._tools.settings, now)
@@ -261,6 +266,7 @@ class RunReconciler:
         """One look at a TrainingRun."""
         seen = await self._tools.observer.run(key.namespace, key.name)
         if seen is None:
+            self._tools.states.forget(key.kind, key.namespace, key.name)
             return None
         observed, now = seen.observed, self._tools.clock()
         plan = run_domain.decide(observed, self._tools.settings, now)
@@ -320,6 +326,7 @@ class PolicyReconciler:
         """One look at a DriftPolicy."""
         seen = await self._tools.observer.policy(key.namespace, key.name)
         if seen is None:
+            self._tools.states.forget(key.kind, key.namespace, key.name)
             self._tools.policies.forget(key.namespace, key.name)
             return None
         observed, now = seen.observed, self._tools.clock()

@@ -202,3 +202,37 @@ async def test_who_may_not_write_asks_nothing(server: tuple[Server, str]) -> Non
     await fenced.for_lease().replace(kinds.SERVICE, MANIFEST)  # a standby must be able to take the Lease
     assert wrote == [("replace", "Service")]
     await fenced.close()
+
+
+async def test_every_call_is_counted_with_what_was_answered(server: tuple[Server, str]) -> None:
+    calls: list[tuple[str, str, str]] = []
+    api = Api(
+        client.ApiClient(client.Configuration(host=server[1])),
+        called=lambda verb, kind, code, seconds: calls.append((verb, kind, code)) if seconds >= 0 else None,
+        timeout_seconds=0.5,
+    )
+    server[0].says({"items": []})
+    await api.list(kinds.POD, "demo")
+    server[0].says(MANIFEST, 201)
+    await api.create(kinds.SERVICE, MANIFEST)
+    server[0].fails(404)
+    await api.get(kinds.MODEL, "demo", "m")
+    server[0].fails(409)
+    with pytest.raises(Conflict):
+        await api.for_lease().replace(kinds.LEASE, MANIFEST)
+
+    async def hangs(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(5)
+        return web.Response()
+
+    server[0].answer = hangs
+    with pytest.raises(Unavailable):
+        await api.get(kinds.JOB, "demo", "m")
+    await api.close()
+    assert calls == [
+        ("list", "Pod", "200"),
+        ("create", "Service", "201"),
+        ("get", "Model", "404"),
+        ("replace", "Lease", "409"),
+        ("get", "Job", "none"),
+    ]

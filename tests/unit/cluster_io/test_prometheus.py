@@ -1,52 +1,22 @@
-"""Queries to a real Prometheus: Debian's package, unpacked, not installed."""
+"""Queries to a real Prometheus."""
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import shutil
-import subprocess
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from aiohttp import web
 
-from tests.cluster.layout import cache_directory
+from tests.prometheus import running
 from tests.unit.conftest import free_port
 from truekeep.cluster.prometheus import Prometheus, answer_of, checked_url
 from truekeep.domain.observed import Answer
 from truekeep.server.metrics import Metrics
 
 START_SECONDS = 30
-
-
-def prometheus_program() -> Path:
-    """Prometheus: the machine's own, else the one of its distribution."""
-    installed = shutil.which("prometheus")
-    if installed:
-        return Path(installed)
-    if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
-        pytest.fail("this test needs Prometheus: install it, or run it on Debian or Ubuntu, whose package it unpacks")
-    folder = cache_directory() / "prometheus"
-    folder.mkdir(parents=True, exist_ok=True)
-    program = folder / "unpacked/usr/bin/prometheus"
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not program.exists():
-            download = ["apt-get", "-q", "download", "prometheus"]
-            if subprocess.run(download, cwd=folder, capture_output=True, check=False).returncode:
-                update = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=600", "update"]
-                subprocess.run(update, check=True, capture_output=True)
-                subprocess.run(download, cwd=folder, check=True, capture_output=True)
-            (package,) = folder.glob("*.deb")
-            subprocess.run(["dpkg", "-x", str(package), str(folder / "new")], check=True)
-            (folder / "new").rename(folder / "unpacked")
-            package.unlink()
-    return program
 
 
 @pytest.fixture(scope="module")
@@ -57,28 +27,9 @@ def target_port() -> int:
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory, target_port: int) -> Iterator[str]:
     """A Prometheus that asks a server of ours for its metrics each second."""
-    folder = tmp_path_factory.mktemp("prometheus")
     job = {"job_name": "server", "static_configs": [{"targets": [f"127.0.0.1:{target_port}"]}]}
-    config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [job]}
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    address = f"127.0.0.1:{free_port()}"
-    arguments = [
-        f"--config.file={folder}/prometheus.yml",
-        f"--storage.tsdb.path={folder}/data",
-        f"--web.listen-address={address}",
-    ]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([str(prometheus_program()), *arguments], stdout=log, stderr=subprocess.STDOUT)
-    try:
-        end = time.monotonic() + START_SECONDS
-        while "Server is ready" not in (folder / "log").read_text():
-            assert process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < end, (folder / "log").read_text()
-            time.sleep(0.1)
-        yield f"http://{address}"
-    finally:
-        process.terminate()
-        process.wait(10)
+    with running(tmp_path_factory.mktemp("prometheus"), [job]) as started:
+        yield started.url
 
 
 @pytest.fixture

@@ -55,12 +55,15 @@ class FakeApi:
     kill_at: int | None = None  # number of the write
     kill_after: bool = False  # it was done before the operator died
     missing: set[str] = field(default_factory=set)  # kinds that the cluster does not have
+    forbidden: set[str] = field(default_factory=set)  # kinds that the operator may not get
     refuse: Callable[[str, Kind, Json], str | None] = lambda verb, kind, manifest: None
     _version: int = 0
 
     # what the operator calls
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
+        if kind.kind in self.forbidden:
+            raise Refused(f"{kind.plural} {name!r} is forbidden")
         return copied(self.objects.get((kind.kind, namespace, name)))
 
     async def list(

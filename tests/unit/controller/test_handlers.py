@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import kopf
@@ -12,7 +13,7 @@ async def call(watch: Watch, plural: str, event: dict[str, Any]) -> None:
     """What kopf does with one event, in small."""
     registry = watch._registry()
     (handler,) = (each for each in registry._watching.get_all_handlers() if each.id == plural)
-    await handler.fn(event=event, param=handler.param)  # type: ignore[call-arg]
+    await handler.fn(event=event, param=handler.param, resource=SimpleNamespace(plural=plural))  # type: ignore[call-arg]
 
 
 def test_kopf_may_write_nothing() -> None:
@@ -51,3 +52,6 @@ async def test_events_become_keys() -> None:
     labels = {"app.kubernetes.io/component": "server", "truekeep.dev/model": "m"}
     await call(watch, "pods", {"type": None, "object": {"metadata": {**about, "labels": labels}}})
     assert woken == [Key("Model", "demo", "m", "m")]
+    assert set(watch.ages()) == {"trainingruns", "pods"}, "the others told nothing yet"
+    assert all(0 <= age < 60 for age in watch.ages().values())
+    assert watch.events == 3

@@ -47,12 +47,22 @@ async def test_metrics_count_without_names(served: tuple[Told, str, Metrics]) ->
     _, url, metrics = served
     metrics.reconciled("Model", "success", 0.02)
     metrics.wrote("apply", "Deployment")
+    metrics.waited("Model", 0.3)
+    metrics.called("apply", "Deployment", "200", 0.02)
+    metrics.called("get", "Model", "none", 10.0)
     metrics.gauge("queue_depth", "x", lambda: 7)
+    metrics.gauges("watch_age_seconds", "x", "resource", lambda: {"pods": 1.5, "jobs": 3.0})
     status, text = await ask(f"{url}/metrics")
     assert status == 200
     assert 'truekeep_operator_reconciles_total{kind="Model",result="success"} 1.0' in text
     assert 'truekeep_operator_reconcile_seconds_bucket{kind="Model",le="0.025"} 1.0' in text
     assert 'truekeep_operator_writes_total{kind="Deployment",verb="apply"} 1.0' in text
+    assert 'truekeep_operator_queue_seconds_bucket{kind="Model",le="0.25"} 0.0' in text
+    assert 'truekeep_operator_queue_seconds_bucket{kind="Model",le="0.5"} 1.0' in text
+    assert 'truekeep_operator_api_requests_total{code="200",kind="Deployment",verb="apply"} 1.0' in text
+    assert 'truekeep_operator_api_requests_total{code="none",kind="Model",verb="get"} 1.0' in text
+    assert 'truekeep_operator_api_request_seconds_bucket{le="0.025",verb="apply"} 1.0' in text
     assert "truekeep_operator_queue_depth 7.0" in text
+    assert 'truekeep_operator_watch_age_seconds{resource="jobs"} 3.0' in text
     assert "namespace=" not in text
     await asyncio.sleep(0)

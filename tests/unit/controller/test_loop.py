@@ -122,6 +122,27 @@ async def test_a_worker_waits_for_the_lead() -> None:
         await worker
 
 
+async def test_how_late_an_object_was_looked_at_counts_from_when_the_lead_was_taken() -> None:
+    time = Time()
+    loop, meter = loop_of(time, None, None)
+    loop.queue.add(MODEL)
+    worker = asyncio.create_task(loop.work())
+    await asyncio.sleep(0)
+    time.now = 1000.0  # a standby so far
+    loop.leading.set()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert 'truekeep_operator_queue_seconds_sum{kind="Model"} 0.0' in meter.text().decode()
+    loop.queue.add(MODEL)
+    time.now += 7.0
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert 'truekeep_operator_queue_seconds_sum{kind="Model"} 7.0' in meter.text().decode()
+    worker.cancel()
+    with suppress(asyncio.CancelledError):
+        await worker
+
+
 async def test_everything_is_listed_again_when_the_lead_is_taken_again() -> None:
     listed = asyncio.Queue[int]()
     count = 0
@@ -204,6 +225,7 @@ def test_the_configuration_comes_from_the_environment() -> None:
         {
             "TRUEKEEP_SERVER_IMAGE": "a/server:1",
             "TRUEKEEP_WATCH_NAMESPACES": "b, a,,b",
+            "TRUEKEEP_IMAGE_PULL_SECRETS": "mirror, other",
             "POD_NAME": "operator-0",
             "POD_NAMESPACE": "truekeep-system",
             "TRUEKEEP_WORKERS": "2",
@@ -211,7 +233,14 @@ def test_the_configuration_comes_from_the_environment() -> None:
     )
     assert config.settings.server_image == "a/server:1"
     assert config.namespaces == ("a", "b")
+    assert config.settings.image_pull_secrets == ("mirror", "other")
     assert (config.pod_name, config.pod_namespace, config.workers) == ("operator-0", "truekeep-system", 2)
+
+
+@pytest.mark.parametrize("variable", ["TRUEKEEP_WATCH_NAMESPACES", "TRUEKEEP_IMAGE_PULL_SECRETS"])
+def test_what_can_be_no_name_is_refused(variable: str) -> None:
+    with pytest.raises(ValueError, match=f"{variable} names 'Team A'"):
+        configuration({variable: "a,Team A"})
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])

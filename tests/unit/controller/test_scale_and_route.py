@@ -148,3 +148,14 @@ async def test_a_node_that_is_emptied_gets_the_only_pod_a_companion() -> None:
     world.api.remove(kinds.POD, NAMESPACE, pod["metadata"]["name"])  # evicted; what comes instead is elsewhere
     await world.rounds(4)
     assert world.api.one(kinds.DEPLOYMENT)["spec"]["replicas"] == 1
+
+
+async def test_an_operator_that_may_not_read_nodes_works_without_knowing_of_them() -> None:
+    world = await served(replicas=1)
+    world.api.forbidden.add("Node")
+    (pod,) = (each for each in world.api.all(kinds.POD) if each["metadata"]["name"].endswith("-0"))
+    world.api.put(kinds.POD, {**pod, "spec": {**pod["spec"], "nodeName": "n"}})
+    world.api.put(kinds.NODE, {"metadata": {"name": "n", "namespace": ""}, "spec": {"unschedulable": True}})
+    await world.rounds(4)
+    assert world.api.one(kinds.DEPLOYMENT)["spec"]["replicas"] == 1
+    assert world.condition(world.model(), "Ready")["status"] == "True"

@@ -14,6 +14,7 @@ from truekeep.controller.keys import key_of
 from truekeep.controller.loop import Loop
 from truekeep.controller.queue import WorkQueue
 from truekeep.controller.reconcilers import Tools, reconcilers
+from truekeep.controller.state_metrics import StateMetrics
 from truekeep.domain.observed import DeploymentView, Traffic
 from truekeep.domain.plan import Settings
 
@@ -54,6 +55,9 @@ class NoMeter:
     def reconciled(self, kind: str, result: str, seconds: float) -> None:
         self.results.append((kind, result))
 
+    def waited(self, kind: str, seconds: float) -> None:
+        pass
+
 
 @dataclass
 class World:
@@ -79,7 +83,9 @@ class World:
             settings=self.settings,
             clock=self.clock,
             wake=self.queue.add_all,
+            states=StateMetrics(self.clock),
         )
+        self.states = tools.states
         self.meter = NoMeter()
         self.loop = Loop(self.queue, reconcilers(tools), asyncio.Event(), self.meter, self.clock.seconds)
 
