@@ -49,8 +49,9 @@ format: venv ## put the code into its standard shape
 bench: venv ## the benchmarks, side by side with a limit or a peer
 	@$(PYTEST) tests/bench -s
 
-crds: venv ## write crds/ anew from the pydantic models
+crds: venv ## write crds/ and docs/fields.md anew from the pydantic models
 	@$(PY) -m truekeep.api.crd crds
+	@$(PY) -m truekeep.api.fields docs/fields.md
 
 images: venv ## build the images that changed
 	@$(PY) -m images build

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.main import get_command
 
+from truekeep.api import fields
+from truekeep.api.crd import KINDS as KINDS_OF_THE_API
 from truekeep.api.driftpolicy import DriftPolicy
 from truekeep.api.model import Model
 from truekeep.api.modelapproval import ModelApproval
@@ -55,7 +59,7 @@ def test_every_reason_is_explained() -> None:
 def test_paths_and_targets_exist(page: Path) -> None:
     text = page.read_text()
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.M))
-    assert set(re.findall(r"\bmake ([a-z-]+)", text)) <= targets | {"nothing"}
+    assert set(re.findall(r"(?:^|`|\$ )make ([a-z-]+)", text, re.M)) <= targets | {"nothing"}
     for path in re.findall(r"`((?:operator|crds|manifests|images|tests|docs)/[^`*\s]*)`", text):
         assert (ROOT / path).exists(), f"{page.name} names {path}, which is not there"
     assert "@@" not in text
@@ -70,6 +74,38 @@ def test_yaml_is_valid(page: Path) -> None:
             for field, value in document["spec"].items():
                 assert field in parsed.dump()["spec"], f"{page.name}: unknown field spec.{field}"
                 assert value is not None
+
+
+def test_the_fields_are_those_of_the_schemas() -> None:
+    assert (ROOT / "docs/fields.md").read_text() == fields.render(), "run `make crds`"
+
+
+def test_every_required_field_is_told() -> None:
+    text = (ROOT / "docs/fields.md").read_text()
+    for kind, *_ in KINDS_OF_THE_API:
+        assert f"## {kind.__name__} (" in text
+    assert "**`spec.data.features[].name`**" in text
+    assert "broken data never retrains" in text  # a rule, with its message
+
+
+def command_lines() -> list[tuple[str, list[str]]]:
+    """Every line of the docs that calls `truekeep`: the page, and the words after it."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.S):
+            lines = re.sub(r"\\\n\s*", " ", block).splitlines()
+            calls = [line[2:].split("truekeep ", 1)[1] for line in lines if re.match(r"\$ (kubectl )?truekeep ", line)]
+            found += [(page.name, shlex.split(call, comments=True)) for call in calls]
+    return found
+
+
+@pytest.mark.parametrize(("page", "words"), command_lines())
+def test_options_of_the_command_line_exist(page: str, words: list[str]) -> None:
+    end = next((index for index, word in enumerate(words) if word in {"|", ">", "&"}), len(words))
+    name, *rest = words[:end]
+    command = get_command(app).commands[name]  # type: ignore[attr-defined]
+    context = command.make_context(name, [], resilient_parsing=True)
+    command.make_parser(context).parse_args(rest)  # an unknown option, or a word too many, is an error
 
 
 def test_commands_of_the_command_line_exist() -> None:
