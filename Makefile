@@ -13,7 +13,7 @@ PYTEST := $(BIN)/pytest
 # All that uses the cluster runs in one process, one after the other, and the rest beside it.
 TWO := -n 2 --dist loadscope
 
-.PHONY: help demo test test-full test-long unit e2e lint format bench venv lock crds images up install down
+.PHONY: help demo test test-full test-long unit e2e lint format bench venv lock crds manifests render images up install down
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -49,9 +49,15 @@ format: venv ## put the code into its standard shape
 bench: venv ## the benchmarks, side by side with a limit or a peer
 	@$(PYTEST) tests/bench -s
 
-crds: venv ## write crds/ and docs/fields.md anew from the pydantic models
+crds: venv ## write crds/ anew from the pydantic models, and who may name a Secret
 	@$(PY) -m truekeep.api.crd crds
-	@$(PY) -m truekeep.api.fields docs/fields.md
+	@$(PY) -m truekeep.api.secret_policy manifests/operator/secrets.yaml
+
+manifests: venv ## write anew what is derived of the manifests
+	@$(PY) -m images derive
+
+render: venv ## the whole installation as one file, dist/truekeep.yaml, and the kinds alone
+	@$(PY) -m images render
 
 images: venv ## build the images that changed
 	@$(PY) -m images build

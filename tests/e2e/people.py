@@ -52,12 +52,21 @@ class Someone:
         )
 
 
-def hire(kube: Kube, folder: Path, namespace: str, name: str, roles: Sequence[str]) -> Someone:
-    """A new person with these ClusterRoles in the namespace."""
+def hire(
+    kube: Kube, folder: Path, namespace: str, name: str, roles: Sequence[str], secrets: Sequence[str] = ()
+) -> Someone:
+    """A new person with these ClusterRoles in the namespace, who may read these of its Secrets."""
     kube.kubectl("create", "serviceaccount", name, "-n", namespace)
     for role in roles:
         kube.kubectl(
             "create", "rolebinding", f"{name}-{role}", "-n", namespace, f"--clusterrole={role}",
+            f"--serviceaccount={namespace}:{name}",
+        )  # fmt: skip
+    if secrets:
+        named = [f"--resource-name={each}" for each in secrets]
+        kube.kubectl("create", "role", f"{name}-secrets", "-n", namespace, "--verb=get", "--resource=secrets", *named)
+        kube.kubectl(
+            "create", "rolebinding", f"{name}-secrets", "-n", namespace, f"--role={name}-secrets",
             f"--serviceaccount={namespace}:{name}",
         )  # fmt: skip
     token = kube.kubectl("create", "token", name, "-n", namespace, "--duration=1h").strip()

@@ -67,7 +67,8 @@ def office(kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Off
     with open_shop(kube, NAMESPACE, {}) as shop:
 
         def new(name: str, *roles: str) -> Someone:
-            return hire(kube, folder, NAMESPACE, name, roles)
+            # Who writes a Model names the Secret of its store.
+            return hire(kube, folder, NAMESPACE, name, roles, ["lake"] if "truekeep-editor" in roles else [])
 
         people = Office(
             shop,
