@@ -49,8 +49,9 @@ format: venv ## put the code into its standard shape
 bench: venv ## the benchmarks, side by side with a limit or a peer
 	@$(PYTEST) tests/bench -s
 
-crds: venv ## write crds/ anew from the pydantic models, and who may name a Secret
+crds: venv ## write crds/ and docs/fields.md anew from the pydantic models, and who may name a Secret
 	@$(PY) -m truekeep.api.crd crds
+	@$(PY) -m truekeep.api.fields docs/fields.md
 	@$(PY) -m truekeep.api.secret_policy manifests/operator/secrets.yaml
 
 manifests: venv ## write anew what is derived of the manifests
