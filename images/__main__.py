@@ -1,4 +1,4 @@
-"""`python -m images`: build, load, name and measure the container images."""
+"""`python -m images`: build, load, name and measure the container images, and render the manifests that name them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from tests.cluster.errors import ClusterError
 
-from images import engines
+from images import engines, manifests
 from images.archives import Summary
 from images.errors import ImagesError
-from images.places import IMAGES, Cache
+from images.places import IMAGES, REPOSITORY, Cache
 from images.tool import Tool, chosen, environment, last_built, load
 
 
@@ -31,6 +31,8 @@ def parser() -> argparse.ArgumentParser:
         each.add_argument("names", nargs="*", metavar="NAME", help=f"of {names}; all when left out")
         if command == "build":
             each.add_argument("--renew-base", action="store_true", help="make the base anew, of today's packages")
+    commands.add_parser("render", help="write dist/truekeep.yaml and dist/truekeep-crds.yaml: all, and the kinds alone")
+    commands.add_parser("derive", help="write what is derived of the manifests")
     return top
 
 
@@ -38,6 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     console = Console(stderr=True)
     try:
+        if given.command in {"render", "derive"}:
+            for file in manifests.render() if given.command == "render" else manifests.derive():
+                print(file.relative_to(REPOSITORY))
+            return 0
         images = chosen(given.names)
         cache = Cache.default()
         if given.command == "build":

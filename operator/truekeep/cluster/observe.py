@@ -27,7 +27,7 @@ from truekeep.api.names import (
 from truekeep.api.trainingrun import Stage
 from truekeep.cluster import kinds
 from truekeep.cluster.api import Api
-from truekeep.cluster.errors import NotFound
+from truekeep.cluster.errors import NotFound, Refused
 from truekeep.cluster.kinds import Kind
 from truekeep.cluster.metrics import PodMetrics
 from truekeep.cluster.prometheus import Prometheus
@@ -251,7 +251,10 @@ class Observer:
 
     async def _on_nodes(self, deployment: DeploymentView) -> DeploymentView:
         names = sorted({pod.node for pod in deployment.pods if pod.node})[:2]
-        nodes = await asyncio.gather(*(self._api.get(kinds.NODE, "", name) for name in names))
+        try:
+            nodes = await asyncio.gather(*(self._api.get(kinds.NODE, "", name) for name in names))
+        except Refused:  # an operator of some namespaces may have no right in the whole cluster
+            return deployment
         emptied = {name for name, node in zip(names, nodes, strict=True) if node and node_is_emptied(node)}
         return replace(deployment, pods=tuple(replace(pod, drained=pod.node in emptied) for pod in deployment.pods))
 

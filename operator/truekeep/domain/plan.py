@@ -24,6 +24,7 @@ class Settings:
     monitor_image: str = "truekeep/monitor:0.1.0"
     operator_version: str = "0.1.0"
     cluster_domain: str = "cluster.local"
+    image_pull_secrets: tuple[str, ...] = ()  # Secrets of each Model's namespace, for the images above
     job_retention_seconds: int = 600  # a finished Job stays this long, so that its log can be read
 
 

@@ -53,6 +53,7 @@ def errand_job(
             "template": pod_template(
                 component=component,
                 image=settings.monitor_image,
+                pull_secrets=settings.image_pull_secrets,
                 request=request,
                 resources=container_resources(Resources(requests=errand.requests), MONITOR),
                 pods=pods,

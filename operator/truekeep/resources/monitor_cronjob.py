@@ -79,6 +79,7 @@ def monitor_cronjob(
     template = pod_template(
         component=COMPONENT,
         image=settings.monitor_image,
+        pull_secrets=settings.image_pull_secrets,
         request=request,
         resources=container_resources(policy.spec.resources, MONITOR),
         pods=model.spec.pods,

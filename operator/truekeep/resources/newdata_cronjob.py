@@ -35,6 +35,7 @@ def newdata_cronjob(model: ModelView, since: datetime, settings: Settings) -> di
     template = pod_template(
         component=COMPONENT,
         image=settings.monitor_image,
+        pull_secrets=settings.image_pull_secrets,
         request=request,
         resources=container_resources(Resources(requests=ResourceAmounts(cpu="20m", memory="128Mi")), MONITOR),
         pods=model.spec.pods,

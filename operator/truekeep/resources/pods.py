@@ -37,6 +37,7 @@ def pod_template(
     secrets: Mapping[str, Sequence[str]] | None = None,
     labels: Mapping[str, str],
     tmp_size: str,
+    pull_secrets: Sequence[str] = (),
     scratch: Iterable[Scratch] = (),
     container: Mapping[str, Any] | None = None,
     spec: Mapping[str, Any] | None = None,
@@ -44,7 +45,8 @@ def pod_template(
     """A pod template with one container, named after its component, that runs the image's own entry point.
 
     `request` is what the pod is asked to do; `hash_key` the Secret with the key of the hashes, where it needs one;
-    `secrets` are further ones, with the keys that are mounted;
+    `secrets` are further ones, with the keys that are mounted; `pull_secrets` those that the operator's images are
+    pulled with, besides the Model's own;
     `scratch` are folders beside /tmp; `container` and `spec` add to the container and to the pod."""
     volumes, mounts = location_volumes(locations, hash_key, secrets)
     volumes = [*({"name": each.name, "emptyDir": {"sizeLimit": each.size}} for each in scratch), *volumes]
@@ -77,7 +79,7 @@ def pod_template(
             }
         ],
         "volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": tmp_size}}, *volumes],
-        **_placement(pods),
+        **_placement(pods, pull_secrets),
         **(spec or {}),
     }
     return {"metadata": {"labels": dict(labels)}, "spec": body}
@@ -91,10 +93,11 @@ def _environment(request: Schema, thread_count: int) -> list[dict[str, Any]]:
     ]
 
 
-def _placement(pods: Pods) -> dict[str, Any]:
+def _placement(pods: Pods, pull_secrets: Sequence[str]) -> dict[str, Any]:
     placement: dict[str, Any] = {}
-    if pods.image_pull_secrets:
-        placement["imagePullSecrets"] = [{"name": secret.name} for secret in pods.image_pull_secrets]
+    names = dict.fromkeys([*(secret.name for secret in pods.image_pull_secrets), *pull_secrets])
+    if names:
+        placement["imagePullSecrets"] = [{"name": name} for name in names]
     if pods.node_selector:
         placement["nodeSelector"] = dict(sorted(pods.node_selector.items()))
     if pods.tolerations:

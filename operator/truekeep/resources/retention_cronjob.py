@@ -38,6 +38,7 @@ def retention_cronjob(model: ModelView, settings: Settings) -> dict[str, Any] | 
     template = pod_template(
         component=COMPONENT,
         image=settings.monitor_image,
+        pull_secrets=settings.image_pull_secrets,
         request=request,
         resources=container_resources(Resources(requests=ResourceAmounts(cpu="20m", memory="96Mi")), MONITOR),
         pods=model.spec.pods,

@@ -111,6 +111,7 @@ def serving_template(
     template = pod_template(
         component=COMPONENT,
         image=settings.server_image,
+        pull_secrets=settings.image_pull_secrets,
         request=request,
         resources=container_resources(spec.serving.resources, SERVER),
         pods=spec.pods,

@@ -268,7 +268,7 @@ def telling() -> PolicyView:
     return replace(seen, spec=seen.spec.model_copy(update={"webhook": told}))
 
 
-def built() -> dict[str, dict[str, Any] | None]:
+def built(settings: Settings = SETTINGS) -> dict[str, dict[str, Any] | None]:
     """Every golden manifest, by its name."""
     plain = model(PLAIN)
     away = {"uri": "s3://imports/", "endpoint": "http://there:7070", "credentialsSecretRef": {"name": "imports"}}
@@ -282,15 +282,15 @@ def built() -> dict[str, dict[str, Any] | None]:
     tuned = model({**PLAIN, "training": {"recipe": TUNED}, "evaluation": taken["evaluation"]})
     at_home = model({**PLAIN, "serving": {"gateway": {"name": "public"}}})
     return {
-        "training-job": training_job(model(), run(), SETTINGS, CHAMPION),
-        "training-job-plain": training_job(plain, run(), SETTINGS, None),
-        "training-job-import": training_job(imported, run(), SETTINGS, None),
-        "tuning-job": tuning_job(tuned, run(), SETTINGS, Tuning.model_validate(TUNED["tuning"])),
-        "fit-job": fit_job(model(FITTING), run(), SETTINGS),
-        "training-job-opaque": training_job(model(OPAQUE), run(), SETTINGS, None),
-        "serving-deployment": serving_deployment(model(), INTENT, SETTINGS),
-        "serving-deployment-plain": serving_deployment(plain, INTENT, SETTINGS),
-        "serving-deployment-image": serving_deployment(model(IMAGE), INTENT, SETTINGS),
+        "training-job": training_job(model(), run(), settings, CHAMPION),
+        "training-job-plain": training_job(plain, run(), settings, None),
+        "training-job-import": training_job(imported, run(), settings, None),
+        "tuning-job": tuning_job(tuned, run(), settings, Tuning.model_validate(TUNED["tuning"])),
+        "fit-job": fit_job(model(FITTING), run(), settings),
+        "training-job-opaque": training_job(model(OPAQUE), run(), settings, None),
+        "serving-deployment": serving_deployment(model(), INTENT, settings),
+        "serving-deployment-plain": serving_deployment(plain, INTENT, settings),
+        "serving-deployment-image": serving_deployment(model(IMAGE), INTENT, settings),
         "stable-service": stable_service(model(), ServiceIntent("flight-delay", INTENT.name)),
         "stable-service-canary": stable_service(model(), ServiceIntent("flight-delay", None)),
         "deployment-service": deployment_service(model(), INTENT.name),
@@ -298,11 +298,11 @@ def built() -> dict[str, dict[str, Any] | None]:
         "httproute": httproute(model(), RouteIntent((("flight-delay-r2-cdcdcd", 67), (INTENT.name, 33)))),
         "httproute-shadow": httproute(at_home, RouteIntent((("flight-delay-r2-cdcdcd", 100),), INTENT.name)),
         "autoscaler": autoscaler(model(), AutoscalerIntent(INTENT.name, 2)),
-        "monitor-cronjob": monitor_cronjob(model(), policy(), Watched(3, DIGEST), SETTINGS),
-        "retention-cronjob": retention_cronjob(model(), SETTINGS),
-        "notice-job": notice_job(model(), telling(), DUE, SETTINGS),
-        "rehearsal-job": rehearsal_job(serving_model(), CANDIDATE, SETTINGS),
-        "decisions-job": decisions_job(serving_model(), [PROMOTED], SETTINGS),
+        "monitor-cronjob": monitor_cronjob(model(), policy(), Watched(3, DIGEST), settings),
+        "retention-cronjob": retention_cronjob(model(), settings),
+        "notice-job": notice_job(model(), telling(), DUE, settings),
+        "rehearsal-job": rehearsal_job(serving_model(), CANDIDATE, settings),
+        "decisions-job": decisions_job(serving_model(), [PROMOTED], settings),
         "training-run": training_run(
             model(), RunIntent("flight-delay-0a1b2c3d4e", Trigger(type="Manual", message="asked for", value="1"))
         ),

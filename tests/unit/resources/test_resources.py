@@ -62,6 +62,16 @@ def pod_specs() -> Iterator[tuple[str, dict[str, Any]]]:
 PODS = dict(pod_specs())
 
 
+def test_the_operators_pull_secrets_are_in_every_pod_after_the_models_own() -> None:
+    given = built(replace(SETTINGS, image_pull_secrets=("mirror", "registry")))
+    for name, pod in PODS.items():
+        manifest = given[name]
+        assert manifest is not None
+        spec = manifest["spec"].get("jobTemplate", manifest)["spec"]["template"]["spec"]
+        expected = ["registry", "mirror"] if "imagePullSecrets" in pod else ["mirror", "registry"]
+        assert [each["name"] for each in spec["imagePullSecrets"]] == expected, name
+
+
 @pytest.mark.parametrize("name", sorted(PODS))
 def test_every_pod_passes_pod_security_restricted(name: str) -> None:
     pod = PODS[name]
