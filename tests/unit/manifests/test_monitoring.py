@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
-import socket
-import subprocess
 import threading
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.prometheus import promtool, running, until
+from tests.unit.controller.fake_cluster import Clock, FakeApi
 from tests.unit.controller.test_policy_metrics import WEEKLY, status
+from truekeep.api.common import Condition
+from truekeep.cluster.lease import Elector
 from truekeep.controller.health import Metrics
-from truekeep.controller.policy_metrics import CONDITIONS, PolicyMetrics
+from truekeep.controller.policy_metrics import CONDITIONS
+from truekeep.domain.plan import Settings
+from truekeep.operator_main import LEASE, Config, Operator
 from truekeep.server.metrics import Metrics as ServerMetrics
 
 FOLDER = Path(__file__).parents[3] / "manifests" / "monitoring"
+ALERT_TESTS = Path(__file__).with_name("alerts.yaml")
+METRIC = r"\b(?:truekeep|process)_[a-z0-9_]+"
 
 
 def documents(name: str) -> list[dict[str, Any]]:
@@ -54,37 +59,66 @@ def expressions() -> Iterator[str]:
     for rule in alerts():
         yield rule["expr"]
     for panel in dashboard()["panels"]:
-        for target in panel["targets"]:
+        for target in panel.get("targets", ()):
             yield target["expr"]
     for variable in dashboard()["templating"]["list"]:
         if variable["type"] == "query":
             yield variable["query"]
 
 
+def metric_names(expression: str) -> set[str]:
+    """The metrics that an expression asks for."""
+    return set(re.findall(METRIC, expression))
+
+
+def plain(expression: str) -> str:
+    """An expression as Grafana would send it: its variables filled in."""
+    return re.sub(r'=~"\$\w+"', '=~".*"', expression).replace("$__range", "5m")
+
+
+def operator_metrics() -> Metrics:
+    """What an operator shows that has looked at a Model, a run and a drifted policy: as `operator_main` sets it up."""
+
+    async def made() -> Metrics:
+        metrics, clock = Metrics(), Clock()
+        api: Any = FakeApi(clock)
+        elector = Elector(api, "truekeep-system", LEASE, "operator-0")
+        operator = Operator(Config(Settings()), api, metrics, elector, asyncio.Event())
+        await elector.step()
+        operator._policies.tell(WEEKLY, status())
+        said = {"type": "Ready", "observedGeneration": 1, "lastTransitionTime": clock.moment}
+        for reason, ready in (("Training", "False"), ("Serving", "True"), ("NoReadyPod", "False")):
+            condition = Condition.model_validate({**said, "status": ready, "reason": reason})
+            operator._states.tell("Model", "shop", "late", [condition])
+        operator._watch._heard(SimpleNamespace(plural="pods"))
+        metrics.reconciled("Model", "success", 0.1)
+        metrics.reconciled("Model", "error", 0.1)
+        metrics.waited("Model", 0.1)
+        metrics.called("get", "Model", "200", 0.01)
+        metrics.wrote("apply", "Service")
+        return metrics
+
+    return asyncio.run(made())
+
+
 def known() -> dict[str, set[str]]:
-    """Names of all samples that operator and server show, with their labels."""
-    operator, policies = Metrics(), PolicyMetrics()
-    operator.registry.register(policies)
-    policies.tell(WEEKLY, status())
-    operator.gauge("leader", "x", lambda: 1.0)
-    operator.gauge("retrying", "x", lambda: 0.0)
-    operator.reconciled("Model", "ok", 0.1)
+    """Names of all samples that operator and server show, with their labels and those of a target."""
     found: dict[str, set[str]] = {}
-    for text in (operator.text().decode(), ServerMetrics().page().decode()):
+    for text in (operator_metrics().text().decode(), ServerMetrics().page().decode()):
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                found.setdefault(sample.name, set()).update(sample.labels)
+                found.setdefault(sample.name, {"pod", "container"}).update(sample.labels)
     return found
 
 
 def test_every_metric_is_there_with_its_labels() -> None:
     there = known()
     for expression in expressions():
-        names = re.findall(r"truekeep_[a-z0-9_]+", expression)
+        names = metric_names(expression)
         assert names, expression
-        assert set(names) <= set(there), expression
-        for name, matchers in re.findall(r"(truekeep_[a-z0-9_]+)\{([^}]*)\}", expression):
-            labels = set(re.findall(r"([a-z_]+)=~?\"", matchers))
+        assert names <= set(there), (names - set(there), expression)
+        for name, matchers in re.findall(rf"({METRIC})\{{([^}}]*)\}}", expression):
+            labels = set(re.findall(r"([a-z_]+)[=!]~?\"", matchers))
             assert labels <= there[name], expression
         for value in re.findall(r'condition="(\w+)"', expression):
             assert value in CONDITIONS, expression
@@ -115,54 +149,80 @@ def test_panels_have_places_of_their_own() -> None:
         taken |= cells
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
-def test_prometheus_takes_the_rules(tmp_path: Path) -> None:
+def test_every_alert_rings_in_its_trouble_and_only_then(tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": groups()}))
-    done = subprocess.run(
-        ["promtool", "check", "rules", tmp_path / "rules.yaml"], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    shutil.copy(ALERT_TESTS, tmp_path)
+    assert "SUCCESS" in promtool("check", "rules", "--lint=all", "--lint-fatal", tmp_path / "rules.yaml")
+    promtool("test", "rules", tmp_path / ALERT_TESTS.name)
+    cases = [case for each in yaml.safe_load(ALERT_TESTS.read_text())["tests"] for case in each["alert_rule_test"]]
+    rings = {case["alertname"] for case in cases if case.get("exp_alerts")}
+    silent = {case["alertname"] for case in cases if not case.get("exp_alerts")}
+    assert rings == silent == {rule["alert"] for rule in alerts()}
 
 
-@pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: prometheus)")
+def test_a_test_of_alerts_can_fail(tmp_path: Path) -> None:
+    changed = [{**rule, "expr": rule["expr"].replace("== 0", "== 1")} for rule in alerts()]
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "g", "rules": changed}]}))
+    shutil.copy(ALERT_TESTS, tmp_path)
+    with pytest.raises(AssertionError, match="TruekeepDataBroken"):
+        promtool("test", "rules", tmp_path / ALERT_TESTS.name)
+
+
 def test_a_real_prometheus_answers_every_query_and_rings(tmp_path: Path) -> None:
-    """Fed with what an operator with a drifted policy shows: every expression is evaluated, and the right ones ring."""
-    (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": groups()}))
-    with serving(operator_page()) as target, prometheus(tmp_path, target) as api:
-        wanted = "truekeep_policy_condition"
-        until(lambda: bool(ask(api, f"query?query={wanted}")["result"]))
-        for expression in expressions():
-            if expression.startswith("label_values("):
-                continue  # Grafana's own
-            plain = re.sub(r'=~"\$\w+"', '=~".*"', expression)
-            answer = ask(api, "query?" + urllib.parse.urlencode({"query": plain}))
-            assert answer["resultType"] in {"vector", "scalar"}
-            if expression.startswith(("truekeep_policy", "topk", "time() - truekeep")) and "==" not in expression:
-                assert answer["result"] or ">" in expression, expression
-        until(lambda: "TruekeepDrift" in {alert["labels"]["alertname"] for alert in ask(api, "alerts")["alerts"]})
-        rules = [rule for group in ask(api, "rules")["groups"] for rule in group["rules"]]
-        assert {rule["name"] for rule in rules} == {rule["alert"] for rule in alerts()}
-        until(lambda: all(r["health"] == "ok" for g in ask(api, "rules")["groups"] for r in g["rules"]))
+    """Fed with what an operator with a drifted policy shows, and a server: every expression is evaluated, and the right
+    ones ring."""
+    pages = {"/operator": operator_metrics().text, "/server": ServerMetrics().page}
+    with serving(pages) as target:
+        scrape = [
+            {
+                "job_name": path.strip("/"),
+                "metrics_path": path,
+                "honor_labels": True,
+                "static_configs": [{"targets": [target], "labels": {"container": path.strip("/")}}],
+            }
+            for path in pages
+        ]
+        with running(tmp_path, scrape, groups()) as prometheus:
+            until(
+                lambda: all(prometheus.query(name) for name in ("truekeep_policy_condition", "truekeep_server_ready"))
+            )
+            names = {each["metric"]["__name__"] for each in prometheus.query('{__name__=~".+"}')}
+            for expression in expressions():
+                if expression.startswith("label_values("):
+                    continue  # Grafana's own
+                series = prometheus.query(plain(expression))
+                assert metric_names(expression) <= names, expression
+                if expression.startswith(("truekeep_policy", "topk", "time() - truekeep")) and "==" not in expression:
+                    assert series or ">" in expression, expression
+            until(
+                lambda: "TruekeepDrift" in {each["labels"]["alertname"] for each in prometheus.ask("alerts")["alerts"]}
+            )
+            rules = [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
+            assert {rule["name"] for rule in rules} == {rule["alert"] for rule in alerts()}
+            until(lambda: all(r["health"] == "ok" for g in prometheus.ask("rules")["groups"] for r in g["rules"]))
 
 
-def operator_page() -> bytes:
-    operator, policies = Metrics(), PolicyMetrics()
-    operator.registry.register(policies)
-    policies.tell(WEEKLY, status())
-    operator.gauge("leader", "x", lambda: 1.0)
-    operator.gauge("retrying", "x", lambda: 0.0)
-    return operator.text()
+def test_a_server_shows_as_much_after_any_traffic() -> None:
+    metrics = ServerMetrics()
+    before = len(metrics.page().splitlines())
+    random = np.random.default_rng(3)
+    for outcome in metrics.requests.values():
+        outcome.inc(1000)
+    for seconds in random.exponential(size=1000):
+        metrics.seconds.observe(float(seconds))
+    metrics.predictions.observe_all(random.random(100_000))
+    assert len(metrics.page().splitlines()) == before < 200
 
 
 @contextmanager
-def serving(page: bytes) -> Iterator[str]:
-    """A page at /metrics on the loopback; its address."""
+def serving(pages: Mapping[str, Callable[[], bytes]]) -> Iterator[str]:
+    """Pages on the loopback; their host and port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(page)
+            self.wfile.write(pages[self.path]())
 
         def log_message(self, *_: object) -> None:
             pass
@@ -171,47 +231,3 @@ def serving(page: bytes) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-@contextmanager
-def prometheus(folder: Path, target: str) -> Iterator[str]:
-    """A Prometheus that reads it, with our rules; the address of its API."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    scrape = {"job_name": "t", "honor_labels": True, "static_configs": [{"targets": [target]}]}
-    config = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-        "rule_files": ["rules.yaml"],
-        "scrape_configs": [scrape],
-    }
-    (folder / "prometheus.yaml").write_text(yaml.safe_dump(config))
-    options = [f"--config.file={folder}/prometheus.yaml", f"--storage.tsdb.path={folder}/data"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            ["prometheus", *options, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log
-        )
-        try:
-            yield f"http://127.0.0.1:{port}/api/v1/"
-        finally:
-            process.terminate()
-            process.wait(20)
-
-
-def ask(api: str, path: str) -> Any:
-    """The data of an answer. AssertionError where Prometheus refuses the query."""
-    try:
-        with urllib.request.urlopen(api + path, timeout=10) as response:
-            body = json.load(response)
-    except urllib.error.HTTPError as error:
-        raise AssertionError(error.read().decode()) from error
-    except OSError:
-        return {"result": [], "alerts": [], "groups": []}  # not up yet
-    assert body["status"] == "success", body
-    return body["data"]
-
-
-def until(true: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.2)
