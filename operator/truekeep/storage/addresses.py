@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 # Clouds tell machines their credentials there; the rest of link-local goes with it.
 METADATA = frozenset({"100.100.100.200", "168.63.129.16", "fd00:ec2::254", "192.0.0.192"})
+LOOPBACK_ENV = "TRUEKEEP_LOOPBACK_STORES"  # LOOPBACK_ALLOWED on a person's machine and in tests, never in a pod
+LOOPBACK_ALLOWED = "Allowed"
 Lookup = Callable[[str, int], list[str]]
 
 
@@ -31,10 +33,13 @@ def looked_up(host: str, port: int) -> list[str]:
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
-def callable_addresses(host: str, port: int, lookup: Lookup = looked_up) -> list[str]:
-    """The addresses to call for a name. AddressRefusedError where one of them is of the machine itself."""
-    found = lookup(host, port)
+def callable_addresses(host: str, port: int, lookup: Lookup | None = None, *, loopback: bool = False) -> list[str]:
+    """The addresses to call for a name. AddressRefusedError where one of them is of the machine itself; with
+    `loopback`, a person's own machine may be called by its loopback."""
+    found = (lookup or looked_up)(host, port)
     for address in found:
+        if loopback and ipaddress.ip_address(address.partition("%")[0]).is_loopback:
+            continue
         if why := refusal(address):
             raise AddressRefusedError(f"{host} leads to {address}, {why}; name another address")
     if not found:

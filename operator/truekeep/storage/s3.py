@@ -241,6 +241,10 @@ class Bucket:
         """What an error that boto3 found itself means."""
         from botocore.exceptions import CredentialRetrievalError, NoCredentialsError, PartialCredentialsError, SSLError
 
+        from truekeep.storage.guarded import refused
+
+        if why := refused(error):
+            return StoreDenied(f"could not {action} {self._where(key)}: {why}")
         said = f"could not {action} {self._where(key)}: {error}"
         if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
             return StoreDenied(f"{said}; name a Secret in credentialsSecretRef, or give the pod a workload identity")
@@ -313,6 +317,8 @@ def _client(
     import boto3
     from botocore.config import Config
 
+    from truekeep.storage.guarded import guard
+
     config = Config(
         connect_timeout=min(timeout, 5),
         read_timeout=timeout,
@@ -334,4 +340,4 @@ def _client(
         verify=certificates,
         config=config,
     )
-    return client
+    return guard(client)

@@ -6,13 +6,16 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from tests.unit.conftest import Versitygw, free_port
 
 from truekeep.api.common import KeyReference, LocalObjectReference, S3Location
 from truekeep.storage import ObjectMissing, ObjectTooLarge, StoreDenied, StoreError, StoreUnreachable
+from truekeep.storage.addresses import LOOPBACK_ENV
 from truekeep.storage.s3 import Bucket
 
 
@@ -222,3 +225,116 @@ def _torn(bodies: list[bytes], length: int) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         listener.shutdown(socket.SHUT_RDWR)
         thread.join(5)
+
+
+@pytest.fixture
+def in_a_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the loopback is not a person's own."""
+    monkeypatch.delenv(LOOPBACK_ENV)
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """Names that lead where a test says; each lookup takes the next answer, the last one stays."""
+    names: dict[str, list[str]] = {}
+
+    def answer(host: str, port: int, *_: object, **__: object) -> list[tuple[object, ...]]:
+        told = names.get(host, [host])
+        address = told.pop(0) if len(told) > 1 else told[0]
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        return [(family, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    return names
+
+
+def at(endpoint: str) -> Bucket:
+    return Bucket.open(S3Location(uri="s3://lake/", endpoint=endpoint, credentials_secret_ref=None), timeout_seconds=1)
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "127.0.0.1", "::1", "fd00:ec2::254", "::ffff:169.254.170.2"])
+@pytest.mark.usefixtures("in_a_pod", "keys")
+def test_an_endpoint_of_the_machine_itself_is_refused(resolver: dict[str, list[str]], address: str) -> None:
+    resolver["store.example"] = [address]
+    with pytest.raises(StoreDenied, match=r"store\.example leads to .*; name another address"):
+        at("http://store.example:9000").get("x")
+
+
+@pytest.mark.usefixtures("in_a_pod", "keys")
+def test_a_name_that_answers_otherwise_the_next_time_gains_nothing(
+    resolver: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was judged is what is connected to."""
+    called: list[str] = []
+
+    def connect(address: tuple[str, int], *_: object, **__: object) -> socket.socket:
+        called.append(address[0])
+        raise OSError("no route")
+
+    monkeypatch.setattr("urllib3.util.connection.create_connection", connect)
+    resolver["store.example"] = ["10.1.2.3", "169.254.169.254"]
+    with pytest.raises(StoreError):
+        at("http://store.example:9000").get("x")
+    assert set(called) == {"10.1.2.3"}
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a person, in the environment."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+
+
+class Redirector(BaseHTTPRequestHandler):
+    """Sends every request to `elsewhere`, by the status of its path's bucket, as S3 and as any server would."""
+
+    elsewhere = ""
+
+    def do_GET(self) -> None:
+        status = int(self.path.split("/")[1].removeprefix("status-"))
+        body = b"<Error><Code>%s</Code><Endpoint>%s</Endpoint><Bucket>x</Bucket></Error>" % (
+            b"PermanentRedirect" if status == 301 else b"TemporaryRedirect",
+            self.elsewhere.removeprefix("http://").encode(),
+        )
+        self.send_response(status)
+        self.send_header("Location", self.elsewhere + self.path)
+        self.send_header("x-amz-bucket-region", "eu-west-3")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Treasure(Redirector):
+    """What must not be asked."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_response(200)
+        self.send_header("Content-Length", "8")
+        self.end_headers()
+        self.wfile.write(b"treasure")
+
+    do_HEAD = do_GET
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.usefixtures("keys")
+def test_no_redirect_is_followed(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Treasure) as treasure:
+        monkeypatch.setattr(Redirector, "elsewhere", f"http://127.0.0.1:{treasure.server_port}")
+        with ThreadingHTTPServer(("127.0.0.1", 0), Redirector) as redirector:
+            for server in (treasure, redirector):
+                threading.Thread(target=server.serve_forever, daemon=True).start()
+            location = S3Location(uri=f"s3://status-{status}/", endpoint=f"http://127.0.0.1:{redirector.server_port}")
+            with pytest.raises(StoreError):
+                Bucket.open(location, timeout_seconds=2).get("x")
+            for server in (treasure, redirector):
+                server.shutdown()
+    assert not Treasure.asked
