@@ -2,11 +2,13 @@
 
 Keys are kept once. A key that is added while it is worked on is worked on again afterwards; keys of one group (all
 that belongs to one Model) are never worked on at the same time; a key that failed waits, twice as long each time.
+What is looked at without any cause, because everything is looked at now and then, stands behind what happened lately.
 The clock is injected, and everything but `get` is synchronous, so that tests need no real time."""
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,9 +16,12 @@ from dataclasses import dataclass
 FIRST_BACKOFF_SECONDS = 0.2
 MAX_BACKOFF_SECONDS = 60.0
 ECHO_SECONDS = 2.0
+# So much later than it is due a key without a cause counts as due, where others are due, too: it waits for what
+# happened lately, and not for ever.
+BEHIND_SECONDS = 30.0
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class Key:
     """One object to look at. `model`: the Model that it belongs to, or is."""
 
@@ -36,7 +41,10 @@ class WorkQueue:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._due: dict[Key, float] = {}
+        self._due: dict[Key, tuple[float, bool]] = {}  # when, and whether without a cause
+        # Of keys with a cause, and without: each entry that _due does not say (any more) is passed over.
+        self._heaps: dict[bool, list[tuple[float, Key]]] = {False: [], True: []}
+        self._parked: dict[Hashable, set[Key]] = {}  # due, but one of their group is being worked on
         self._working: dict[Key, tuple[float, float]] = {}  # since when, and when it was due
         self._busy: set[Hashable] = set()
         self._failures: dict[Key, int] = {}
@@ -49,32 +57,57 @@ class WorkQueue:
     def ready(self) -> int:
         """How many keys are due now."""
         now = self._clock()
-        return sum(1 for due in self._due.values() if due <= now)
+        return sum(1 for due, _ in self._due.values() if due <= now)
 
-    def add(self, key: Key, after: float = 0.0) -> None:
-        """Look at it in so many seconds at the latest."""
-        due = self._clock() + max(0.0, after)
-        if due < self._due.get(key, float("inf")):
-            self._due[key] = due
-            self._changed.set()
+    def add(self, key: Key, after: float = 0.0, behind: bool = False) -> None:
+        """Look at it in so many seconds at the latest. behind: without a cause, so after those that have one."""
+        now = self._clock()
+        due = now + max(0.0, after)
+        known = self._due.get(key)
+        if known is not None:
+            # A cause makes a key that waits without one hurry; the lack of one makes none that has one wait.
+            hurries = known[1] and not behind and due <= max(known[0], now)
+            later = due + BEHIND_SECONDS if behind and not known[1] else due
+            if not hurries and later >= known[0]:
+                return
+        self._due[key] = (due, behind)
+        heapq.heappush(self._heaps[behind], (due, key))
+        self._changed.set()
 
-    def add_all(self, keys: Iterable[Key]) -> None:
+    def add_all(self, keys: Iterable[Key], behind: bool = False) -> None:
         """Look at all of them now."""
         for key in keys:
-            self.add(key)
+            self.add(key, behind=behind)
 
     def pop(self) -> Key | None:
         """A key to work on now, the one that is due longest, or None. `done` or `failed` must follow."""
         now = self._clock()
-        ready = ((due, key) for key, due in self._due.items() if due <= now and key.group not in self._busy)
-        found = min(ready, default=None)
-        if found is None:
+        with_cause, without = self._first(False), self._first(True)
+        found = [
+            (due, behind) for due, behind in ((with_cause, False), (without, True)) if due is not None and due <= now
+        ]
+        if not found:
             return None
-        due, key = found
+        due, behind = min(found, key=lambda each: each[0] + BEHIND_SECONDS * each[1])
+        _, key = heapq.heappop(self._heaps[behind])
         del self._due[key]
         self._working[key] = (now, due)
         self._busy.add(key.group)
         return key
+
+    def _first(self, behind: bool) -> float | None:
+        """When the first key of a heap is due that could be worked on; it is on top then."""
+        heap = self._heaps[behind]
+        while heap:
+            due, key = heap[0]
+            if self._due.get(key) != (due, behind):
+                heapq.heappop(heap)
+            elif key.group in self._busy:
+                heapq.heappop(heap)
+                self._parked.setdefault(key.group, set()).add(key)
+            else:
+                return due
+        return None
 
     async def get(self) -> Key:
         """A key to work on, once there is one."""
@@ -86,8 +119,8 @@ class WorkQueue:
 
     def wait_seconds(self) -> float | None:
         """Seconds until a key is due, None where none is to come before something else happens."""
-        waits = [due - self._clock() for key, due in self._due.items() if key.group not in self._busy]
-        return max(0.0, min(waits)) if waits else None
+        dues = [due for behind in (False, True) if (due := self._first(behind)) is not None]
+        return max(0.0, min(dues) - self._clock()) if dues else None
 
     def done(self, key: Key, again_after: float | None = None) -> None:
         """It was looked at; look at it again in so many seconds."""
@@ -111,6 +144,9 @@ class WorkQueue:
     def _finish(self, key: Key) -> None:
         del self._working[key]
         self._busy.discard(key.group)
+        for parked in self._parked.pop(key.group, ()):
+            if (known := self._due.get(parked)) is not None:
+                heapq.heappush(self._heaps[known[1]], (known[0], parked))
         self._changed.set()
 
     def longest_work(self) -> float:

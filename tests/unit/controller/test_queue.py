@@ -146,3 +146,71 @@ async def test_two_workers_that_wait_get_a_key_each(queue: WorkQueue) -> None:
     await asyncio.sleep(0)
     queue.add_all([key("a"), key("b")])
     assert {found.name for found in await asyncio.gather(*waiting)} == {"a", "b"}
+
+
+def test_what_happened_goes_before_what_is_only_looked_at_again(queue: WorkQueue, time: Time) -> None:
+    queue.add_all([key(f"old-{number:03d}") for number in range(100)], behind=True)
+    time.now += 5
+    queue.add(key("changed"))
+    assert queue.pop() == key("changed")
+
+
+def test_what_is_only_looked_at_again_does_not_wait_for_ever(queue: WorkQueue, time: Time) -> None:
+    queue.add(key("old"), behind=True)
+    seen = []
+    for number in range(100):
+        time.now += 1
+        queue.add(key(f"changed-{number:03d}"))
+        queue.add(key(f"changed-too-{number:03d}"))
+        found = queue.pop()
+        assert found is not None
+        queue.done(found)
+        seen.append(found)
+    assert key("old") in seen
+
+
+def test_a_key_that_waits_without_a_cause_hurries_once_it_has_one(queue: WorkQueue, time: Time) -> None:
+    queue.add(key("a"), behind=True)
+    queue.add(key("b"), behind=True)
+    time.now += 5
+    queue.add(key("b"))
+    queue.add(key("b"), behind=True)  # the lack of a cause takes none away
+    assert queue.pop() == key("b")
+    assert queue.pop() == key("a")
+    assert queue.pop() is None
+
+
+def test_a_time_that_was_set_stays_though_everything_is_looked_at(queue: WorkQueue, time: Time) -> None:
+    queue.add(key("a"), after=10)
+    queue.add(key("a"), after=5, behind=True)
+    queue.add(key("a"), after=60)
+    queue.add_all([key(f"old-{number}") for number in range(20)], behind=True)
+    time.now += 10
+    assert queue.pop() == key("a")
+
+
+def test_a_key_of_a_busy_group_comes_back_when_the_group_is_free(queue: WorkQueue, time: Time) -> None:
+    first, second = key("m-1", "m", "TrainingRun"), key("m-2", "m", "TrainingRun")
+    queue.add(first)
+    queue.add(second)
+    assert queue.pop() == first
+    assert queue.pop() is None
+    assert queue.wait_seconds() is None
+    queue.done(first)
+    assert queue.wait_seconds() == 0.0
+    assert queue.pop() == second
+
+
+def test_thousands_of_keys_are_taken_in_no_time(queue: WorkQueue, time: Time) -> None:
+    """Each once, whatever was added how often."""
+    keys = [key(f"m-{number:05d}") for number in range(5000)]
+    for each in keys:
+        queue.add(each, after=60)
+        queue.add(each, behind=True)
+        queue.add(each)
+    taken = []
+    while (found := queue.pop()) is not None:
+        taken.append(found)
+        queue.done(found)
+    assert taken == keys
+    assert len(queue) == 0
