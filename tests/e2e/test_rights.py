@@ -10,7 +10,7 @@ import yaml
 from kubernetes import client
 
 from tests.e2e.shop import merged
-from tests.story.kube import Json, Kube, KubectlError, load
+from tests.story.kube import ROOT, Json, Kube, KubectlError, load
 from tests.story.stage import EXAMPLES
 
 NAMESPACE = "truekeep-e2e-rights"
@@ -207,3 +207,22 @@ def test_the_most_secrets_that_a_model_may_name_are_asked_about_within_the_cost_
     bind(people, "dora-all", "--role=all", "--user=dora")
     applies(people, "dora", {**document, "metadata": {"name": "many"}}, "--dry-run=server")
     refused(people, "carla", {**document, "metadata": {"name": "many"}}, "key-0")
+
+
+def test_the_network_policies_are_valid(people: Kube) -> None:
+    """Nothing enforces them on this cluster; which flows they allow, tests/unit/manifests/test_network.py judges."""
+    for folder in ("network", "network/outside"):
+        said = people.kubectl("apply", "--server-side", "-n", NAMESPACE, "-k", str(ROOT / "manifests" / folder))
+        assert "serverside-applied" in said
+
+
+def test_no_pod_that_is_not_restricted_gets_into_the_namespaces_that_we_ship(people: Kube) -> None:
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "root"},
+        "spec": {"containers": [{"name": "root", "image": "pause", "securityContext": {"privileged": True}}]},
+    }
+    for namespace in (NAMESPACE, "truekeep-system"):  # the first has the labels of manifests/examples/namespace.yaml
+        with pytest.raises(KubectlError, match='violates PodSecurity "restricted'):
+            people.kubectl("create", "-n", namespace, "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(pod))
