@@ -37,6 +37,7 @@ from truekeep.cli import (
 from truekeep.cli.examples import flights, fraud, world
 from truekeep.cli.examples.upload import make_bucket, upload
 from truekeep.cli.examples.world import EXAMPLES, FRAUD, FUTURE, LAKE
+from truekeep.cli.preflight import command as preflight
 from truekeep.cli.replay.caller import Caller
 from truekeep.cli.replay.lake import Lake
 from truekeep.cli.replay.run import Plan, Replay
@@ -71,6 +72,7 @@ app.command("wait")(wait.wait)
 app.command("history")(past.history)
 app.command("diff")(past.diff)
 app.command("logs")(logs.logs)
+app.command("preflight")(preflight.preflight)
 app.command("open")(report.open_report)
 
 MODELS = "models"

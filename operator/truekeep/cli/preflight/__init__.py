@@ -1,0 +1,1 @@
+"""`truekeep preflight`: what a cluster lacks for Truekeep, and what to do about it."""
