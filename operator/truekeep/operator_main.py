@@ -37,6 +37,9 @@ from truekeep.domain.plan import Settings
 from truekeep.handlers import Watch
 
 LEASE = "truekeep-operator"
+NAME = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"  # of an annotation, behind its prefix
+DOMAIN = r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
+LIST_PAGE = 100  # objects that are held at once while everything is listed
 STOP_SECONDS = 8.0  # what is being reconciled may end; then the Lease is given up
 logger = logging.getLogger("truekeep.operator")
 
@@ -66,6 +69,7 @@ def configuration(environment: Mapping[str, str]) -> Config:
         monitor_image=environment.get("TRUEKEEP_MONITOR_IMAGE", defaults.monitor_image),
         cluster_domain=environment.get("TRUEKEEP_CLUSTER_DOMAIN", defaults.cluster_domain),
         image_pull_secrets=_names(environment, "TRUEKEEP_IMAGE_PULL_SECRETS"),
+        serving_annotations=_annotations(environment, "TRUEKEEP_SERVING_ANNOTATIONS"),
         job_retention_seconds=_whole(environment, "TRUEKEEP_JOB_RETENTION_SECONDS", defaults.job_retention_seconds, 0),
     )
     prometheus, token_file = environment.get(URL_ENV), environment.get(TOKEN_FILE_ENV)
@@ -89,6 +93,22 @@ def _names(environment: Mapping[str, str], variable: str) -> tuple[str, ...]:
         if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", name):
             raise ValueError(f"{variable} names {name!r}, which can't be a name; it must be names separated by commas")
     return tuple(names)
+
+
+def _annotations(environment: Mapping[str, str], variable: str) -> tuple[tuple[str, str], ...]:
+    """Lines of NAME=VALUE. Those of our own, and of Kubernetes, say how pods are kept: they are not for settings."""
+    found: dict[str, str] = {}
+    for line in environment.get(variable, "").splitlines():
+        if not line.strip():
+            continue
+        name, separator, value = line.strip().partition("=")
+        domain, _, word = name.rpartition("/")
+        if not separator or not re.fullmatch(NAME, word) or not re.fullmatch(DOMAIN, domain):
+            raise ValueError(f"{variable} has the line {line!r}; it must be PREFIX/NAME=VALUE, an annotation a line")
+        if re.search(r"(^|\.)(truekeep\.dev|kubernetes\.io|k8s\.io)$", domain):
+            raise ValueError(f"{variable} names {name}; annotations of {domain} are not for settings: leave it out")
+        found[name] = value
+    return tuple(sorted(found.items()))
 
 
 def _whole(environment: Mapping[str, str], name: str, default: int, least: int) -> int:

@@ -34,12 +34,11 @@ class Who(NamedTuple):
 
 
 class Stay(NamedTuple):
-    """What an object's Ready condition says, and since when. `settled`: nothing is awaited of it."""
+    """What an object's Ready condition says, and since when."""
 
     ready: str
     reason: str
     since: datetime
-    settled: bool
 
 
 @dataclass(eq=False)
@@ -61,7 +60,8 @@ class StateMetrics(Collector):
         )
 
     def tell(self, kind: str, namespace: str, name: str, conditions: Sequence[Condition]) -> None:
-        """What an object's conditions say now. Of one that is seen first, the state is as old as Ready's status."""
+        """What an object's conditions say now. Of one that is seen first, the state is as old as Ready's status. A run
+        that ended is not known any more: it is never looked at again."""
         ready = find(conditions, "Ready")
         if ready is None:
             return
@@ -75,8 +75,10 @@ class StateMetrics(Collector):
                 since = self.clock()
                 stayed = max(0.0, (since - before.since).total_seconds())
                 self._left.labels(kind, self._bounded(kind, before.reason)).observe(stayed)
-        settled = ready.status == "True" or holds(conditions, "Complete") or holds(conditions, "Failed")
-        self._stays[who] = Stay(ready.status, ready.reason, since, settled)
+        if holds(conditions, "Complete") or holds(conditions, "Failed"):
+            self._stays.pop(who, None)
+        else:
+            self._stays[who] = Stay(ready.status, ready.reason, since)
 
     def forget(self, kind: str, namespace: str, name: str) -> None:
         """The object is gone."""
@@ -95,7 +97,7 @@ class StateMetrics(Collector):
         yield from self._left.collect()
 
     def _objects(self, stays: dict[Who, Stay]) -> GaugeMetricFamily:
-        text = "Objects by what their Ready condition says; finished TrainingRuns among them."
+        text = "Objects by what their Ready condition says; TrainingRuns that ended are not among them."
         gauge = GaugeMetricFamily("truekeep_operator_objects", text, labels=["kind", "ready", "reason"])
         states = ((who.kind, stay.ready, self._bounded(who.kind, stay.reason)) for who, stay in stays.items())
         for state, count in sorted(Counter(states).items()):
@@ -103,11 +105,11 @@ class StateMetrics(Collector):
         return gauge
 
     def _unsettled(self, stays: dict[Who, Stay]) -> GaugeMetricFamily:
-        text = f"For how long an object that is not Ready, nor finished, is in its state; the {NAMED} longest."
+        text = f"For how long an object that is neither Ready nor at its end is in its state; the {NAMED} longest."
         labels = ["kind", "namespace", "name", "reason"]
         gauge = GaugeMetricFamily("truekeep_operator_unsettled_seconds", text, labels=labels)
         now = self.clock()
-        waiting = sorted((stay.since, who, stay.reason) for who, stay in stays.items() if not stay.settled)
+        waiting = sorted((stay.since, who, stay.reason) for who, stay in stays.items() if stay.ready != "True")
         for since, who, reason in waiting[:NAMED]:
             gauge.add_metric([*who, reason], max(0.0, (now - since).total_seconds()))
         return gauge

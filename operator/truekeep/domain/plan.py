@@ -25,6 +25,7 @@ class Settings:
     operator_version: str = "0.1.0"
     cluster_domain: str = "cluster.local"
     image_pull_secrets: tuple[str, ...] = ()  # Secrets of each Model's namespace, for the images above
+    serving_annotations: tuple[tuple[str, str], ...] = ()  # of serving pods, from the next revision that rolls out on
     job_retention_seconds: int = 600  # a finished Job stays this long, so that its log can be read
 
 

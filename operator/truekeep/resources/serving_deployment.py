@@ -147,6 +147,8 @@ def serving_template(
             ],
         },
     )
+    if settings.serving_annotations:
+        template["metadata"]["annotations"] = dict(settings.serving_annotations)
     if spec.serving.image is None:
         return template
     return with_backend(template, model.meta.name, spec.serving.image, spec.serving.resources, store)

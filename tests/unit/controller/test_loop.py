@@ -237,6 +237,35 @@ def test_the_configuration_comes_from_the_environment() -> None:
     assert (config.pod_name, config.pod_namespace, config.workers) == ("operator-0", "truekeep-system", 2)
 
 
+CHECKS = 'ad.datadoghq.com/server.checks={"openmetrics": {"a": "b=c"}}'
+
+
+def test_annotations_of_serving_pods_are_lines() -> None:
+    lines = f"\n  {CHECKS}\nprometheus.io/scrape=true\n"
+    assert configuration({"TRUEKEEP_SERVING_ANNOTATIONS": lines}).settings.serving_annotations == (
+        ("ad.datadoghq.com/server.checks", '{"openmetrics": {"a": "b=c"}}'),
+        ("prometheus.io/scrape", "true"),
+    )
+    assert configuration({}).settings.serving_annotations == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("scrape", "PREFIX/NAME=VALUE"),
+        ("scrape=true", "PREFIX/NAME=VALUE"),
+        ("a/b/c=d", "PREFIX/NAME=VALUE"),
+        ("prometheus.io/=x", "PREFIX/NAME=VALUE"),
+        ("truekeep.dev/template={}", "not for settings"),
+        ("container.apparmor.security.beta.kubernetes.io/server=unconfined", "not for settings"),
+        ("seccomp.security.alpha.kubernetes.io/pod=unconfined", "not for settings"),
+    ],
+)
+def test_an_annotation_that_can_t_be_or_may_not_be_is_refused(line: str, words: str) -> None:
+    with pytest.raises(ValueError, match=f"TRUEKEEP_SERVING_ANNOTATIONS .*{words}"):
+        configuration({"TRUEKEEP_SERVING_ANNOTATIONS": f"prometheus.io/port=8080\n{line}"})
+
+
 @pytest.mark.parametrize("variable", ["TRUEKEEP_WATCH_NAMESPACES", "TRUEKEEP_IMAGE_PULL_SECRETS"])
 def test_what_can_be_no_name_is_refused(variable: str) -> None:
     with pytest.raises(ValueError, match=f"{variable} names 'Team A'"):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,17 +19,20 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from images import manifests
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.prometheus import promtool, running, until
 from tests.unit.controller.fake_cluster import Clock, FakeApi
 from tests.unit.controller.test_policy_metrics import WEEKLY, status
+from tests.unit.resources.samples import INTENT, model
 from truekeep.api.common import Condition
 from truekeep.cluster.lease import Elector
 from truekeep.controller.health import Metrics
 from truekeep.controller.policy_metrics import CONDITIONS
 from truekeep.domain.plan import Settings
-from truekeep.operator_main import LEASE, Config, Operator
+from truekeep.operator_main import LEASE, Config, Operator, configuration
+from truekeep.resources.serving_deployment import serving_deployment
 from truekeep.server.metrics import Metrics as ServerMetrics
 
 FOLDER = Path(__file__).parents[3] / "manifests" / "monitoring"
@@ -212,6 +217,33 @@ def test_a_server_shows_as_much_after_any_traffic() -> None:
         metrics.seconds.observe(float(seconds))
     metrics.predictions.observe_all(random.random(100_000))
     assert len(metrics.page().splitlines()) == before < 200
+
+
+def test_datadog_is_told_where_operator_and_servers_are_read(tmp_path: Path) -> None:
+    """The component on top of the default: its annotations name containers and ports that there are."""
+    up = os.path.relpath(FOLDER.parent, tmp_path)
+    overlay = {"resources": [f"{up}/default"], "components": [f"{up}/monitoring/datadog"]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    rendered = [each for each in yaml.safe_load_all(manifests.rendered(tmp_path)) if each]
+    (deployment,) = (each for each in rendered if each["kind"] == "Deployment")
+    operator = deployment["spec"]["template"]
+    (container,) = operator["spec"]["containers"]
+    environment = {each["name"]: each.get("value", "") for each in container["env"]}
+    settings = configuration(environment).settings
+    assert {"POD_NAME", "POD_NAMESPACE"} < set(environment), "the rest is as it was"
+    for intent in (INTENT, replace(INTENT, revision=9)):
+        server = serving_deployment(model(), intent, settings)["spec"]["template"]
+        for template, prefix in ((operator, "truekeep_policy_condition"), (server, "truekeep_server_ready")):
+            ((name, text),) = template["metadata"]["annotations"].items()
+            named = re.fullmatch(r"ad\.datadoghq\.com/(\w+)\.checks", name)
+            assert named is not None
+            (owner,) = (each for each in template["spec"]["containers"] if each["name"] == named[1])
+            (instance,) = json.loads(text)["openmetrics"]["instances"]
+            port = next(each["containerPort"] for each in owner["ports"] if each["name"] == "http")
+            assert instance["openmetrics_endpoint"] == f"http://%%host%%:{port}/metrics"
+            assert any(re.match(pattern, prefix) for pattern in instance["metrics"])
+    frozen = serving_deployment(model(), INTENT, Settings())["spec"]["template"]
+    assert serving_deployment(model(), INTENT, settings, frozen)["spec"]["template"] == frozen, "no pod is started anew"
 
 
 @contextmanager
