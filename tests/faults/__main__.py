@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.faults import planted
 from tests.faults.plans import BY_NAME, KINDS, Plan
 from tests.faults.script import CHAPTERS
-from tests.faults.suite import PARALLEL, Report, every, run, sample
+from tests.faults.suite import PARALLEL, Report, every, likely, run, sample
 from tests.faults.theatre import PlanError, Telling, Theatre, Undisturbed, theatre
 
 SEED = 20131231
@@ -80,8 +80,10 @@ async def _try_out(house: Theatre, undisturbed: Undisturbed, asked: argparse.Nam
     for name in names:
         bug = planted.BUGS[name]
         began = time.monotonic()
-        plans = [*(Plan.of(number) for number in bug.plans), *sample(undisturbed, asked.sample, asked.seed)]
-        report = await run(house, undisturbed, plans, planted=name, parallel=asked.parallel, until_failure=True)
+        report = Report()
+        for plans in (likely(undisturbed, bug.likely), sample(undisturbed, asked.sample, asked.seed)):
+            if not report.failed:
+                report = await run(house, undisturbed, plans, planted=name, parallel=asked.parallel, until_failure=True)
         failed = next(iter(report.failed.items()), None)
         found += failed is not None
         first = failed[1].splitlines()[1].strip()[:100] if failed else "NOT FOUND"

@@ -41,7 +41,7 @@ class Write:
 
     def __str__(self) -> str:
         name = self.path.partition("?")[0].rpartition("/namespaces/")[2]
-        return f"{self.verb} {name}: {self.status or 'no answer'}"
+        return f"{self.verb} {name.partition('/')[2]}: {self.status or 'no answer'}"
 
 
 @dataclass

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from tests.faults.plans import KINDS, Kind, Plan
+from tests.faults.plans import BY_NAME, KINDS, Kind, Plan
 from tests.faults.theatre import PlanError, Telling, Theatre, Undisturbed
 
 PARALLEL = 6
@@ -61,6 +61,19 @@ def sample(undisturbed: Undisturbed, tellings: int, seed: int) -> list[Plan]:
             chosen.append(draw.choice(by_chapter[chapter, kind]))
         turn += 1  # so that a chapter does not always meet the same kinds
     return chosen
+
+
+def likely(undisturbed: Undisturbed, places: Iterable[tuple[str, int, str]]) -> list[Plan]:
+    """Plans by kind, chapter and a part of what is hit: a write as it is listed, or else an index."""
+    found = []
+    for name, chapter, part in places:
+        kind = BY_NAME[name]
+        if kind.of != "write":
+            found.append(Plan(chapter, int(part), kind.code))
+            continue
+        writes = undisturbed.writes[chapter]
+        found += [Plan(chapter, index, kind.code) for index, write in enumerate(writes) if part in write]
+    return found
 
 
 def packed(plans: Iterable[Plan]) -> list[list[Plan]]:

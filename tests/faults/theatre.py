@@ -171,6 +171,7 @@ class Actor:
             "TRUEKEEP_WATCH_NAMESPACES": self._namespace,
             "TRUEKEEP_PORT": str(self._port),
             "TRUEKEEP_RESYNC_SECONDS": str(self._resync),
+            "TRUEKEEP_JOB_RETENTION_SECONDS": "864000",  # a slow machine must not see Jobs go
         }
         port = self._house.kubelet.metrics_port
         self.pid = await self._house.zygote.start(Recipe(environment, str(self.log), self._clock, port, self._planted))
