@@ -17,7 +17,7 @@ import kopf
 
 from truekeep.api.common import GROUP, VERSION
 from truekeep.api.names import MANAGED_BY
-from truekeep.controller.keys import Relations, key_of, keys_of_approval, keys_of_child
+from truekeep.controller.keys import Relations, ended, key_of, keys_of_approval, keys_of_child
 from truekeep.controller.queue import Key
 
 OWN = {"models": "Model", "trainingruns": "TrainingRun", "driftpolicies": "DriftPolicy"}
@@ -35,11 +35,18 @@ CLIENT_TIMEOUT_SECONDS = 300
 CONNECT_TIMEOUT_SECONDS = 10
 RESTART_SECONDS = 5.0
 logger = logging.getLogger(__name__)
-Wake = Callable[[Sequence[Key]], None]
+# kopf keeps an object until its worker has waited this long in vain: thousands that are listed at once must go soon.
+IDLE_SECONDS = 0.3
+LIST_CHUNK = 100
+Wake = Callable[[Sequence[Key], bool], None]
 
 
 class Watch:
-    """Events of the cluster, as keys. `wake` is called in kopf's thread."""
+    """Events of the cluster, as keys.
+
+    `wake` is called in kopf's thread, with keys and whether they are without a cause: objects that are listed, at the
+    start and each time that a watch is renewed, are told of where their version is new, and then nobody knows since
+    when it is."""
 
     def __init__(self, wake: Wake, namespaces: Sequence[str] = ()) -> None:
         self._wake = wake
@@ -48,6 +55,7 @@ class Watch:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self.versions: dict[Key, str] = {}  # of our kinds: the version that was seen last
+        self._known: dict[str, str] = {}  # of children, by UID: the same
         self.started = False
         self.events = 0
         self.restarts = 0
@@ -110,22 +118,27 @@ class Watch:
 
             @kopf.on.event(GROUP, VERSION, plural, registry=registry, id=plural, param=kind)
             async def of_ours(event: Any, resource: Any, param: Any = None, **_: Any) -> None:
-                item, gone = event["object"], event["type"] == "DELETED"
+                item, gone, listed = event["object"], event["type"] == "DELETED", event["type"] is None
                 self._heard(resource)
-                self._remember(param, item, gone)
-                self._wake(relations.keys(param, item, gone))
+                news = self._remember(param, item, gone)
+                keys = relations.keys(param, item, gone)
+                # A run that ended and is only listed was looked at when it did; what its Jobs need, a resync finds.
+                if keys and not (listed and (not news or ended(param, item))):
+                    self._wake(keys, listed)
 
         @kopf.on.event(GROUP, VERSION, APPROVALS, registry=registry, id=APPROVALS)
         async def of_an_approval(event: Any, resource: Any, **_: Any) -> None:
             self._heard(resource)
-            self._wake(keys_of_approval(event["object"]))
+            if self._is_news(event):
+                self._wake(keys_of_approval(event["object"]), event["type"] is None)
 
         for group, version, plural in CHILDREN:
 
             @kopf.on.event(group, version, plural, registry=registry, id=plural)
             async def of_a_child(event: Any, resource: Any, **_: Any) -> None:
                 self._heard(resource)
-                self._wake(keys_of_child(event["object"]))
+                if self._is_news(event):
+                    self._wake(keys_of_child(event["object"]), event["type"] is None)
 
         return registry
 
@@ -133,14 +146,28 @@ class Watch:
         self.events += 1
         self._told[resource.plural] = time.monotonic()
 
-    def _remember(self, kind: str, item: Mapping[str, Any], gone: bool) -> None:
-        key = key_of(kind, item)
+    def _remember(self, kind: str, item: Mapping[str, Any], gone: bool) -> bool:
+        """Whether this version was not told of before."""
+        key, version = key_of(kind, item), str(item["metadata"].get("resourceVersion"))
         if key is None:
-            return
+            return False
+        news = self.versions.get(key) != version
         if gone:
             self.versions.pop(key, None)
         else:
-            self.versions[key] = str(item["metadata"].get("resourceVersion"))
+            self.versions[key] = version
+        return news
+
+    def _is_news(self, event: Mapping[str, Any]) -> bool:
+        """Whether this version of a child was not told of before."""
+        about = event["object"].get("metadata") or {}
+        uid, version = str(about.get("uid")), str(about.get("resourceVersion"))
+        if event["type"] == "DELETED":
+            self._known.pop(uid, None)
+            return True
+        news = self._known.get(uid) != version
+        self._known[uid] = version
+        return news or event["type"] is not None
 
 
 def settings() -> kopf.OperatorSettings:
@@ -153,6 +180,8 @@ def settings() -> kopf.OperatorSettings:
     result.watching.server_timeout = SERVER_TIMEOUT_SECONDS
     result.watching.client_timeout = CLIENT_TIMEOUT_SECONDS
     result.watching.connect_timeout = CONNECT_TIMEOUT_SECONDS
+    result.watching.chunk_size = LIST_CHUNK
+    result.queueing.idle_timeout = IDLE_SECONDS
     result.networking.request_timeout = 30
     result.networking.connect_timeout = CONNECT_TIMEOUT_SECONDS
     selector = ",".join(f"{key}={value}" for key, value in MANAGED_BY.items())

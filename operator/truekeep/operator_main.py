@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from truekeep.api.names import LABEL_COMPONENT, MANAGED_BY
 from truekeep.cluster import kinds
 from truekeep.cluster.api import Api, connect
 from truekeep.cluster.errors import ClusterError
@@ -27,8 +28,8 @@ from truekeep.cluster.observe import Observer, now
 from truekeep.cluster.prometheus import TOKEN_FILE_ENV, URL_ENV, Prometheus, checked_url
 from truekeep.cluster.write import Writer
 from truekeep.controller.health import SILENT_SECONDS, STUCK_SECONDS, Health, Metrics, MissedEvents
-from truekeep.controller.keys import key_of
-from truekeep.controller.loop import Loop, Resync
+from truekeep.controller.keys import ended, key_of, keys_of_child
+from truekeep.controller.loop import RESYNC_SECONDS, Loop, Resync
 from truekeep.controller.policy_metrics import PolicyMetrics
 from truekeep.controller.queue import Key, WorkQueue
 from truekeep.controller.reconcilers import Tools, reconcilers
@@ -54,7 +55,7 @@ class Config:
     pod_namespace: str = "default"
     workers: int = 4
     port: int = 8080
-    resync_seconds: float = 60.0
+    resync_seconds: float = RESYNC_SECONDS
     log_level: str = "INFO"
     prometheus_url: str | None = None
     prometheus_token_file: Path | None = None
@@ -80,7 +81,7 @@ def configuration(environment: Mapping[str, str]) -> Config:
         pod_namespace=environment.get("POD_NAMESPACE", "default"),
         workers=_whole(environment, "TRUEKEEP_WORKERS", 4, 1),
         port=_whole(environment, "TRUEKEEP_PORT", 8080, 1),
-        resync_seconds=_whole(environment, "TRUEKEEP_RESYNC_SECONDS", 60, 1),
+        resync_seconds=_whole(environment, "TRUEKEEP_RESYNC_SECONDS", int(RESYNC_SECONDS), 1),
         log_level=environment.get("TRUEKEEP_LOG_LEVEL", "INFO").upper(),
         prometheus_url=checked_url(prometheus) if prometheus else None,
         prometheus_token_file=Path(token_file) if token_file else None,
@@ -205,24 +206,33 @@ class Operator:
         last = self._resync.last
         return self._clock() - (self._started if last is None else last)
 
-    def _woken(self, keys: Sequence[Key]) -> None:
+    def _woken(self, keys: Sequence[Key], behind: bool) -> None:
         """Called in the watch's thread."""
         with suppress(RuntimeError):  # the loop is closed: the process ends
-            self._asyncio.call_soon_threadsafe(self.queue.add_all, keys)
+            self._asyncio.call_soon_threadsafe(self.queue.add_all, keys, behind)
 
     async def _list(self) -> list[Key]:
-        """Everything that there is, and whether the watches know it."""
+        """Everything that there is to do something about, and whether the watches know all that there is. Of the runs
+        that ended these are the ones whose Jobs are there still."""
         versions: dict[Key, str] = {}
-        for kind in kinds.OWN:
-            for namespace in self._config.namespaces or (None,):
-                for item in await self._api.list(kind, namespace):
+        found: list[Key] = []
+        for namespace in self._config.namespaces or (None,):
+            labels = {**MANAGED_BY, LABEL_COMPONENT: "trainer"}
+            with_jobs = {
+                key async for job in self._api.each(kinds.JOB, namespace, labels) for key in keys_of_child(job)
+            }
+            for kind in kinds.OWN:
+                async for item in self._api.each(kind, namespace, page=LIST_PAGE):
                     key = key_of(kind.kind, item)
-                    if key:
-                        versions[key] = str(item["metadata"].get("resourceVersion"))
+                    if key is None:
+                        continue
+                    versions[key] = str(item["metadata"].get("resourceVersion"))
+                    if key in with_jobs or not ended(kind.kind, item):
+                        found.append(key)
         self._missed.compare(versions, self._watch.versions)
         self._policies.keep(versions)
         self._states.keep(versions)
-        return list(versions)
+        return found
 
     async def _await_kinds(self, stop: asyncio.Event) -> None:
         """Until our kinds are served: right after they were installed, a list meets 404 and 429."""
@@ -230,7 +240,9 @@ class Operator:
         while not stop.is_set():
             try:
                 for kind in (*kinds.OWN, kinds.MODEL_APPROVAL):
-                    await self._api.list(kind, self._config.namespaces[0] if self._config.namespaces else None)
+                    namespace = self._config.namespaces[0] if self._config.namespaces else None
+                    async for _ in self._api.each(kind, namespace, page=1):
+                        break
                 return
             except ClusterError as error:
                 if not told:

@@ -272,7 +272,9 @@ class Plane:
             "--shutdown-delay-duration=0s",
             "--disable-admission-plugins=TaintNodesByCondition",  # nobody here would take the taint away
         ]
-        if not self._audit:
+        if self._audit:
+            api.append("--audit-log-maxsize=2000")  # one file, so that who reads on loses nothing
+        else:
             api = [flag for flag in api if not flag.startswith("--audit-")]
         wanted = {"etcd": _once(etcd), "kube-apiserver": _once(api)}
         if self._controllers:
@@ -309,7 +311,7 @@ class Plane:
             "--manage-all-nodes=true",
             f"--server-address={LOOPBACK}:{self._kwok_port}",
             "--node-lease-duration-seconds=120",
-            "--cidr=10.200.0.0/16",
+            "--cidr=127.128.0.0/9",  # who asks such a pod is refused by this machine, and nothing leaves it
             *(f"--config={file}" for file in files),
         ]
 

@@ -36,6 +36,7 @@ def column(name: str, path: str, kind: str = "string", priority: int = 0, text: 
     return {"name": name, "type": kind, "jsonPath": path, "priority": priority, "description": text or name}
 
 
+MODEL = ".spec.modelRef.name"  # by which the API server selects, so that a Model's many runs cost no other Model's look
 AGE = column("Age", ".metadata.creationTimestamp", "date", text="Time since creation.")
 
 KINDS: tuple[tuple[type[Schema], str, str, list[Json], Json], ...] = (
@@ -66,7 +67,7 @@ KINDS: tuple[tuple[type[Schema], str, str, list[Json], Json], ...] = (
         "trainingruns",
         "tkr",
         [
-            column("Model", ".spec.modelRef.name", text="The Model."),
+            column("Model", MODEL, text="The Model."),
             column("Revision", ".status.revision", "integer", text="The revision that it became."),
             column("Complete", condition("Complete"), text="Whether it succeeded."),
             column("Reason", condition("Ready", "reason"), text="Where it stands."),
@@ -82,7 +83,7 @@ KINDS: tuple[tuple[type[Schema], str, str, list[Json], Json], ...] = (
         "driftpolicies",
         "tkd",
         [
-            column("Model", ".spec.modelRef.name", text="The Model."),
+            column("Model", MODEL, text="The Model."),
             column("Ready", condition("Ready"), text="Whether it watches."),
             column("Drift", condition("DriftDetected"), text="Whether a breach stands."),
             column("Decayed", condition("PerformanceDecayed"), text="Whether it answers worse than its gates showed."),
@@ -98,7 +99,7 @@ KINDS: tuple[tuple[type[Schema], str, str, list[Json], Json], ...] = (
         "modelapprovals",
         "tka",
         [
-            column("Model", ".spec.modelRef.name", text="The Model."),
+            column("Model", MODEL, text="The Model."),
             column("Decision", ".spec.decision", text="What was decided."),
             column("Approver", ".spec.approver", text="Who decided."),
             column("Artifact", ".spec.artifactDigest", priority=1, text="The artifact's digest."),
@@ -192,12 +193,17 @@ def crd(kind: type[Schema], plural: str, short: str, columns: list[Json], subres
                     "served": True,
                     "storage": True,
                     "additionalPrinterColumns": columns,
+                    **({"selectableFields": [{"jsonPath": MODEL}]} if _names_a_model(kind) else {}),
                     **({"subresources": {"status": {}, **subresources}} if stateful else {}),
                     "schema": {"openAPIV3Schema": schema},
                 }
             ],
         },
     }
+
+
+def _names_a_model(kind: type[Schema]) -> bool:
+    return kind is not Model
 
 
 def render() -> dict[str, str]:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -33,6 +33,7 @@ Call = Callable[..., Awaitable[Any]]
 TIMEOUT_SECONDS = 10.0
 LEASE_TIMEOUT_SECONDS = 3.0
 CONNECTIONS = 32
+PAGE = 500
 
 
 async def connect() -> client.ApiClient:
@@ -88,11 +89,21 @@ class Api:
         self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None, fields: str | None = None
     ) -> list[Json]:
         """All objects as they are now (never from a cache), in one namespace or, for None, in all."""
+        return [item async for item in self.each(kind, namespace, labels, fields)]
+
+    async def each(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        labels: Mapping[str, str] | None = None,
+        fields: str | None = None,
+        page: int = PAGE,
+    ) -> AsyncIterator[Json]:
+        """The same one by one, for those that are many: no more than a page of them is held."""
         selector = ",".join(f"{key}={value}" for key, value in sorted((labels or {}).items())) or None
-        found: list[Json] = []
         more: str | None = None
         while True:
-            page = await self._call(
+            answer = await self._call(
                 "list",
                 kind,
                 f"{kind.plural} in {namespace or 'all namespaces'}",
@@ -100,13 +111,14 @@ class Api:
                 namespace=namespace,
                 label_selector=selector,
                 field_selector=fields,
-                limit=500,
+                limit=page,
                 _continue=more,
             )
-            found += [{"apiVersion": kind.api_version, "kind": kind.kind, **item} for item in page.get("items") or []]
-            more = (page.get("metadata") or {}).get("continue")
+            for item in answer.get("items") or []:
+                yield {"apiVersion": kind.api_version, "kind": kind.kind, **item}
+            more = (answer.get("metadata") or {}).get("continue")
             if not more:
-                return found
+                return
 
     async def create(self, kind: Kind, manifest: Json) -> Json:
         """Create an object. AlreadyExists where there is one of this name."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypedDict, TypeVar
@@ -89,6 +90,7 @@ Observed = TypeVar("Observed", ModelObserved, RunObserved, PolicyObserved)
 View = TypeVar("View", RunView, PolicyView, ApprovalView)
 # A pod that waits for its mounts says so only in events; they are asked for when it took this long.
 QUIET = timedelta(seconds=5)
+MODEL_FIELD = "spec.modelRef.name"
 logger = logging.getLogger(__name__)
 
 
@@ -121,14 +123,25 @@ class Observer:
         self._metrics = metrics
         self._settings = settings
         self._clock = clock
+        self._selects = True  # whether the API server can select by the Model that an object names
+
+    async def _naming(self, kind: Kind, namespace: str, model: str) -> list[Json]:
+        """Objects that name a Model in their spec. Kubernetes before 1.31 can't select them: then it is all of them,
+        and `_of_model` picks those that do."""
+        if self._selects:
+            with suppress(Refused):
+                return await self._api.list(kind, namespace, fields=f"{MODEL_FIELD}={model}")
+            logger.info("the API server can't select %s by %s, so all are read", kind.plural, MODEL_FIELD)
+            self._selects = False
+        return await self._api.list(kind, namespace)
 
     async def model(self, namespace: str, name: str) -> Seen[ModelObserved] | None:
         """All that decides about a Model; None where there is none (any more)."""
         ours = serving_selector(name)
         item, runs, policies, deployments, services, pods = await asyncio.gather(
             self._api.get(kinds.MODEL, namespace, name),
-            self._api.list(kinds.TRAINING_RUN, namespace),
-            self._api.list(kinds.DRIFT_POLICY, namespace),
+            self._naming(kinds.TRAINING_RUN, namespace, name),
+            self._naming(kinds.DRIFT_POLICY, namespace, name),
             self._api.list(kinds.DEPLOYMENT, namespace, ours),
             self._api.list(kinds.SERVICE, namespace, ours),
             self._api.list(kinds.POD, namespace, ours),
@@ -206,7 +219,7 @@ class Observer:
         """What people decided, where it is theirs to decide."""
         if model.spec.approval.mode == "Automatic":
             return ()
-        found = await self._api.list(kinds.MODEL_APPROVAL, model.meta.namespace)
+        found = await self._naming(kinds.MODEL_APPROVAL, model.meta.namespace, model.meta.name)
         return _of_model(found, model.meta.name, approval_view)
 
     async def _autoscaler(self, model: ModelView) -> AutoscalerView | None:
@@ -319,7 +332,7 @@ class Observer:
         model_name = run.spec.model_ref.name
         model, siblings, jobs, pods = await asyncio.gather(
             self._api.get(kinds.MODEL, namespace, model_name),
-            self._api.list(kinds.TRAINING_RUN, namespace),
+            self._naming(kinds.TRAINING_RUN, namespace, model_name),
             self._api.list(kinds.JOB, namespace, labels),
             self._api.list(kinds.POD, namespace, labels),
         )
@@ -343,7 +356,7 @@ class Observer:
         labels = {LABEL_POLICY: name, LABEL_COMPONENT: "monitor"}
         model_item, runs, cronjob, jobs, pods = await asyncio.gather(
             self._api.get(kinds.MODEL, namespace, model_name),
-            self._api.list(kinds.TRAINING_RUN, namespace),
+            self._naming(kinds.TRAINING_RUN, namespace, model_name),
             self._api.get(kinds.CRON_JOB, namespace, monitor_name(name)),
             self._api.list(kinds.JOB, namespace, labels),
             self._api.list(kinds.POD, namespace, labels),

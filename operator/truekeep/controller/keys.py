@@ -57,7 +57,7 @@ class Relations:
         if kind == "Model":
             return [key, *sorted(self._members.get(where, ()))]
         members = self._members.setdefault(where, set())
-        if gone or (kind == "TrainingRun" and _finished(item)):
+        if gone or ended(kind, item):
             members.discard(key)
         else:
             members.add(key)
@@ -66,6 +66,9 @@ class Relations:
         return [key, Key("Model", key.namespace, key.model, key.model)]
 
 
-def _finished(item: Mapping[str, Any]) -> bool:
+def ended(kind: str, item: Mapping[str, Any]) -> bool:
+    """Whether an object is a run that came to its end: of such there are many, and nothing changes them any more."""
     conditions = (item.get("status") or {}).get("conditions") or []
-    return any(each.get("type") in ("Complete", "Failed") and each.get("status") == "True" for each in conditions)
+    return kind == "TrainingRun" and any(
+        each.get("type") in ("Complete", "Failed") and each.get("status") == "True" for each in conditions
+    )

@@ -17,7 +17,8 @@ from truekeep.controller.queue import Key, WorkQueue
 from truekeep.controller.reconcilers import Reconciler
 
 RECONCILE_TIMEOUT_SECONDS = 90.0
-RESYNC_SECONDS = 60.0
+RESYNC_SECONDS = 30.0  # what is not watched (budgets, autoscalers, routes, pods' metrics) is seen that often
+LOOKS_A_SECOND = 10.0  # without a cause, at most: what thousands of objects cost at rest
 logger = logging.getLogger(__name__)
 
 
@@ -115,9 +116,8 @@ class Resync:
         """For ever, one list after the other, and one at once where the lead was taken."""
         while True:
             await self.leading.wait()
-            pause = self.every_seconds * random.uniform(0.8, 1.2)
             try:
-                await self.once()
+                pause = await self.once() * random.uniform(0.8, 1.2)
             except ClusterError as error:
                 logger.warning("the list of everything failed: %s", error)
                 pause = 5.0
@@ -128,8 +128,12 @@ class Resync:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.soon.wait(), pause)
 
-    async def once(self) -> None:
-        """Look at everything that there is."""
+    async def once(self) -> float:
+        """Look at everything that there is: at once where nobody did yet, and else by and by, so that it stands in
+        nobody's way. In how many seconds to do so again."""
         keys = await self.list_keys()
-        self.queue.add_all(keys)
-        self.last = self.clock()
+        seconds = max(self.every_seconds, len(keys) / LOOKS_A_SECOND)
+        first, self.last = self.last is None or self.soon.is_set(), self.clock()
+        for number, key in enumerate(keys):
+            self.queue.add(key, after=0.0 if first else seconds * number / len(keys), behind=True)
+        return seconds

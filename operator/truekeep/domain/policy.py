@@ -22,7 +22,6 @@ from truekeep.domain.plan import Note, PolicyPlan, Settings
 from truekeep.domain.pods import obstacle, tail
 
 KEPT_WINDOWS = 30
-POLL_SECONDS = 60.0
 QUIET = frozenset({"NothingToAnswer", "Started", "Answered", "NotWatched", "NoWindowYet", "InsufficientData"})
 Flag = Literal["True", "False", "Unknown"]
 
@@ -381,7 +380,6 @@ def _plan(
         delete_cronjob=delete_cronjob,
         tell=tell,
         notes=tuple(notes),
-        look_again_seconds=POLL_SECONDS,
     )
 
 

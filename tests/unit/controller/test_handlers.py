@@ -31,7 +31,7 @@ def test_every_watch_ends_in_time() -> None:
 
 
 def test_only_events_are_watched_for() -> None:
-    registry = Watch(lambda keys: None)._registry()
+    registry = Watch(lambda keys, behind: None)._registry()
     assert isinstance(registry, kopf.OperatorRegistry)
     assert len(registry._watching.get_all_handlers()) == len(OWN) + 1 + len(CHILDREN), "one for approvals"
     for other in (registry._changing, registry._spawning, registry._indexing, registry._webhooks):
@@ -40,7 +40,7 @@ def test_only_events_are_watched_for() -> None:
 
 async def test_events_become_keys() -> None:
     woken: list[Key] = []
-    watch = Watch(woken.extend)
+    watch = Watch(lambda keys, behind: woken.extend(keys))
     about = {"namespace": "demo", "name": "r", "resourceVersion": "5"}
     run = {"metadata": about, "spec": {"modelRef": {"name": "m"}}}
     await call(watch, "trainingruns", {"type": "ADDED", "object": run})
@@ -55,3 +55,35 @@ async def test_events_become_keys() -> None:
     assert set(watch.ages()) == {"trainingruns", "pods"}, "the others told nothing yet"
     assert all(0 <= age < 60 for age in watch.ages().values())
     assert watch.events == 3
+
+
+async def test_what_is_listed_again_as_it_was_wakes_nobody() -> None:
+    woken: list[tuple[Key, bool]] = []
+    watch = Watch(lambda keys, behind: woken.extend((key, behind) for key in keys))
+    labels = {"app.kubernetes.io/component": "server", "truekeep.dev/model": "m"}
+    about = {"namespace": "demo", "name": "p", "uid": "u", "resourceVersion": "5", "labels": labels}
+    model = {"metadata": {"namespace": "demo", "name": "m", "resourceVersion": "3"}}
+    key = Key("Model", "demo", "m", "m")
+    for _ in range(2):  # a watch that is renewed lists everything
+        await call(watch, "pods", {"type": None, "object": {"metadata": about}})
+        await call(watch, "models", {"type": None, "object": model})
+    assert woken == [(key, True), (key, True)], "the first list is news, without a cause"
+    woken.clear()
+    await call(watch, "pods", {"type": None, "object": {"metadata": {**about, "resourceVersion": "6"}}})
+    await call(watch, "pods", {"type": "MODIFIED", "object": {"metadata": {**about, "resourceVersion": "7"}}})
+    await call(watch, "pods", {"type": "DELETED", "object": {"metadata": {**about, "resourceVersion": "7"}}})
+    assert woken == [(key, True), (key, False), (key, False)]
+
+
+async def test_a_run_that_ended_before_wakes_nobody_when_it_is_listed() -> None:
+    woken: list[Key] = []
+    watch = Watch(lambda keys, behind: woken.extend(keys))
+    about = {"namespace": "demo", "name": "r", "resourceVersion": "5"}
+    done = {"conditions": [{"type": "Complete", "status": "True"}]}
+    run = {"metadata": about, "spec": {"modelRef": {"name": "m"}}, "status": done}
+    await call(watch, "trainingruns", {"type": None, "object": run})
+    assert woken == []
+    assert watch.versions == {Key("TrainingRun", "demo", "r", "m"): "5"}
+    again = {**run, "metadata": {**about, "resourceVersion": "6"}}
+    await call(watch, "trainingruns", {"type": "MODIFIED", "object": again})
+    assert woken == [Key("TrainingRun", "demo", "r", "m"), Key("Model", "demo", "m", "m")]

@@ -284,3 +284,30 @@ def test_a_log_line_names_the_object() -> None:
     line = json.loads(JsonLines().format(record))
     assert (line["kind"], line["namespace"], line["name"]) == ("Model", "demo", "m")
     assert (line["message"], line["level"]) == ("it failed", "warning")
+
+
+async def test_the_first_list_is_looked_at_at_once_and_later_ones_by_and_by() -> None:
+    time = Time()
+    keys = [Key("Model", "demo", f"m-{number:04d}", f"m-{number:04d}") for number in range(1000)]
+
+    async def everything() -> list[Key]:
+        return keys
+
+    queue = WorkQueue(time)
+    resync = Resync(everything, queue, asyncio.Event(), time, every_seconds=30)
+
+    def taken() -> int:
+        count = 0
+        while (found := queue.pop()) is not None:
+            queue.done(found)
+            count += 1
+        return count
+
+    assert await resync.once() == 100.0
+    assert taken() == 1000
+    assert await resync.once() == 100.0
+    assert taken() <= 1
+    time.now += 50
+    assert 490 <= taken() <= 510
+    time.now += 50
+    assert taken() >= 490
