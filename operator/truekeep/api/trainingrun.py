@@ -60,6 +60,29 @@ class Trigger(Schema):
     policy: PolicyTrigger | None = Field(default=None, description="The finding, for DriftPolicy.")
 
 
+class Restore(Schema):
+    """A run that ended before, of which only what is in the store is left."""
+
+    run_uid: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,64}$")] = Field(
+        description="UID that the run had: its result lies below NAMESPACE/MODEL/runs/UID in the store."
+    )
+    model_uid: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,64}$")] = Field(
+        description="UID that its Model had; one of those, where it was restored before."
+    )
+    revision: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000000,
+        description="Number that it had as a revision, or is to have where the store says none. Default: none.",
+    )
+    latest_revision: int = Field(
+        default=0,
+        ge=0,
+        le=1000000,
+        description="Highest number that the Model had given; new revisions get higher ones. Default: 0.",
+    )
+
+
 class TrainingRunSpec(Schema):
     """One attempt. It can't be changed: create another."""
 
@@ -67,6 +90,11 @@ class TrainingRunSpec(Schema):
 
     model_ref: ModelReference = Field(description="The Model to train.")
     trigger: Trigger = Field(default=Trigger(), description="Why this run was made. Default: External.")
+    restore: Restore | None = Field(
+        default=None,
+        description="Nothing is trained: the result of a run of a cluster that is lost is read from the Model's store. "
+        "Written by truekeep restore. Default: train.",
+    )
 
 
 class DataViolation(Schema):
@@ -224,6 +252,60 @@ class Try(Schema):
     )
 
 
+class RestoredPromotion(Schema):
+    """A time from which on the revision answered."""
+
+    deployment: RunName = Field(description="The Deployment that served it.")
+    since: datetime = Field(description="From when on it answered.")
+    approver: Text | None = Field(default=None, description="Who approved it, where somebody had to.")
+
+
+class RestoredFailure(Schema):
+    """A way of serving the revision that failed."""
+
+    fingerprint: Digest = Field(description="sha256 of artifact digest, serving spec and server image.")
+    deployment: RunName | None = Field(default=None, description="The Deployment that was to serve it.")
+    reason: Annotated[str, StringConstraints(max_length=128)] = Field(description="Why it failed, in a word.")
+    time: datetime = Field(description="When it failed.")
+
+
+class RestoredWord(Schema):
+    """What a person decided on the revision."""
+
+    decision: Literal["Approve", "Reject"] = Field(description="What was decided.")
+    name: Annotated[str, StringConstraints(max_length=253)] = Field(description="The ModelApproval that said so.")
+    approver: Text = Field(description="Who decided.")
+    reason: Text = Field(default="", description="Why, in words.")
+    time: datetime = Field(description="When.")
+
+
+MOST_RESTORED = 3
+
+
+class Restored(Schema):
+    """What the store knows of a run that was restored, besides its result."""
+
+    run_uid: Annotated[str, StringConstraints(max_length=64)] = Field(
+        description="UID that the run had when it was made."
+    )
+    promotions: list[RestoredPromotion] = Field(
+        default=[],
+        max_length=MOST_RESTORED,
+        description="From when on it answered, the newest first.",
+        json_schema_extra=ATOMIC,
+    )
+    failures: list[RestoredFailure] = Field(
+        default=[],
+        max_length=MOST_RESTORED,
+        description="Ways of serving it that failed, the newest first.",
+        json_schema_extra=ATOMIC,
+    )
+    taken_back: datetime | None = Field(
+        default=None, description="When an older revision took over from it, though no rollout of it had failed."
+    )
+    word: RestoredWord | None = Field(default=None, description="What a person decided on it, a rejection first.")
+
+
 class TrainingRunStatus(Schema):
     """What is."""
 
@@ -267,6 +349,9 @@ class TrainingRunStatus(Schema):
     fit_seconds: Decimal12 | None = Field(default=None, description="Seconds that fitting itself took.")
     artifact: Artifact | None = Field(default=None, description="What the run made.")
     record: Record | None = Field(default=None, description="The run's record.")
+    restored: Restored | None = Field(
+        default=None, description="Of a run that was restored: what else the store knows of it."
+    )
 
 
 class TrainingRun(Schema):

@@ -51,6 +51,10 @@ class Person:
         made: Json = self._ask("create_namespaced_custom_object", plural, manifest)
         return made
 
+    def delete(self, plural: str, name: str) -> None:
+        """Delete an object; what it owns goes with it, later."""
+        self._ask("delete_namespaced_custom_object", plural, name)
+
     def annotate(self, plural: str, name: str, annotations: Mapping[str, str | None]) -> Json:
         """Set annotations of an object, or remove those that are None. Nothing else of it is touched."""
         body = {"metadata": {"annotations": dict(annotations)}}

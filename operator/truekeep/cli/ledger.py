@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import ValidationError
-
 from truekeep.contract import layout
 from truekeep.contract.canonical import sha256
-from truekeep.contract.decisions import Decision, Page, promoted_id, revision_id
+from truekeep.contract.decisions import Decision, promoted_id, revision_id
 from truekeep.storage import ObjectMissing
+from truekeep.storage import decisions as stored
 from truekeep.storage.artifacts import Store
 
 Json = Mapping[str, Any]
-THREADS = 8
-_NUMBER = re.compile(r"/decisions/([0-9]{8})\.json$")
 
 
 @dataclass(frozen=True)
@@ -66,38 +61,8 @@ class Ledger:
 
 def read(store: Store, namespace: str, model: str) -> Ledger:
     """The store's pages, each checked against the one before. StoreError where the store does not answer."""
-    prefix = layout.decisions(namespace, model)
-    keys = [(int(found[1]), info.key) for info in store.list(prefix) if (found := _NUMBER.search(info.key))]
-    decisions: list[Decision] = []
-    faults: list[str] = []
-    pages: list[str] = []
-    head: str | None = None  # of the page before
-    expected = 1
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="read") as pool:
-        contents = pool.map(lambda item: store.get(item[1]), keys)
-        for (number, key), content in zip(keys, contents, strict=True):
-            if number != expected:
-                gone = f"page {expected}" if number == expected + 1 else f"pages {expected} to {number - 1}"
-                faults.append(f"{gone} of {store.uri(prefix)}: taken away or lost")
-                head = None
-            try:
-                page = Page.model_validate_json(content)
-                faults += _faults(page, store.uri(key), number, head)
-                decisions += page.decisions
-            except ValidationError as error:
-                faults.append(f"{store.uri(key)} is no page of decisions: {error.errors(include_url=False)[0]['msg']}")
-            head, expected = sha256(content), number + 1
-            pages.append(head)
-    return Ledger(_sorted(decisions), tuple(pages), tuple(faults))
-
-
-def _faults(page: Page, uri: str, number: int, head: str | None) -> list[str]:
-    """Why a page is not what it ought to be; `head`: digest of the one before, where there is one."""
-    if page.number != number:
-        return [f"{uri} says that it is page {page.number}: it was moved or altered"]
-    if (head is not None or number == 1) and page.previous != head:
-        return [f"{uri} does not follow the page before it: one of the two was altered"]
-    return []
+    pages = stored.read(store, namespace, model)
+    return Ledger(_sorted(pages.decisions), pages.digests, pages.faults)
 
 
 def entries(store: Store, kept: Ledger) -> tuple[list[dict[str, Any]], list[str]]:
@@ -132,7 +97,7 @@ def entries(store: Store, kept: Ledger) -> tuple[list[dict[str, Any]], list[str]
                 "answered": [
                     {"since": _iso(each.time), "until": _iso(until)}
                     for each, until in reversed(kept.intervals())
-                    if each.revision == number and each.model_uid == one.model_uid
+                    if each.revision == number and each.artifact_digest == one.artifact_digest
                 ],
             }
         )
@@ -174,17 +139,21 @@ def of_cluster(model: Json, runs: Iterable[Json], approvals: Iterable[Json]) -> 
     name, uid = model["metadata"]["name"], str(model["metadata"].get("uid", ""))
     found: list[Decision] = []
     digests = set()
+    told: set[tuple[str, str]] = set()  # by the Model of a cluster that was lost: they are in its store
     for run in runs:
         status = run.get("status") or {}
         if run["spec"]["modelRef"]["name"] != name or not status.get("revision"):
             continue
         artifact, record = (status.get("artifact") or {}).get("digest"), (status.get("record") or {}).get("id")
         digests.add(artifact)
+        restored = status.get("restored") or {}
+        told |= {(one["deployment"], one["since"]) for one in restored.get("promotions") or []}
         found.append(
             Decision(
                 id=revision_id(uid, status["revision"]), kind="Revision", model_uid=uid, artifact_digest=artifact,
                 time=status.get("completionTime") or run["metadata"]["creationTimestamp"],
-                revision=status["revision"], run=run["metadata"]["name"], run_uid=run["metadata"].get("uid"),
+                revision=status["revision"], run=run["metadata"]["name"],
+                run_uid=restored.get("runUid") or run["metadata"].get("uid"),
                 record=record, author=status.get("author"), image=status.get("image"), image_id=status.get("imageId"),
                 trigger=(run["spec"].get("trigger") or {}).get("type"),
             )
@@ -201,6 +170,8 @@ def of_cluster(model: Json, runs: Iterable[Json], approvals: Iterable[Json]) -> 
                 )
             )  # fmt: skip
     for each in (model.get("status") or {}).get("history") or []:
+        if (each["deployment"], each["since"]) in told:
+            continue
         since = datetime.fromisoformat(each["since"])
         found.append(
             Decision(

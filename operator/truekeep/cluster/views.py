@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
@@ -113,8 +114,11 @@ def model_view(item: Json) -> tuple[ModelView, str | None]:
 
 
 def run_view(item: Json) -> RunView:
-    """A TrainingRun. SpecInvalidError where its spec can't be read."""
-    return RunView(meta(item), _spec(TrainingRunSpec, item), lenient_status(TrainingRunStatus, item)[0])
+    """A TrainingRun. SpecInvalidError where its spec can't be read. One that was restored is as old as it was."""
+    about, status = meta(item), lenient_status(TrainingRunStatus, item)[0]
+    if status.restored is not None and status.start_time is not None:
+        about = replace(about, created=status.start_time)
+    return RunView(about, _spec(TrainingRunSpec, item), status)
 
 
 def policy_view(item: Json) -> PolicyView:

@@ -18,7 +18,7 @@ from truekeep.api.documentation import Documentation
 from truekeep.api.driftpolicy import Blackout, DataDrift, MonitorWindow, PerformancePolicy
 from truekeep.api.evaluation import Evaluation, Slice
 from truekeep.api.training import Training
-from truekeep.api.trainingrun import Trigger
+from truekeep.api.trainingrun import Restore, Trigger
 from truekeep.contract.decisions import Decision
 
 REQUEST_ENV = "TRUEKEEP_REQUEST"
@@ -231,6 +231,18 @@ class KeepRequest(Schema):
     model: str
     store: S3Location
     decisions: tuple[Decision, ...]
+
+
+class RestoreRequest(Schema):
+    """A run that ended before its cluster was lost, to be read from the Model's store."""
+
+    namespace: str
+    model: str
+    run: str
+    run_uid: str  # that it has now
+    training_fingerprint: Digest  # of the spec as it is now; the result says that which was trained
+    store: S3Location
+    restore: Restore
 
 
 class NotifyRequest(Schema):

@@ -15,7 +15,16 @@ from pydantic import Field
 from truekeep.api.common import Digest, Schema
 from truekeep.api.driftpolicy import Finding, PerformanceVerdict, WindowVerdict
 from truekeep.api.model import Rehearsal
-from truekeep.api.trainingrun import Artifact, ChampionResult, DataRead, GateResult, MetricValue, Record, TuningSummary
+from truekeep.api.trainingrun import (
+    Artifact,
+    ChampionResult,
+    DataRead,
+    GateResult,
+    MetricValue,
+    Record,
+    Restored,
+    TuningSummary,
+)
 from truekeep.contract.requests import TERMINATION_LIMIT
 
 EXIT_JUDGED = 0
@@ -27,8 +36,21 @@ MESSAGE_KEPT = 500  # characters of words that stay before those go, too
 
 TrainReason = Literal[
     "Succeeded", "DataInvalid", "DataTooLarge", "DataChanged", "ParametersInvalid", "ImportInvalid", "TuningFailed",
-    "DeliveryInvalid", "GatesFailed", "ChampionKept", "StoreUnreachable",
+    "DeliveryInvalid", "GatesFailed", "ChampionKept", "RestoreInvalid", "StoreUnreachable",
 ]  # fmt: skip
+
+
+class FormerRun(Schema):
+    """What a run was before it was restored, as the store has it."""
+
+    facts: Restored
+    revision: int | None = None
+    started: datetime | None = None
+    finished: datetime | None = None
+    model_generation: int | None = None
+    author: str | None = Field(default=None, max_length=512)
+    image: str | None = Field(default=None, max_length=512)
+    image_id: str | None = Field(default=None, max_length=512)
 
 
 class TrainResult(Schema):
@@ -48,6 +70,7 @@ class TrainResult(Schema):
     artifact: Artifact | None = None  # only where reason is Succeeded
     record: Record | None = None
     trained_until: datetime | None = None
+    former: FormerRun | None = None  # of a run that was restored
 
     def to_message(self) -> str:
         """JSON of at most 4096 bytes: the gates that passed go first, then words that the record has, too."""

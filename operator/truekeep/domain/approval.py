@@ -28,6 +28,7 @@ AUTOMATIC = Consent("Given", "Automatic", "spec.approval.mode is Automatic: the 
 def consent(observed: ModelObserved, run: RunView, now: datetime) -> Consent:
     """What was decided on the run's artifact.
 
+    What a restored revision's store says of people's words holds: a rejection, and that it answered before.
     One rejection rejects. An approval counts while it has not expired, which matters until the rollout begins, and
     unless its approver is the author of the change. What counts is the digest: a retrain makes another one."""
     model, artifact = observed.model, run.status.artifact
@@ -43,6 +44,10 @@ def consent(observed: ModelObserved, run: RunView, now: datetime) -> Consent:
     if rejection is not None:
         words = f"{rejection.spec.approver} rejected {about}: {rejection.spec.reason}; a retrain makes another one"
         return Consent("Refused", "Rejected", words)
+    before = run.status.restored
+    if before is not None and before.word is not None and before.word.decision == "Reject":
+        words = f"{before.word.approver} rejected {about} before it was restored: {before.word.reason}"
+        return Consent("Refused", "Rejected", f"{words}; a retrain makes another one")
     author = author_of(observed, run)
     strict = model.spec.approval.author == "MustNotApprove"
     others = [each for each in mine if not (strict and author is not None and each.spec.approver == author)]
@@ -52,6 +57,10 @@ def consent(observed: ModelObserved, run: RunView, now: datetime) -> Consent:
         first = valid[0]
         given = GivenApproval(name=first.meta.name, approver=first.spec.approver, time=first.meta.created)
         return Consent("Given", "Approved", f"{first.spec.approver} approved {about}: {first.spec.reason}", given)
+    if before is not None and before.promotions:
+        word = before.word
+        told = GivenApproval(name=word.name, approver=word.approver, time=word.time) if word else None
+        return Consent("Given", "AnsweredBefore", f"{about} answered before it was restored", told)
     return Consent("Awaited", *_why_awaited(model.meta.name, about, author, others, mine))
 
 

@@ -21,6 +21,7 @@ from truekeep.contract.results import KeepResult
 from truekeep.domain.conditions import whole_seconds
 from truekeep.domain.observed import ApprovalView, JobView, ModelObserved, RunView
 from truekeep.domain.pods import newest, tail
+from truekeep.domain.restoring import TAKEN_BACK, told_already
 
 PATIENCE = timedelta(minutes=5)  # while a run or a rollout is under way, for all of it to be handed over at once
 RETRY = timedelta(minutes=5)
@@ -115,15 +116,15 @@ def _last_words(job: JobView) -> str:
 def _revisions(observed: ModelObserved) -> Iterable[Decision]:
     uid = observed.model.meta.uid
     for run in observed.runs:
-        status = run.status
+        status, former = run.status, run.status.restored
         if status.revision is None or status.artifact is None:
             continue
         yield Decision(
             id=revision_id(uid, status.revision), kind="Revision", model_uid=uid,
             artifact_digest=status.artifact.digest,
             time=whole_seconds(status.completion_time or run.meta.created), revision=status.revision, run=run.meta.name,
-            run_uid=run.meta.uid, record=status.record.id if status.record else None, author=status.author,
-            trigger=run.spec.trigger.type, image=status.image, image_id=status.image_id,
+            run_uid=former.run_uid if former else run.meta.uid, record=status.record.id if status.record else None,
+            author=status.author, trigger=run.spec.trigger.type, image=status.image, image_id=status.image_id,
         )  # fmt: skip
 
 
@@ -147,7 +148,10 @@ def _word(uid: str, each: ApprovalView, run: RunView) -> Decision:
 def _promotions(observed: ModelObserved) -> Iterable[Decision]:
     model = observed.model
     capture = model.spec.serving.capture
+    before = told_already(observed.runs)
     for each in model.status.history:
+        if (each.deployment, each.since) in before:
+            continue
         yield Decision(
             id=promoted_id(model.meta.uid, each.deployment, each.since), kind="Promoted", model_uid=model.meta.uid,
             artifact_digest=each.artifact_digest, time=whole_seconds(each.since), revision=each.revision, run=each.run,
@@ -159,7 +163,10 @@ def _promotions(observed: ModelObserved) -> Iterable[Decision]:
 def _failures(observed: ModelObserved) -> Iterable[Decision]:
     meta = observed.model.meta
     digests = {run.status.revision: run.status.artifact.digest for run in observed.runs if run.status.artifact}
+    before = told_already(observed.runs)
     for each in observed.model.status.rejected:
+        if (each.deployment, each.time) in before or each.reason == TAKEN_BACK:
+            continue
         moment = whole_seconds(each.time)
         yield Decision(
             id=f"failed/{meta.uid}/{each.fingerprint.removeprefix('sha256:')[:16]}/{moment:%Y-%m-%dT%H:%M:%SZ}",

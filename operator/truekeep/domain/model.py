@@ -19,10 +19,11 @@ from truekeep.domain.history import with_history
 from truekeep.domain.observed import ModelObserved, ModelView, RunView
 from truekeep.domain.plan import ModelPlan, Note, Settings
 from truekeep.domain.pods import Trouble
+from truekeep.domain.restoring import highest, remembering
 from truekeep.domain.rollout import Rollout, advance, apply_to
 from truekeep.domain.stand import DECLINED, message_of, reason_of, succeeded
 from truekeep.domain.triggers import Training, training
-from truekeep.domain.wish import OF_THE_ARTIFACT, Wish, wish
+from truekeep.domain.wish import KEPT_REJECTIONS, OF_THE_ARTIFACT, Wish, wish
 
 RESYNC_SECONDS = 30.0
 NO_AUTOSCALING = "NoAutoscaling"
@@ -34,9 +35,10 @@ FAILURE_LOCATION = {"DataInvalid": "Data", "DataTooLarge": "Data", "GatesFailed"
 
 def decide(observed: ModelObserved, settings: Settings, now: datetime) -> ModelPlan:
     """What to do about a Model. Pure: the same observation and time, the same answer."""
+    if observed.model.meta.deleting:
+        return ModelPlan(status=observed.model.status)
+    observed = remembering(observed, KEPT_REJECTIONS)
     model = observed.model
-    if model.meta.deleting:
-        return ModelPlan(status=model.status)
     work = training(observed, training_fingerprint(model.spec), model.status.candidate is not None, now)
     wanted = wish(observed, work.settled, settings, now)
     rollout = advance(observed, wanted.target, settings, now)
@@ -88,7 +90,7 @@ def _registry(observed: ModelObserved, status: ModelStatus, work: Training, sett
     selector = ",".join(f"{key}={value}" for key, value in sorted(serving_selector(meta.name).items()))
     return status.model_copy(
         update={
-            "latest_revision": max([status.latest_revision, *numbers]),
+            "latest_revision": max([status.latest_revision, highest(observed.runs), *numbers]),
             "run": work.active.meta.name if work.active else (work.wanted.name if work.wanted else None),
             "metric": _metric(observed, run) if run else status.metric,
             "report": (run.status.record.report if run.status.record else None) if run else status.report,

@@ -16,6 +16,7 @@ from truekeep.domain.observed import JobView, ModelView, RunObserved, RunView
 from truekeep.domain.plan import Attempt, Note, RunPlan, Settings
 from truekeep.domain.pods import Trouble
 from truekeep.domain.progress import progress
+from truekeep.domain.restoring import AT_ONCE, to_come
 from truekeep.domain.retries import again, before, deadline, due_at, failed, memory, no_time, number, record, recorded
 from truekeep.domain.stages import LAST, Order, furthest, job_name, stages
 from truekeep.domain.stand import Stand, finished, message_of, reason_of, says, stand_again
@@ -55,8 +56,9 @@ class Case:
 
     @property
     def of_another_spec(self) -> bool:
-        """Whether the Model changed since the run's first Job was made."""
-        return self.status.training_fingerprint != training_fingerprint(self.model.spec)
+        """Whether the Model changed since the run's first Job was made. To a run that is restored it is all one."""
+        now = training_fingerprint(self.model.spec)
+        return self.run.spec.restore is None and self.status.training_fingerprint != now
 
 
 def decide(observed: RunObserved, settings: Settings, now: datetime, order: Order = stages) -> RunPlan:
@@ -70,28 +72,37 @@ def decide(observed: RunObserved, settings: Settings, now: datetime, order: Orde
         name = run.spec.model_ref.name
         message = f"there is no Model {name} in this namespace; the run starts when there is one"
         return says(run, run.status, Stand("Stuck", "ModelNotFound", message), now)
-    case = Case(observed, observed.model, run.status, now, order(observed.model.spec))
+    train = run.spec.restore is None
+    case = Case(observed, observed.model, run.status, now, order(observed.model.spec) if train else (LAST,))
     job = furthest(observed.jobs)
     if job is not None:
         return _follow_job(case, job)
     ahead = _ahead(observed, observed.model)
     if ahead is not None:
-        message = f"waits for run {ahead.meta.name}: a model is trained by one run at a time"
+        rule = "what is restored goes first" if ahead.spec.restore else "a model is trained by one run at a time"
+        message = f"waits for run {ahead.meta.name}: {rule}"
         return case.says(Stand("Working", "Queued", message), POLL_SECONDS)
     return _begin(case, case.order[0])
 
 
 def _ahead(observed: RunObserved, model: ModelView) -> RunView | None:
-    """The unfinished run that goes first, if one does: the older one, by name where they are of one second."""
+    """The unfinished run that goes first, if one does: the older one, by name where they are of one second.
+
+    Runs that are restored go before all others, whose numbers follow theirs, and a few of them at once."""
+    restoring = [run for run in to_come(observed.siblings) if run.meta.name < observed.run.meta.name]
+    if observed.run.spec.restore is not None:
+        return restoring[-1] if len(restoring) >= AT_ONCE else None
+    if others := to_come(observed.siblings):
+        return others[0]
     if model.spec.retraining is not None and model.spec.retraining.concurrency == "Allow":
         return None
     mine = (observed.run.meta.created, observed.run.meta.name)
-    others = [
+    older = [
         other
         for other in observed.siblings
         if not finished(other) and not other.meta.deleting and (other.meta.created, other.meta.name) < mine
     ]
-    return min(others, key=lambda other: (other.meta.created, other.meta.name), default=None)
+    return min(older, key=lambda other: (other.meta.created, other.meta.name), default=None)
 
 
 def _begin(case: Case, stage: Stage) -> RunPlan:

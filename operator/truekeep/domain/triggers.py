@@ -21,6 +21,7 @@ from truekeep.domain.newdata import News, news
 from truekeep.domain.observed import ModelObserved, PolicyView, RunView
 from truekeep.domain.plan import RunIntent
 from truekeep.domain.pods import Trouble
+from truekeep.domain.restoring import came_to_nothing
 from truekeep.domain.stand import VOID, finished, reason_of, succeeded
 
 UNASKED = frozenset({"Schedule", "NewData"})
@@ -52,7 +53,7 @@ def training(observed: ModelObserved, fingerprint: str, busy: bool, now: datetim
     runs = sorted(observed.runs, key=lambda run: (run.meta.created, run.meta.name))
     unfinished = [run for run in runs if not finished(run) and not run.meta.deleting]
     active = unfinished[0] if unfinished else None
-    ended = [run for run in runs if finished(run)]
+    ended = [run for run in runs if finished(run) and not came_to_nothing(run)]
     last = ended[-1] if ended else None
     same = [run for run in ended if run.status.training_fingerprint == fingerprint]
     satisfied = any(succeeded(run) for run in same)

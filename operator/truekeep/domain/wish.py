@@ -15,11 +15,12 @@ from truekeep.domain.fingerprints import serving_fingerprint, serving_key, train
 from truekeep.domain.observed import ModelObserved, RunView
 from truekeep.domain.plan import Settings
 from truekeep.domain.pods import Trouble
+from truekeep.domain.restoring import TAKEN_BACK, champion, to_come
 from truekeep.domain.stand import succeeded
 
 KEPT_REJECTIONS = 20
 # What is wrong with these is the model itself: no other way of serving mends it.
-OF_THE_ARTIFACT = frozenset({"PerformanceRegressed"})
+OF_THE_ARTIFACT = frozenset({"PerformanceRegressed", TAKEN_BACK})
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def revisions(runs: tuple[RunView, ...]) -> dict[int, RunView]:
 def wish(observed: ModelObserved, settled: bool, settings: Settings, now: datetime) -> Wish:
     """Which revision ought to answer, in which way.
 
-    A pin wins, the spec's or a person's. Then a live revision that regressed leads back to the one before it. While
+    A pin wins, the spec's or a person's. Where nothing serves and revisions were restored, it is the one that answered
+    last. Then a live revision that regressed leads back to the one before it. While
     the Model is paused, the live one stays. Else it is the newest revision that was trained as the spec says and not
     rejected, but never one before the live one, where that was trained so too: whatever goes wrong, the live one stays.
     A spec that goes back to a former one, as by a revert in Git, goes back to its revision. While a run for the spec is
@@ -69,7 +71,8 @@ def wish(observed: ModelObserved, settled: bool, settings: Settings, now: dateti
     known = revisions(observed.runs)
     key = serving_key(spec)
     held = _as_is(observed)
-    if (unclear := overrides.trouble(observed.model, known)) is not None:
+    unclear = _being_restored(observed, held) or overrides.trouble(observed.model, known)
+    if unclear is not None:
         return Wish(held, problem=unclear)
     pinned = overrides.pin(observed.model)
     if pinned is not None:
@@ -81,7 +84,7 @@ def wish(observed: ModelObserved, settled: bool, settings: Settings, now: dateti
             )
             return Wish(held, problem=Trouble("PinnedRevisionMissing", message))
         return _pinned(observed, _target(observed, known[pinned], key), held, settings, now)
-    back = _way_back(observed, key)
+    back = _way_back(observed, key) if held else _answered_last(observed, known, settings, now)
     if back is not None or overrides.paused(observed.model):
         return Wish(back or held, held if back else None)
     found = _forward(observed, held, known, settled, settings, now)
@@ -157,6 +160,29 @@ def _way_back(observed: ModelObserved, key: str) -> Target | None:
         name = deployment_name(observed.model.meta.name, former.revision, key)
     key = view.serving_key if view else key
     return Target(former.revision, former.run, former.artifact_digest, name, key, former.approval)
+
+
+def _being_restored(observed: ModelObserved, held: Target | None) -> Trouble | None:
+    """While nothing serves, all that is restored is waited for: which revision answered last shows only then."""
+    pending = to_come(observed.runs)
+    if held is not None or not pending:
+        return None
+    runs = f"run {pending[0].meta.name} is" if len(pending) == 1 else f"{len(pending)} runs are"
+    return Trouble("Restoring", f"{runs} being restored; what answered last serves again when all of it is known")
+
+
+def _answered_last(
+    observed: ModelObserved, known: Mapping[int, RunView], settings: Settings, now: datetime
+) -> Target | None:
+    """The revision that answered last in a cluster that is lost, also while the Model is paused: serving goes on."""
+    number = champion(known)
+    if number is None:
+        return None
+    target = _target(observed, known[number], serving_key(observed.model.spec))
+    allowed = consent(observed, known[number], now)
+    if allowed.state != "Given" or is_rejected(observed, target, settings):
+        return None
+    return replace(target, approval=allowed.approval)
 
 
 def _pinned(observed: ModelObserved, target: Target, held: Target | None, settings: Settings, now: datetime) -> Wish:

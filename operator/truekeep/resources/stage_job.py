@@ -9,6 +9,7 @@ from truekeep.contract.requests import Champion, LastRun
 from truekeep.domain.observed import ModelView, RunView
 from truekeep.domain.plan import Attempt, Settings
 from truekeep.resources.fit_job import fit_job
+from truekeep.resources.restore_job import restore_job
 from truekeep.resources.training_job import training_job
 from truekeep.resources.tuning_job import tuning_job
 
@@ -23,8 +24,11 @@ def stage_job(
     last: LastRun | None = None,
     fit_image_id: str | None = None,
 ) -> dict[str, Any]:
-    """The Job of one try of a stage, for the Model as it is now. `fit_image_id`: the team's image that fitted before,
-    where one did. ValueError for a stage that no spec asks for."""
+    """The Job of one try of a stage, for the Model as it is now; a run that is restored has one stage only.
+
+    `fit_image_id`: the team's image that fitted before, where one did. ValueError for a stage that no spec asks for."""
+    if run.spec.restore is not None:
+        return restore_job(model, run, run.spec.restore, settings, attempt)
     match stage:
         case "Fit":
             return fit_job(model, run, settings, champion, attempt, last)

@@ -14,9 +14,13 @@ from typing import Any
 from truekeep.cluster import kinds
 from truekeep.cluster.errors import AlreadyExists, Conflict, NotFound, Refused
 from truekeep.cluster.kinds import Kind
-from truekeep.contract.requests import KeepRequest
+from truekeep.contract import layout
+from truekeep.contract.canonical import canonical_json, sha256
+from truekeep.contract.requests import KeepRequest, RestoreRequest
 from truekeep.contract.results import TrainResult
+from truekeep.monitor import restore
 from truekeep.monitor.keep import keep
+from truekeep.storage.errors import ObjectMissing
 from truekeep.storage.s3 import Fetched, ObjectInfo
 
 Json = dict[str, Any]
@@ -204,6 +208,7 @@ def _selected(item: Json, fields: str | None) -> bool:
     wanted = dict(part.split("=", 1) for part in fields.split(","))
     regarding = item.get("regarding") or {}
     have = {f"regarding.{key}": regarding.get(key) for key in ("kind", "name", "uid")} | {"type": item.get("type")}
+    have["spec.modelRef.name"] = ((item.get("spec") or {}).get("modelRef") or {}).get("name")
     return all(have.get(key) == value for key, value in wanted.items())
 
 
@@ -220,10 +225,12 @@ class MemoryStore:
 
     def list(self, prefix: str = "", start_after: str | None = None) -> Iterator[ObjectInfo]:
         for key in sorted(self.objects):
-            if key.startswith(prefix):
+            if key.startswith(prefix) and key > (start_after or ""):
                 yield ObjectInfo(key, len(self.objects[key]), "", None, datetime(2026, 1, 1, tzinfo=UTC))
 
     def get(self, key: str) -> bytes:
+        if key not in self.objects:
+            raise ObjectMissing(key)
         return self.objects[key]
 
     def fetch(self, key: str, version_id: str | None = None, *, limit: int | None = None) -> Fetched:
@@ -299,6 +306,8 @@ class Nodes:
         if "decisions" in asked:
             request_ = KeepRequest.model_validate(asked)
             return keep(self.store, request_, self.api.clock()).model_dump_json(by_alias=True, exclude_none=True)
+        if "restore" in asked:
+            return self._restored(RestoreRequest.model_validate(asked))
         if "runUid" not in asked:
             return json.dumps({"policyUid": asked["policyUid"], "revision": asked["revision"], "reason": "Looked"})
         digest = f"sha256:{hashlib.sha256(asked['runUid'].encode()).hexdigest()}"
@@ -312,7 +321,29 @@ class Nodes:
         }
         if self.reason == "Succeeded":
             result["artifact"] = {"digest": digest, "uri": "s3://models/x", "sizeBytes": 1}
-        return TrainResult.model_validate(result).to_message()
+            self.store.put(layout.artifact_file(digest, layout.MANIFEST), asked["runUid"].encode())
+        return self._kept(asked, result)
+
+    def _kept(self, asked: Json, result: Json) -> str:
+        """The message of a run, once its record and its result are in the store."""
+        now = self.api.clock().strftime("%Y-%m-%dT%H:%M:%SZ")
+        named = {name: asked[name] for name in ("modelUid", "modelGeneration", "trigger")}
+        run = {"name": asked["run"], "uid": asked["runUid"], "author": asked.get("author"), **named}
+        times = {"started": now, "finished": now}
+        record = canonical_json({"run": run, "times": times, "environment": {"image": asked["image"]}})
+        key = layout.record(sha256(record))
+        self.store.put(key, record)
+        result = {**result, "record": {"id": sha256(record), "uri": self.store.uri(key)}}
+        told = TrainResult.model_validate(result)
+        key = layout.run_result(asked["namespace"], asked["model"], asked["runUid"])
+        self.store.put(key, told.model_dump_json(by_alias=True, exclude_none=True).encode(), only_if_absent=True)
+        return told.to_message()
+
+    def _restored(self, request: RestoreRequest) -> str:
+        try:
+            return restore.restore(self.store, request).to_message()
+        except restore.RestoreError as error:
+            return restore.failed(request, "RestoreInvalid", str(error)).to_message()
 
     def _pods_of(self, uid: str) -> list[Json]:
         return [

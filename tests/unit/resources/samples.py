@@ -9,7 +9,7 @@ from typing import Any
 from truekeep.api.common import Condition
 from truekeep.api.driftpolicy import DriftPolicySpec, DriftPolicyStatus
 from truekeep.api.model import Candidate, ModelSpec, ModelStatus, ServedRevision
-from truekeep.api.trainingrun import TrainingRunSpec, TrainingRunStatus, Trigger
+from truekeep.api.trainingrun import Restore, TrainingRunSpec, TrainingRunStatus, Trigger
 from truekeep.api.tuning import Tuning
 from truekeep.api.webhook import Webhook
 from truekeep.contract.decisions import Decision
@@ -17,6 +17,7 @@ from truekeep.contract.requests import Champion
 from truekeep.domain.notices import Due
 from truekeep.domain.observed import Meta, ModelView, PolicyView, RunView
 from truekeep.domain.plan import (
+    FIRST_ATTEMPT,
     AutoscalerIntent,
     BudgetIntent,
     DeploymentIntent,
@@ -33,6 +34,7 @@ from truekeep.resources.httproute import httproute
 from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
 from truekeep.resources.notice_job import notice_job
 from truekeep.resources.rehearsal_job import rehearsal_job
+from truekeep.resources.restore_job import restore_job
 from truekeep.resources.retention_cronjob import retention_cronjob
 from truekeep.resources.services import deployment_service, stable_service
 from truekeep.resources.serving_deployment import serving_deployment
@@ -303,6 +305,9 @@ def built(settings: Settings = SETTINGS) -> dict[str, dict[str, Any] | None]:
         "notice-job": notice_job(model(), telling(), DUE, settings),
         "rehearsal-job": rehearsal_job(serving_model(), CANDIDATE, settings),
         "decisions-job": decisions_job(serving_model(), [PROMOTED], settings),
+        "restore-job": restore_job(
+            model(), run(), Restore(run_uid="former-uid", model_uid="m", revision=2), settings, FIRST_ATTEMPT
+        ),
         "training-run": training_run(
             model(), RunIntent("flight-delay-0a1b2c3d4e", Trigger(type="Manual", message="asked for", value="1"))
         ),
