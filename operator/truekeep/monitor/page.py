@@ -28,6 +28,7 @@ _STYLE = (
 .Notice,.InsufficientData{color:var(--warn)}.NoDrift{color:var(--good)}
 article.moved{border-color:var(--bad)}
 .then{fill:var(--then)}.now{fill:none;stroke:var(--now);stroke-width:2}.nowbar{fill:var(--now)}
+.facts{overflow-wrap:normal}.facts td{white-space:normal}.facts td:first-child{white-space:nowrap}
 td.bar{width:34%}td.bar svg{margin:0}
 .key b{display:inline-block;width:.8rem;height:.8rem;border-radius:.15rem;vertical-align:-.1rem;margin:0 .25rem 0 .6rem}
 .key .a{background:var(--then)}.key .b{background:var(--now)}
@@ -234,7 +235,7 @@ def _facts(column: ColumnReport) -> Iterator[str]:
     else:
         rows.append(("distinct", f"{then.categories or 0:,}", f"{now.categories or 0:,}"))
     cells = "".join(f"<tr><td>{what}</td><td>{a}</td><td>{b}</td></tr>" for what, a, b in rows)
-    yield f"<table><tr><th></th><th>then</th><th>now</th></tr>{cells}</table>"
+    yield f'<table class="facts"><tr><th></th><th>then</th><th>now</th></tr>{cells}</table>'
 
 
 def _median(facts: Facts) -> str:

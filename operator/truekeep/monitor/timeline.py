@@ -49,7 +49,8 @@ def drawings(
     shown = sorted(windows, key=lambda one: one.window.start)[-most:]
     if len(shown) > 1:
         yield f'<h2>The last {len(shown)} windows</h2><p class="soft">Largest effect of a column; the line is '
-        yield f"the threshold, {words.number(threshold)}{'; a dashed one: a run' if runs else ''}.</p>"
+        yield f"the threshold, {words.number(threshold)}{'; a dashed one: a run' if runs else ''}. Red: "
+        yield "drift or broken data; green: neither; grey: not judged.</p>"
         yield from _effects(shown, threshold, runs)
     places = {one.window.start: place for place, one in enumerate(shown)}
     known = [

@@ -29,6 +29,7 @@ table{width:100%;border-collapse:collapse;font-size:.85rem;margin-top:.4rem}
 td,th{text-align:right;padding:.1rem .2rem;font-weight:400;white-space:nowrap}
 td:first-child,th:first-child{text-align:left;white-space:normal}
 th{color:var(--soft)}
+.wide td:first-child,.wide th:first-child{min-width:7rem}
 details{margin:.4rem 0}summary{cursor:pointer;color:var(--soft)}.wide{overflow-x:auto}
 """
 
