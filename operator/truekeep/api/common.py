@@ -56,6 +56,8 @@ RunName = Annotated[str, StringConstraints(pattern=DNS1035, min_length=1, max_le
 SecretName = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", min_length=1, max_length=253)
 ]
+# A key of a Secret or a ConfigMap becomes the name of a file: not one that is made of dots.
+ObjectKey = Annotated[str, StringConstraints(pattern=r"^\.?[-_a-zA-Z0-9][-._a-zA-Z0-9]*$", max_length=253)]
 ItemName = Annotated[str, StringConstraints(pattern=DNS1035, min_length=1, max_length=63)]
 Column = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_.\-]*$", min_length=1, max_length=63)]
 Number = Annotated[
@@ -87,9 +89,7 @@ class KeyReference(Schema):
     """One key of a ConfigMap in the same namespace."""
 
     name: SecretName = Field(description="Name of the ConfigMap, in the same namespace. Example: store-ca.")
-    key: Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)] = Field(
-        default="ca.crt", description="Key in the ConfigMap that holds the value. Default: ca.crt."
-    )
+    key: ObjectKey = Field(default="ca.crt", description="Key in the ConfigMap that holds the value. Default: ca.crt.")
 
 
 # No part of a key or path is made of dots alone: some stores keep keys as paths of files.

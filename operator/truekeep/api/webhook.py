@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from truekeep.api.common import Schema, SecretName, Text
+from truekeep.api.common import ObjectKey, Schema, SecretName, Text
 
 Told = Literal["DriftDetected", "PerformanceDecayed", "DataValid", "ServingHealthy", "Stalled"]
 
@@ -16,9 +16,7 @@ class SecretKeyReference(Schema):
     """One key of a Secret in the same namespace. Only pods read it."""
 
     name: SecretName = Field(description="Name of the Secret, in the same namespace. Example: pager.")
-    key: Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]+$", max_length=253)] = Field(
-        default="token", description="Key in the Secret that holds the value. Default: token."
-    )
+    key: ObjectKey = Field(default="token", description="Key in the Secret that holds the value. Default: token.")
 
 
 class Webhook(Schema):
