@@ -17,6 +17,7 @@ from truekeep.cli import (
     approve,
     backtest,
     check,
+    decisions,
     drift,
     erase,
     hold,
@@ -57,6 +58,7 @@ app.command("serve")(serve.serve)
 app.command("status")(status.status)
 app.command("erase")(erase.erase)
 app.command("why")(why.why)
+app.command("decisions")(decisions.decisions)
 app.command("lineage")(lineage.lineage)
 app.command("check")(check.check)
 app.command("train")(train.train)

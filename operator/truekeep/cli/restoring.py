@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from truekeep.api.common import API_VERSION
 from truekeep.api.names import LABEL_MODEL
 from truekeep.cli.kube import Json
+from truekeep.cli.stores import folders
 from truekeep.contract import layout
 from truekeep.contract.canonical import sha256
 from truekeep.contract.heritage import Heritage, heritage
@@ -102,7 +103,7 @@ def lost(store: Store, namespace: str, model: str, model_uid: str | None, most_u
 
 def models(store: Store, namespace: str) -> list[str]:
     """Names of the Models of a namespace that have runs in the store."""
-    return [name for name in _folders(store, f"{namespace}/") if any(_folders(store, f"{namespace}/{name}/runs/"))]
+    return [name for name in folders(store, f"{namespace}/") if any(folders(store, f"{namespace}/{name}/runs/"))]
 
 
 def _numbered(known: Heritage, runs: list[Former]) -> tuple[list[Former], list[str]]:
@@ -136,7 +137,7 @@ def _newest(runs: list[tuple[Former, str]]) -> str | None:
 def _runs(store: Store, namespace: str, model: str) -> tuple[list[tuple[Former, str]], list[str]]:
     """All runs that ended, each with the UID of its Model, and what is wrong with others."""
     prefix = f"{namespace}/{model}/runs/"
-    uids = list(_folders(store, prefix))
+    uids = list(folders(store, prefix))
     found: list[tuple[Former, str]] = []
     faults: list[str] = []
     with ThreadPoolExecutor(THREADS, thread_name_prefix="read") as pool:
@@ -179,16 +180,6 @@ def _run(store: Store, namespace: str, model: str, uid: str) -> tuple[Former, st
         ),
         run["modelUid"],
     )
-
-
-def _folders(store: Store, prefix: str) -> Iterator[str]:
-    """Names of the folders below a prefix, each found with one listing."""
-    after: str | None = None
-    while (info := next(iter(store.list(prefix, after)), None)) is not None:
-        name, slash, _ = info.key.removeprefix(prefix).partition("/")
-        after = f"{prefix}{name}/~" if slash else info.key  # behind all names that we write
-        if slash:
-            yield name
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 from truekeep.api.common import S3Location
 from truekeep.cli.laptop import InputError
+from truekeep.storage.s3 import ObjectInfo
 
 
 def located(option: str, text: str, endpoint: str | None) -> S3Location | Path:
@@ -40,3 +42,20 @@ def opened(location: S3Location | Path) -> Any:
     from truekeep.storage.s3 import Bucket
 
     return Folder(location) if isinstance(location, Path) else Bucket.open(location)
+
+
+class Listed(Protocol):
+    """What can be listed: a bucket, or a folder."""
+
+    def list(self, prefix: str = "", start_after: str | None = None) -> Iterator[ObjectInfo]:
+        """What lies below a prefix, in the order of the keys."""
+
+
+def folders(place: Listed, prefix: str) -> Iterator[str]:
+    """Names of the folders below a prefix, each found with one listing. StoreError."""
+    after: str | None = None
+    while (info := next(iter(place.list(prefix, after)), None)) is not None:
+        name, slash, _ = info.key.removeprefix(prefix).partition("/")
+        after = f"{prefix}{name}/~" if slash else info.key  # behind all names that we write
+        if slash:
+            yield name

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from truekeep.cli.erasure import Ranged, opened
+from truekeep.cli.stores import folders
 from truekeep.contract import layout
 from truekeep.storage import ObjectMissing
 from truekeep.storage.s3 import ObjectInfo
@@ -98,7 +99,7 @@ class Search:
 
 def models(captures: Captures, namespace: str) -> list[str]:
     """Names below which something of a namespace lies."""
-    return list(_folders(captures, f"{namespace}/"))
+    return list(folders(captures, f"{namespace}/"))
 
 
 def search(
@@ -158,16 +159,6 @@ def receipts_of(captures: Captures, row: Row) -> list[str]:
     return named
 
 
-def _folders(captures: Captures, prefix: str) -> Iterator[str]:
-    """Names of what lies below a prefix, each found with one listing."""
-    after: str | None = None
-    while (info := next(iter(captures.list(prefix, after)), None)) is not None:
-        name, slash, _ = info.key.removeprefix(prefix).partition("/")
-        after = f"{prefix}{name}/~" if slash else info.key  # behind all names that we write
-        if slash:
-            yield name
-
-
 def _files(
     captures: Captures, namespace: str, names: Sequence[str], span: Span
 ) -> Iterator[tuple[str, datetime, ObjectInfo]]:
@@ -175,11 +166,11 @@ def _files(
     days: list[tuple[str, str, str]] = []
     for model in names:
         base = layout.captures(namespace, model)
-        for revision in _folders(captures, base):
+        for revision in folders(captures, base):
             if not revision.startswith("revision="):
                 continue
-            for day in _folders(captures, f"{base}{revision}/"):
-                start = _day(day)
+            for day in folders(captures, f"{base}{revision}/"):
+                start = day_of(day)
                 if start is not None and span.meets(start, start + timedelta(days=1)):
                     days.append((day, model, f"{base}{revision}/{day}/"))
     for day in sorted({day for day, _, _ in days}, reverse=True):
@@ -196,7 +187,8 @@ def _files(
         yield from sorted(found, key=lambda each: (each[1], each[2].key), reverse=True)
 
 
-def _day(name: str) -> datetime | None:
+def day_of(name: str) -> datetime | None:
+    """The day that a folder of captures is of."""
     try:
         return datetime.strptime(name, "date=%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError:
@@ -211,7 +203,7 @@ def _look(
     model, _, info = item
     try:
         with opened(captures, info) as file:
-            metadata = _said(file)
+            metadata = said(file)
             percent = metadata.get(layout.CAPTURED_PERCENT)
             rows = []
             if any(_matching(batch, request_id) for batch in _batches(file, [REQUEST_ID])):  # most files hold it not
@@ -241,7 +233,8 @@ def _matching(batch: pa.RecordBatch, request_id: str) -> list[dict[str, Any]]:
     return found
 
 
-def _said(file: pq.ParquetFile) -> dict[str, str]:
+def said(file: pq.ParquetFile) -> dict[str, str]:
+    """What a capture file says of itself."""
     raw = file.metadata.metadata or {}
     return {name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in raw.items()}
 
