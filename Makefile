@@ -13,7 +13,7 @@ PYTEST := $(BIN)/pytest
 # All that uses the cluster runs in one process, one after the other, and the rest beside it.
 TWO := -n 2 --dist loadscope
 
-.PHONY: help demo test test-full test-long unit e2e lint format bench venv lock crds manifests render images up install down
+.PHONY: help demo test test-full test-long unit e2e lint format bench venv lock crds manifests render publish images up install down
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -62,6 +62,10 @@ render: venv ## the whole installation as one file, dist/truekeep.yaml, and the 
 
 images: venv ## build the images that changed
 	@$(PY) -m images build
+
+publish: images ## push the images to REGISTRY=host/prefix, and write what installs these, by digest, to dist/
+	@test -n "$(REGISTRY)" || { echo "say where to: make publish REGISTRY=registry.example.com/ml [TAG=…] [PULL_SECRET=…]"; exit 2; }
+	@$(PY) -m images publish --registry "$(REGISTRY)" --tag "$(TAG)" --pull-secret "$(PULL_SECRET)"
 
 up: venv ## a real Kubernetes: kind where a Docker engine answers, else one node made here
 	@$(PY) -m tests.cluster up

@@ -13,7 +13,9 @@ from tests.cluster.errors import ClusterError
 from images import engines, manifests
 from images.archives import Summary
 from images.errors import ImagesError
+from images.manifests import INSTALLED
 from images.places import IMAGES, REPOSITORY, Cache
+from images.publish import publish
 from images.tool import Tool, chosen, environment, last_built, load
 
 
@@ -31,6 +33,10 @@ def parser() -> argparse.ArgumentParser:
         each.add_argument("names", nargs="*", metavar="NAME", help=f"of {names}; all when left out")
         if command == "build":
             each.add_argument("--renew-base", action="store_true", help="make the base anew, of today's packages")
+    push = commands.add_parser("publish", help="push what was built last into a registry, and pin it under dist/")
+    push.add_argument("--registry", required=True, help="HOST[:PORT][/PREFIX]. Example: registry.example.com/ml")
+    push.add_argument("--tag", default="", help="in place of that of the build")
+    push.add_argument("--pull-secret", default="", help="name of the Secret that the images are pulled with")
     commands.add_parser("render", help="write dist/truekeep.yaml and dist/truekeep-crds.yaml: all, and the kinds alone")
     commands.add_parser("derive", help="write what is derived of the manifests")
     return top
@@ -44,8 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for file in manifests.render() if given.command == "render" else manifests.derive():
                 print(file.relative_to(REPOSITORY))
             return 0
-        images = chosen(given.names)
         cache = Cache.default()
+        if given.command == "publish":
+            built = last_built(INSTALLED, cache)
+            names = publish(
+                built, engines.find(cache), console, given.registry, tag=given.tag, pull_secret=given.pull_secret
+            )
+            print("\n".join(names.values()))
+            return 0
+        images = chosen(given.names)
         if given.command == "build":
             Tool(cache, engines.find(cache), console).build(images, renew_base=given.renew_base)
         elif given.command == "load":

@@ -41,6 +41,9 @@ class Engine(Protocol):
     def save(self, name: str, archive: Path, on_line: OnLine) -> None:
         """Write a built image as an archive."""
 
+    def push(self, name: str, archive: Path, target: str, on_line: OnLine, *, plain: bool) -> str:
+        """Send a built image to a registry, by HTTP where `plain`; its digest there."""
+
     def prune(self, kept: Iterable[str]) -> None:
         """Delete our images whose names are not among these."""
 
@@ -89,6 +92,15 @@ class Docker:
 
     def save(self, name: str, archive: Path, on_line: OnLine) -> None:
         run(["docker", "save", "--output", archive, name], log=self._log, on_line=on_line)
+
+    def push(self, name: str, archive: Path, target: str, on_line: OnLine, *, plain: bool) -> str:
+        # Docker itself decides for which registries it speaks plain HTTP: those on loopback, and those that it is told.
+        run(["docker", "load", "--input", archive], log=self._log, on_line=on_line)
+        run(["docker", "tag", name, target], log=self._log, on_line=on_line)
+        run(["docker", "push", target], log=self._log, on_line=on_line)
+        listed = answer(["docker", "image", "inspect", "--format", "{{json .RepoDigests}}", target]) or "[]"
+        here = target.rpartition(":")[0]
+        return next((each.partition("@")[2] for each in json.loads(listed) if each.partition("@")[0] == here), "")
 
     def prune(self, kept: Iterable[str]) -> None:
         keep = set(kept)
@@ -184,6 +196,17 @@ class Buildah:
         identifier = (answer([*self._buildah(), "images", "--quiet", "--no-trunc", f"localhost/{name}"]) or "").strip()
         target = f"docker-archive:{archive}:{name}"
         run([*self._buildah(), "push", "--quiet", identifier, target], log=self._log, on_line=on_line)
+
+    def push(self, name: str, archive: Path, target: str, on_line: OnLine, *, plain: bool) -> str:
+        local = f"localhost/{name}"
+        if not answer([*self._buildah(), "images", "--quiet", local]):
+            run([*self._buildah(), "pull", "--quiet", f"docker-archive:{archive}"], log=self._log, on_line=on_line)
+        self._cache.logs.mkdir(parents=True, exist_ok=True)
+        said = self._cache.logs / "digest"
+        said.unlink(missing_ok=True)
+        options = ["--quiet", "--digestfile", said, *(["--tls-verify=false"] if plain else [])]
+        run([*self._buildah(), "push", *options, local, f"docker://{target}"], log=self._log, on_line=on_line)
+        return said.read_text().strip()
 
     def prune(self, kept: Iterable[str]) -> None:
         answer([*self._buildah(), "rm", "--all"])  # buildah leaves containers of stages behind, and they hold images

@@ -48,8 +48,9 @@ def _without_namespace(document: str) -> str:
     return document.replace("\n  namespace: truekeep-system\n", "\n", 1)
 
 
-def overlay(base: str, names: Mapping[str, str]) -> str:
-    """A kustomization of a base with these images, by variable, in place of the released ones."""
+def overlay(base: str, names: Mapping[str, str], pull_secret: str = "") -> str:
+    """A kustomization of a base with these images, by variable, in place of the released ones, pulled with a Secret of
+    that name, in the operator's namespace and in each Model's, where there is one."""
     operator = names["TRUEKEEP_OPERATOR_IMAGE"]
     name, _, digest = operator.partition("@")
     if digest:
@@ -58,6 +59,12 @@ def overlay(base: str, names: Mapping[str, str]) -> str:
         name, _, tag = operator.rpartition(":")
         pinned = {"newName": name, "newTag": tag}
     literals = [f"{each.variable}={names[each.variable]}" for each in INSTALLED if each.name != "operator"]
+    patches = []
+    if pull_secret:
+        literals.append(f"TRUEKEEP_IMAGE_PULL_SECRETS={pull_secret}")
+        add = {"op": "add", "path": "/spec/template/spec/imagePullSecrets", "value": [{"name": pull_secret}]}
+        target = {"kind": "Deployment", "name": "truekeep-operator"}
+        patches.append({"target": target, "patch": yaml.safe_dump([add])})
     document = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
@@ -66,6 +73,7 @@ def overlay(base: str, names: Mapping[str, str]) -> str:
         "configMapGenerator": [
             {"name": "truekeep-images", "namespace": "truekeep-system", "behavior": "merge", "literals": literals}
         ],
+        **({"patches": patches} if patches else {}),
     }
     return yaml.safe_dump(document, sort_keys=False)
 
