@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
-from tests.cluster import environment, fetch_binary
-from tests.e2e.shop import Shop, merged, open_shop, parameters, small_model
+from tests.cluster import fetch_binary
+from tests.e2e.repository import Repository
+from tests.e2e.shop import Shop, open_shop, parameters, small_model
 from tests.story.kube import Json, Kube
 
 NAMESPACE = "truekeep-e2e-gitops"
 MODEL = "payments"
-ROOT = Path(__file__).parents[2]
-RECIPES = ROOT / "docs/recipes"
+RECIPES = Path(__file__).parents[2] / "docs/recipes"
 KINDS = ("models", "driftpolicies", "trainingruns")
 
 
@@ -36,61 +30,12 @@ def policy() -> Json:
     }
 
 
-class Repository:
-    """What Git holds: a folder with the Model and its policy."""
-
-    def __init__(self, shop: Shop, folder: Path) -> None:
-        self.shop = shop
-        self.folder = folder
-        self.model = small_model(MODEL, serving={"rollout": {"strategy": "BlueGreen"}, "capture": None})
-        self.model["metadata"]["labels"] = {"team": "fraud"}
-        self.commit()
-
-    def commit(self, **spec: Any) -> None:
-        self.model["spec"] = merged(self.model["spec"], spec)
-        for name, document in (("model", self.model), ("policy", policy())):
-            (self.folder / f"{name}.yaml").write_text(yaml.safe_dump(document))
-
-    def run(self, *words: str | Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-        path = f"{Path(sys.executable).parent}:{Path(self.shop.kube.program).parent}:{os.environ['PATH']}"
-        env = {**os.environ, **environment(), "PATH": path}
-        return subprocess.run(
-            [str(word) for word in words], env=env, capture_output=True, text=True, timeout=timeout, check=False
-        )
-
-    def deploy(self) -> subprocess.CompletedProcess[str]:
-        return self.run(RECIPES / "deploy.sh", self.folder, NAMESPACE, "180")
-
-    def truekeep(self, *words: str) -> str:
-        done = self.run("truekeep", *words, "--namespace", NAMESPACE)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    @contextmanager
-    def self_heal(self) -> Iterator[None]:
-        """Applies what Git holds, again and again, as Argo CD does where it may heal."""
-        over = threading.Event()
-
-        def heal() -> None:
-            while not over.wait(1.0):
-                self.run(
-                    self.shop.kube.program, "apply", "--server-side", "--force-conflicts", "--filename", self.folder,
-                    "--namespace", NAMESPACE,
-                )  # fmt: skip
-
-        thread = threading.Thread(target=heal)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-
-
 @pytest.fixture(scope="module")
 def repository(kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Repository]:
     with open_shop(kube, NAMESPACE, {}) as shop:
-        yield Repository(shop, tmp_path_factory.mktemp("models"))
+        model = small_model(MODEL, serving={"rollout": {"strategy": "BlueGreen"}, "capture": None})
+        model["metadata"]["labels"] = {"team": "fraud"}
+        yield Repository(shop, tmp_path_factory.mktemp("models"), model, policy())
 
 
 def active(shop: Shop) -> int | None:
