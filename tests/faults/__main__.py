@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.faults import planted
 from tests.faults.plans import BY_NAME, KINDS, Plan
 from tests.faults.script import CHAPTERS
-from tests.faults.suite import PARALLEL, Report, every, likely, run, sample
+from tests.faults.suite import PARALLEL, Report, every, run, sample, try_out
 from tests.faults.theatre import PlanError, Telling, Theatre, Undisturbed, theatre
 
 SEED = 20131231
@@ -73,27 +73,17 @@ def _plans(undisturbed: Undisturbed, asked: argparse.Namespace) -> list[Plan]:
 
 
 async def _try_out(house: Theatre, undisturbed: Undisturbed, asked: argparse.Namespace) -> int:
-    """Plant each bug, and see whether some plan fails."""
-    found = 0
+    """Plant each bug, and say which plan found it."""
     names = asked.planted or list(planted.BUGS)
-    rows = []
-    for name in names:
-        bug = planted.BUGS[name]
-        began = time.monotonic()
-        report = Report()
-        for plans in (likely(undisturbed, bug.likely), sample(undisturbed, asked.sample, asked.seed)):
-            if not report.failed:
-                report = await run(house, undisturbed, plans, planted=name, parallel=asked.parallel, until_failure=True)
-        failed = next(iter(report.failed.items()), None)
-        found += failed is not None
-        first = failed[1].splitlines()[1].strip()[:100] if failed else "NOT FOUND"
-        number = str(failed[0].number) if failed else "-"
-        rows.append((name, number, f"{time.monotonic() - began:.0f} s", first))
-        print(*rows[-1], sep="  ", flush=True)
-    print(f"\n{found} of {len(names)} bugs found")
-    for name, number, seconds, first in rows:
-        print(f"| {name} | {planted.BUGS[name].words} | {number} | {seconds} | {first} |")
-    return 0 if found >= len(names) * 0.9 else 1
+    more = sample(undisturbed, asked.sample, asked.seed)
+    found = await try_out(house, undisturbed, names, more, at_a_time=max(1, asked.parallel // 2), say=_progress)
+    print("\n| bug | what is wrong | found by plan | fault | what differed |\n| --- | --- | --- | --- | --- |")
+    for one in found:
+        plan = f"{one.plan.number} | {one.plan.kind.name} in chapter {one.plan.chapter}" if one.plan else "- | -"
+        print(f"| {one.bug} | {planted.BUGS[one.bug].words} | {plan} | {one.words[:120]} |")
+    count = sum(one.plan is not None for one in found)
+    print(f"\n{count} of {len(names)} bugs found")
+    return 0 if count >= len(names) * 0.9 else 1
 
 
 def _tell_failures(report: Report, folder: Path) -> None:

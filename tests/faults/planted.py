@@ -271,9 +271,13 @@ BUGS = {
         "an error of the API server ends the operator", _error_ends_process, (("throttled", 0, "POST jobs"),)
     ),
     "endless-wait": Bug("nobody gives up waiting for an answer", _endless_wait, (("unanswered", 0, "POST jobs"),)),
-    "no-resync": Bug("an event that was lost is never made up for", _no_resync, (("drop", 0, "0"), ("drop", 0, "1"))),
+    "no-resync": Bug(
+        "an event that was lost is never made up for", _no_resync, (("drop", 0, "0"), ("silence", 0, "0"))
+    ),
     "refusal-is-final": Bug(
-        "what was refused once is not tried again", _refusal_is_final, (("invalid", 0, "POST trainingruns"),)
+        "what was refused once is not tried again",
+        _refusal_is_final,
+        tuple(("invalid", chapter, "PATCH models") for chapter in (1, 6, 7)),
     ),
     "no-lease": Bug("nobody asks who leads", _no_lease, (("usurped", 2, EVERYWHERE),)),
 }

@@ -53,7 +53,7 @@ def model() -> Json:
             "replicas": 2,
             "resources": _memory("1Gi"),
             "rollout": {"steps": [{"weightPercent": 33, "durationSeconds": 2}], "minRequests": 5},
-            "rollbackWindowSeconds": 3600,
+            "rollbackWindowSeconds": 86400,
             "capture": {"s3": {"uri": "s3://lake/captures/"}},
         },
     }

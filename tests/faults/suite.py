@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tests.faults.plans import BY_NAME, KINDS, Kind, Plan
+from tests.faults.planted import BUGS
 from tests.faults.theatre import PlanError, Telling, Theatre, Undisturbed
 
 PARALLEL = 6
@@ -90,6 +92,37 @@ def packed(plans: Iterable[Plan]) -> list[list[Plan]]:
     return sorted(tellings, key=lambda plans: -plans[-1].chapter)
 
 
+@dataclass(frozen=True)
+class Found:
+    """What became of a planted bug."""
+
+    bug: str
+    plan: Plan | None  # that failed with it
+    words: str
+    seconds: float
+
+
+async def try_out(
+    house: Theatre, undisturbed: Undisturbed, bugs: Sequence[str], more: Sequence[Plan], *, at_a_time: int, say: Say
+) -> list[Found]:
+    """Plant each bug, and see whether a plan fails: one of those that ought to, or else one of `more`."""
+    turn = asyncio.Semaphore(at_a_time)
+
+    async def one(bug: str) -> Found:
+        async with turn:
+            began = time.monotonic()
+            report = Report()
+            for plans in (likely(undisturbed, BUGS[bug].likely), more):
+                if not report.failed:
+                    report = await run(house, undisturbed, plans, planted=bug, parallel=2, until_failure=True)
+            plan, words = next(iter(report.failed.items()), (None, "\nnot found"))
+            found = Found(bug, plan, words.splitlines()[1].strip(), time.monotonic() - began)
+            say(f"{bug}: {plan or 'not found'}; {found.words[:160]}; {found.seconds:.0f} s")
+            return found
+
+    return await asyncio.gather(*(one(bug) for bug in bugs))
+
+
 async def run(
     house: Theatre,
     undisturbed: Undisturbed,
@@ -100,7 +133,7 @@ async def run(
     until_failure: bool = False,
     say: Say = lambda line: None,
 ) -> Report:
-    """All of them. `until_failure`: no further telling begins after one that failed."""
+    """All of them. `until_failure`: no further telling begins after one that failed, nor is that told again."""
     report = Report()
     waiting = packed(plans)
     lock = asyncio.Semaphore(parallel)
@@ -115,8 +148,7 @@ async def run(
                 return
             plan, words, rest = failure
             say(f"FAILED {words}")
-            again = await _told(house, undisturbed, [plan], planted, Report()) if plan else None
-            if plan is None or again is not None:
+            if plan is None or until_failure or await _told(house, undisturbed, [plan], planted, Report()) is not None:
                 report.failed[plan or mine[0]] = words
             else:
                 report.unsteady[plan] = words

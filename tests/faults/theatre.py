@@ -6,16 +6,19 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import select
 import signal
 import socket
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import aiohttp
 
 from tests.cluster.plane import Plane
 from tests.faults.clock import FastClock
@@ -35,6 +38,8 @@ WATCH_RESYNC = 20  # by the operator's clock: where events are lost, the list of
 NO_RESYNC = 6000  # elsewhere it must not hide a lost requeue
 USURP_SECONDS = 10.0
 MOST_STARTS = 12
+READY_LOOKS = 300
+PORTS = range(12000, 19000)  # below those that the kernel gives to clients
 
 
 class PlanError(AssertionError):
@@ -65,7 +70,7 @@ class Theatre:
         self.ledger = Ledger(mirror)
         self.folder = Path(tempfile.mkdtemp(prefix="truekeep-faults-"))
         self._count = 0
-        self._ports = iter(range(33000, 60000))
+        self._ports = iter(random.sample(PORTS, len(PORTS)))  # another theatre draws others
 
     def namespace(self) -> str:
         """A name that nobody had."""
@@ -120,6 +125,8 @@ class Actor:
         self.pid = 0
         self.starts = 0
         self.killed = 0
+        self.may_run = asyncio.Event()
+        self.may_run.set()
         self.log = house.folder / f"{namespace}-{name}.log"
 
     async def start(self) -> None:
@@ -154,6 +161,27 @@ class Actor:
             finally:
                 os.close(handle)
 
+    async def ready(self) -> None:
+        """Return when it watches and has listed everything, as its readiness probe says."""
+        url = f"http://127.0.0.1:{self._port}/readyz"
+        for _ in range(READY_LOOKS):
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                async with self._house.upstream.session.get(url, timeout=aiohttp.ClientTimeout(total=2)) as response:
+                    if response.status == 200:
+                        return
+            await asyncio.sleep(0.1)
+        raise PlanError(f"the operator does not get ready; its log: {self.log}")
+
+    async def restart(self, ahead: float = 0.0) -> None:
+        """Kill it, and start it with a clock that is wrong by so many seconds."""
+        self._clock = replace(self._clock, ahead=ahead)
+        await self.kill()
+
+    async def halt(self) -> None:
+        """Kill it; it starts again when `may_run` is set."""
+        self.may_run.clear()
+        await self.kill()
+
     @property
     def crashes(self) -> int:
         """How often it ended by itself."""
@@ -182,6 +210,7 @@ class Actor:
             try:
                 handle = os.pidfd_open(self.pid)
             except ProcessLookupError:
+                await self.may_run.wait()
                 await self._launch()
                 continue
             loop, ended = asyncio.get_running_loop(), asyncio.Event()
@@ -191,6 +220,7 @@ class Actor:
             finally:
                 loop.remove_reader(handle)
                 os.close(handle)
+            await self.may_run.wait()
             await self._launch()
 
 
@@ -213,6 +243,16 @@ class Telling:
 
     def _actor(self, name: str) -> Actor:
         return Actor(self.house, self.namespace, name, self._clock, self._resync, self._usurp, self._planted)
+
+    @property
+    def upstream(self) -> Upstream:
+        """Past the proxy."""
+        return self.house.upstream
+
+    @property
+    def mirror(self) -> Mirror:
+        """What there is."""
+        return self.house.mirror
 
     # -- what a team does and sees -------------------------------------------------------------------------------
 
@@ -261,32 +301,65 @@ class Telling:
         """Tell it with its faults. PlanError where a chapter ends otherwise than undisturbed."""
 
         async def keep(number: int, chapter: Chapter) -> None:
-            def wrong() -> list[str]:
-                crashes = sum(actor.crashes for actor in self._actors)
-                return [
-                    *difference(undisturbed.states[number], state(self.house.mirror, self.namespace)),
-                    *difference(undisturbed.accounts[number], self.house.ledger.account(self.namespace), "made"),
-                    *([f"the operator ended by itself {crashes} times"] if crashes > 0 else []),
-                ]
-
-            await self._settle(number, chapter, wrong, calm=CALM_SECONDS)
+            await self.settled(undisturbed, number)
 
         await self._tell(keep)
 
-    async def _tell(self, keep: Callable[[int, Chapter], Awaitable[None]]) -> None:
+    async def settled(
+        self,
+        undisturbed: Undisturbed,
+        number: int,
+        remaining: Callable[[list[str]], list[str]] = lambda lines: lines,
+        more: Mapping[str, int] | None = None,
+        seconds: float = CHAPTER_SECONDS,
+    ) -> None:
+        """Return when all is as after this chapter undisturbed, but for what is not `remaining` of the differences, and
+        for what was made `more`. PlanError when that does not come."""
+        account = dict(undisturbed.accounts[number])
+        for what, count in (more or {}).items():
+            account[what] += count
+
+        def wrong() -> list[str]:
+            crashes = sum(actor.crashes for actor in self._actors)
+            lines = [
+                *difference(undisturbed.states[number], state(self.house.mirror, self.namespace)),
+                *difference(account, self.house.ledger.account(self.namespace), "made"),
+                *([f"the operator ended by itself {crashes} times"] if crashes > 0 else []),
+            ]
+            return remaining(lines)
+
+        await self._settle(number, CHAPTERS[number], wrong, CALM_SECONDS, seconds)
+
+    @contextlib.asynccontextmanager
+    async def opened(self) -> AsyncIterator[Actor]:
+        """The namespace, and the operator in it, for whoever tells the chapters himself."""
         await self._open()
         try:
-            last = max(self.plans, default=len(CHAPTERS) - 1)
-            for number, chapter in enumerate(CHAPTERS[: last + 1]):
-                proxy = self._actors[-1].proxy
-                proxy.begin(self.plans.get(number))
-                self.passed.append(proxy.chapter)
-                await chapter.act(self)
-                await keep(number, chapter)
+            yield self._actors[0]
         finally:
             await self._close()
 
+    async def chapter(self, number: int, plan: Plan | None = None) -> None:
+        """A chapter begins; `settled` sees its end."""
+        proxy = self._actors[-1].proxy
+        proxy.begin(plan)
+        self.passed.append(proxy.chapter)
+        await CHAPTERS[number].act(self)
+
+    async def _tell(self, keep: Callable[[int, Chapter], Awaitable[None]]) -> None:
+        async with self.opened():
+            last = max(self.plans, default=len(CHAPTERS) - 1)
+            for number, chapter in enumerate(CHAPTERS[: last + 1]):
+                await self.chapter(number, self.plans.get(number))
+                await keep(number, chapter)
+
     async def _open(self) -> None:
+        await self.make_namespace()
+        await self._actors[0].start()
+        await self._actors[0].ready()
+
+    async def make_namespace(self) -> None:
+        """The namespace, with what a pod needs of it."""
         upstream, name = self.house.upstream, self.namespace
         document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         await upstream.do("POST", "/api/v1/namespaces", document)
@@ -294,7 +367,14 @@ class Telling:
             if (await upstream.ask("GET", f"/api/v1/namespaces/{name}/serviceaccounts/default"))[0] == 200:
                 break
             await asyncio.sleep(0.05)
-        await self._actors[0].start()
+
+    async def remove_namespace(self) -> None:
+        """The namespace and all that is in it; returns when it is gone. What was made in it is forgotten."""
+        upstream, path = self.house.upstream, f"/api/v1/namespaces/{self.namespace}"
+        await upstream.do("DELETE", path)
+        while (await upstream.ask("GET", path))[0] != 404:  # noqa: ASYNC110 - it is not among what is mirrored
+            await asyncio.sleep(0.2)
+        self.house.ledger.forget(self.namespace)
 
     async def _close(self) -> None:
         for actor in self._actors:
@@ -304,9 +384,16 @@ class Telling:
         with contextlib.suppress(UpstreamError):
             await self.house.upstream.do("DELETE", f"/api/v1/namespaces/{self.namespace}")
 
-    async def _settle(self, number: int, chapter: Chapter, wrong: Callable[[], list[str]], calm: float) -> None:
+    async def _settle(
+        self,
+        number: int,
+        chapter: Chapter,
+        wrong: Callable[[], list[str]],
+        calm: float,
+        seconds: float = CHAPTER_SECONDS,
+    ) -> None:
         """Return when the chapter is over and all is as it ought to be. PlanError when that does not come."""
-        deadline = time.monotonic() + CHAPTER_SECONDS
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self._usurped is not None and chapter.done(self):
                 self._wake()

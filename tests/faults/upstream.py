@@ -29,7 +29,7 @@ PATHS = {
     "deployments": "/apis/apps/v1",
     "poddisruptionbudgets": "/apis/policy/v1",
 }
-RETRIES = 5
+RETRIES = 60  # half a second each: an API server may be restarting
 
 
 class UpstreamError(Exception):
