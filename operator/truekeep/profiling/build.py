@@ -21,6 +21,7 @@ from truekeep.profiling.values import Array, Floats, categories, numbers
 CATEGORIES = 2000  # distinct values that a reference tells apart; rarer ones are pooled
 SAMPLE_ROWS = 1 << 16  # rows of a reference that its cells are chosen from; all rows are counted on them
 SAMPLE_SHARES = 704  # equal shares of a sample, of which few are more than 1/512 of the whole
+SLACK = 0.125  # of a share, by which an edge may move
 KEPT_ROWS = 1 << 20  # up to so many rows a column is read once and kept, beyond it is read twice
 COUNTED_VALUES = 100_000  # distinct values of a column that are counted at once
 SEED = 20130101  # which rows are sampled; the same for ever, so that the same input gives the same bytes
@@ -167,7 +168,8 @@ def _number(table: Table, feature: SignatureFeature) -> ColumnProfile:
     whole = table.rows <= SAMPLE_ROWS
     if not whole and scanned.least <= scanned.greatest:  # the sample may lack the extremes
         also = (*also, cells.below(scanned.least), scanned.greatest)
-    sketch = NumberSketch(cells.edges(scanned.sample, also, shares=cells.CELLS if whole else SAMPLE_SHARES))
+    shares, slack = (cells.CELLS, 0.0) if whole else (SAMPLE_SHARES, SLACK)
+    sketch = NumberSketch(cells.edges(scanned.sample, also, shares=shares, slack=slack))
     for values in scanned.kept or (numbers(batch).values for batch in table.batches(feature.name)):
         sketch.update(values)
     quantiles = cells.exact_quantiles(scanned.sample) if whole else cells.edge_quantiles(sketch.counts, sketch.edges)
@@ -206,7 +208,10 @@ def _scan(table: Table, name: str) -> _Scan:
             parts.append(found.values)
         else:
             here = places[np.searchsorted(places, start) : np.searchsorted(places, start + len(batch))] - start
-            parts.append(numbers(batch[here] if isinstance(batch, np.ndarray) else batch.take(here)).values)
+            if found.nulls:
+                parts.append(numbers(batch[here] if isinstance(batch, np.ndarray) else batch.take(here)).values)
+            else:
+                parts.append(found.values.take(here))
         start += len(batch)
     sample = np.concatenate([np.empty(0), *parts])
     sample.sort()

@@ -15,49 +15,50 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from truekeep.profiling.grid import settle
 from truekeep.profiling.schema import QUANTILES, Quantile
 from truekeep.profiling.values import Floats
 
 CELLS = 512
 
 
-def edges(values: Floats, also: Iterable[float | None] = (), *, shares: int = CELLS) -> Floats:
+def edges(values: Floats, also: Iterable[float | None] = (), *, shares: int = CELLS, slack: float = 0.0) -> Floats:
     """Edges for a reference of these finite values, shape (n,), ascending, and further ones that must be among them.
 
     At most about 2,000, or four times `shares`, in ascending order; minimum and maximum can be told from what lies
-    outside."""
-    found: set[float] = {value + 0.0 for value in also if value is not None}  # + 0.0: no negative zero
+    outside. `slack`: of a share, by which an edge between values may be moved so that counting takes less."""
+    fixed = {value + 0.0 for value in also if value is not None}  # + 0.0: no negative zero
+    between: set[float] = set()
     if len(values):
-        found |= _equal_shares(values, shares)
-        found |= {below(float(values[0])), float(values[-1]) + 0.0}
-        found |= {quantile.value for quantile in exact_quantiles(values)}
-    ordered = np.array(sorted(found), dtype=np.float64)
-    return ordered[np.isfinite(ordered)]
+        ties, between = _equal_shares(values, shares)
+        fixed |= ties | {below(float(values[0])), float(values[-1]) + 0.0}
+        between |= {quantile.value for quantile in exact_quantiles(values)}
+    ordered = np.array(sorted(fixed | between), dtype=np.float64)
+    ordered = ordered[np.isfinite(ordered)]
+    if slack and len(ordered):
+        return settle(ordered, values, slack * len(values) / shares, np.array(sorted(fixed)))
+    return ordered
 
 
-def _equal_shares(values: Floats, shares: int) -> set[float]:
-    starts = np.flatnonzero(values[1:] != values[:-1]) + 1
-    until = np.append(starts, len(values))  # values up to and with each distinct one
-    distinct = values[until - 1] + 0.0
+def _equal_shares(values: Floats, shares: int) -> tuple[set[float], set[float]]:
+    """The edges of ties, and those between them."""
+    n = len(values)
+    limit = n / shares
+    starts = np.flatnonzero(values[1:] != values[:-1]) + 1  # of each distinct value but the first
+    until = np.append(starts, n)
     counts = np.diff(until, prepend=0)
-    limit = len(values) / shares
-    atoms = np.flatnonzero(counts >= limit)
-    found: set[float] = set()
-    for atom in distinct[atoms]:
-        found |= {below(float(atom)), float(atom)}
-    # Lists, because a look-up in one costs a tenth of a call of numpy.
-    upto, barriers = until.tolist(), [*atoms.tolist(), len(distinct)]
-    isolated = set(barriers)
-    position = nearest = 0
-    while position < len(upto):
-        if position in isolated:
-            position += 1
-            nearest += 1
-            continue
-        full = math.floor((upto[position - 1] if position else 0) + limit)
-        position = min(bisect_right(upto, full, position), barriers[nearest])
-        found.add(float(distinct[position - 1]))
-    return found
+    places = np.flatnonzero(counts >= limit)
+    ties = {edge for tie in (values[until[places] - 1] + 0.0).tolist() for edge in (below(tie), tie)}
+    ends = until.tolist() if len(until) < n else None  # a list, because a look-up in one costs a tenth of numpy's
+    found: list[int] = []
+    position = 0
+    for start, stop in zip([*(until[places] - counts[places]).tolist(), n], [*until[places].tolist(), n], strict=True):
+        while position < start:
+            full = min(start, math.floor(position + limit))
+            position = ends[bisect_right(ends, full) - 1] if ends else full
+            found.append(position - 1)
+        position = stop
+    return ties, set((values[found] + 0.0).tolist())
 
 
 def finite(ordered: Floats) -> Floats:

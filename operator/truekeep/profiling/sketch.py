@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from truekeep.profiling import cells
-from truekeep.profiling.grid import Grid, scratch
+from truekeep.profiling.grid import BLOCK, Grid, Tally, scratch
 from truekeep.profiling.schema import CategoryProfile, ColumnProfile, NewCategory, NumberProfile
 from truekeep.profiling.values import Array, Floats, WrongTypeError, categories, numbers
 
@@ -39,7 +39,7 @@ class Moments:
         if not len(values):
             return cls()
         with np.errstate(over="ignore", invalid="ignore"):
-            mean = float(values.mean())
+            mean = float(np.add.reduce(values)) / len(values)
             apart = np.subtract(values, mean, out=scratch)
             return cls(len(values), mean, float(np.einsum("i,i", apart, apart)))  # dot would start BLAS's threads
 
@@ -67,20 +67,24 @@ class NumberSketch:
 
     def update(self, values: Floats) -> None:
         """Take in values, shape (n,), NaN and infinities among them."""
-        if not len(values):
-            return
-        low, high = float(values.min()), float(values.max())
+        self.grid = self.grid or Grid(self.edges)
+        tally = self.grid.tally(len(values))
+        for start in range(0, len(values), BLOCK):
+            self._add(values[start : start + BLOCK], tally)
+        self.counts += tally.counts()
+
+    def _add(self, values: Floats, tally: Tally) -> None:
+        low, high = float(np.minimum.reduce(values)), float(np.maximum.reduce(values))
         if not isfinite(low) or not isfinite(high):
-            there = np.isfinite(values)
-            nan = int(np.isnan(values).sum())
+            known = values.take(np.flatnonzero(np.isfinite(values)))
+            nan = int(np.count_nonzero(np.isnan(values)))
             self.nan += nan
-            self.infinite += len(values) - nan - int(there.sum())
-            values = values[there]
+            self.infinite += len(values) - len(known) - nan
+            values = known
             if not len(values):
                 return
-            low, high = float(values.min()), float(values.max())
-        self.grid = self.grid or Grid(self.edges)
-        self.counts += self.grid.count(values)
+            low, high = float(np.minimum.reduce(values)), float(np.maximum.reduce(values))
+        tally.add(values)
         self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
         self.moments.add(Moments.of(values, scratch(len(values)).numbers))
 

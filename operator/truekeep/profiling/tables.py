@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from truekeep.profiling.values import Array
 
 BATCH_ROWS = 131_072  # 1 MiB of a column: sorted within a core's cache
-TEXT_BATCH_ROWS = 262_144  # codes of a dictionary are small, and each batch costs a look at its dictionary
+TEXT_BATCH_ROWS = 1 << 20  # codes of a dictionary are small, and each batch costs a look at its dictionary
 BUFFER_BYTES = 1 << 18  # of a file, a column at a time
 
 

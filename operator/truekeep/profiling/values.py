@@ -14,6 +14,7 @@ from truekeep.features import encode
 
 Array: TypeAlias = "pa.Array[Any] | pa.ChunkedArray[Any] | np.ndarray[Any, Any]"
 Floats = np.ndarray[Any, np.dtype[np.float64]]
+CODES = 1 << 16  # that are counted at once
 CATEGORY_LENGTH = 120  # characters of a category's text that are kept; a longer one is cut and gets a digest
 
 
@@ -102,7 +103,11 @@ def _counted_codes(chunk: Any) -> tuple[list[Any], list[int]]:
     """Likewise of a chunk that is encoded by a dictionary: its codes are counted, no text is touched."""
     codes = chunk.indices
     values: Any = chunk.dictionary.cast(pa.large_binary())
-    counts = np.bincount(codes.drop_null().to_numpy(zero_copy_only=False), minlength=len(values))
+    counts = np.zeros(len(values), dtype=np.int64)
+    for start in range(0, len(codes), CODES):  # counting makes a copy
+        part = codes.slice(start, CODES)
+        part = part.drop_null() if part.null_count else part
+        counts += np.bincount(part.to_numpy(zero_copy_only=True), minlength=len(values))
     present = np.flatnonzero(counts)
     texts = values.take(pa.array(present)).to_pylist()
     return [*texts, None], [*counts[present].tolist(), codes.null_count]
