@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import io
+import base64
 import json
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+import yaml
 
+from tests.cluster import environment
+from tests.e2e.captured import CAPTURED, DAY, ROWS, Day, first_day, parquet, write_day
 from tests.e2e.shop import Shop, merged, open_shop, small_model
-from tests.story.kube import Json, Kube, NotInTime, condition
+from tests.prometheus import running
+from tests.prometheus import until as within
+from tests.story.kube import Json, Kube, NotInTime, condition, name_of
 from tests.story.narrator import Narrator
 from tests.story.stage import Stage
-from truekeep.cli.examples import fraud, world
-from truekeep.contract import layout
-from truekeep.contract.layout import CaptureName
+from tests.unit.manifests.test_monitoring import alerts, documents, expressions, groups, metric_names, plain
+from truekeep.cli.examples import world
 from truekeep.storage.s3 import Bucket
 
 NAMESPACE = "truekeep-e2e-performance"
 MODEL = "payments"
-DAY = timedelta(days=1)
-# The probe's requests are events of today, and a window is given up when its labels are due for thirty windows.
-FIRST = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - 6 * DAY
-ROWS = 700
-CAPTURED = {"serving": {"capture": {"s3": {"uri": "s3://lake/captures/"}, "flushSeconds": 1}}}
+FIRST = first_day()
 POLICY: Json = {
     "apiVersion": "truekeep.dev/v1alpha1",
     "kind": "DriftPolicy",
@@ -44,6 +43,16 @@ POLICY: Json = {
         "cooldownSeconds": 3600,
     },
 }
+# Looks at the same windows more sharply, and only tells.
+WATCH = merged(
+    POLICY,
+    {
+        "metadata": {"name": "watch"},
+        "spec": {"data": {"minimumEffect": "0.01"}, "performance": None, "responses": []},
+    },
+)
+# Waits for a Model that there is not.
+NOBODY = merged(POLICY, {"metadata": {"name": "nobody"}, "spec": {"modelRef": {"name": "nobody"}, "responses": []}})
 
 
 @pytest.fixture(scope="module")
@@ -54,46 +63,10 @@ def shop(kube: Kube) -> Iterator[Shop]:
         yield shop
 
 
-def parquet(columns: dict[str, Any]) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(pa.table(columns), sink)
-    return sink.getvalue()
-
-
-def predictions(lake: Bucket, day: int) -> np.ndarray:
-    """What the revision predicted on a day, written as the server writes it. Nothing of it moved."""
-    random = np.random.default_rng(day)
-    begin = FIRST + day * DAY
-    micro = np.sort(random.integers(0, 86_400_000_000, ROWS)) + round(begin.timestamp() * 1e6)
-    probability = random.beta(1, 4, ROWS)
-    columns: dict[str, Any] = {
-        "truekeep.request_id": [f"r{day}-{row}" for row in range(ROWS)],
-        "truekeep.row": pa.array(np.zeros(ROWS), pa.int32()),
-        "truekeep.revision": pa.array(np.ones(ROWS), pa.int32()),
-        "truekeep.received_at": pa.array(micro).cast(pa.timestamp("us", "UTC")),
-        "truekeep.event_time": pa.array(micro).cast(pa.timestamp("us", "UTC")),
-        "truekeep.key": [f"late-{day}-{row}" for row in range(ROWS)],
-        "truekeep.probability": probability,
-        "truekeep.prediction": (probability > 0.5).astype(np.int64),
-        "truekeep.cut_off": np.full(ROWS, 0.5),
-        "hour": random.integers(0, 24, ROWS).astype(float),
-        "amount": random.lognormal(3, 1, ROWS),
-        "channel": random.choice(fraud.CHANNELS, ROWS),
-        "merchant": random.choice(fraud.MERCHANTS, ROWS),
-        "country": random.choice(fraud.COUNTRIES, ROWS),
-        "card_age_days": random.integers(0, 900, ROWS).astype(float),
-        "distance_km": random.lognormal(2, 1, ROWS),
-    }
-    name = CaptureName(int(micro[0]) // 1000, int(micro[-1]) // 1000, "pod-a", day)
-    key = layout.captures(NAMESPACE, MODEL) + layout.capture_file(1, begin, name)
-    lake.put(f"captures/{key}", parquet(columns))
-    return probability
-
-
-def labels(lake: Bucket, predicted: list[np.ndarray]) -> None:
+def labels(lake: Bucket, days: list[Day]) -> None:
     """What became of them: the opposite of what was predicted."""
-    ids = [f"late-{day}-{row}" for day, probability in enumerate(predicted) for row in range(len(probability))]
-    turned = (np.concatenate(predicted) < 0.1).astype(np.int64)
+    ids = [key for day in days for key in day.keys]
+    turned = (np.concatenate([day.probability for day in days]) < 0.1).astype(np.int64)
     lake.put("fraud/chargebacks/late.parquet", parquet({"payment_id": ids, "fraud": turned}))
 
 
@@ -119,8 +92,8 @@ def test_silent_decay_is_estimated_then_measured_then_answered_once(shop: Shop) 
     with Stage(shop.kube, NAMESPACE, Narrator()) as stage:
         stage.open_store()
         lake, models = stage.bucket(world.LAKE), stage.bucket("models")
-        predicted = [predictions(lake, day) for day in range(4)]
-        shop.apply(POLICY)
+        predicted = [write_day(lake, NAMESPACE, MODEL, FIRST + day * DAY, seed=day) for day in range(4)]
+        shop.apply(POLICY, WATCH, NOBODY)
         shop.until("an estimate", 150, lambda: policy(shop).get("performance"))
         assert told(shop, "PerformanceDecayed") == ("Unknown", "InsufficientData")
         first = policy(shop)["performance"][0]
@@ -147,3 +120,86 @@ def test_silent_decay_is_estimated_then_measured_then_answered_once(shop: Shop) 
         assert len(measured) == 3
         page = next(key for key in reversed(keys) if key.endswith(".html"))
         assert b"<h2>Columns" in models.get(page)
+
+
+def scrapes(kube: Kube, kubeconfig: Path, folder: Path) -> list[Json]:
+    """What the PodMonitors ask a Prometheus to read, of the operator and of this namespace, through the API server: on
+    some clusters this machine has no way to the pods."""
+    config = yaml.safe_load(kubeconfig.read_text())
+    cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+    for name, content in (
+        ("ca", cluster["certificate-authority-data"]),
+        ("cert", user["client-certificate-data"]),
+        ("key", user["client-key-data"]),
+    ):
+        (folder / name).write_bytes(base64.b64decode(content))
+    access = {"tls_config": {f"{name}_file": str(folder / name) for name in ("ca", "cert", "key")}, "scheme": "https"}
+    return [scrape(monitor, kube, cluster["server"], access) for monitor in documents("podmonitors.yaml")]
+
+
+def scrape(monitor: Json, kube: Kube, server: str, access: Mapping[str, Any]) -> Json:
+    """One PodMonitor, carried out as the Prometheus Operator would. Debian's Prometheus can't look for pods itself."""
+    spec = monitor["spec"]
+    (endpoint,) = spec["podMetricsEndpoints"]
+    namespace = NAMESPACE if spec.get("namespaceSelector", {}).get("any") else "truekeep-system"
+    selector = ",".join(f"{key}={value}" for key, value in spec["selector"]["matchLabels"].items())
+    targets = []
+    for pod in kube.list(namespace, "pods", selector):
+        found = [
+            (container["name"], port["containerPort"])
+            for container in pod["spec"]["containers"]
+            for port in container.get("ports", ())
+            if port["name"] == endpoint["port"]
+        ]
+        copied = {name: pod["metadata"]["labels"][name] for name in spec.get("podTargetLabels", ())}
+        for container, port in found:
+            path = f"/api/v1/namespaces/{namespace}/pods/{name_of(pod)}:{port}/proxy{endpoint['path']}"
+            labels = {
+                "__metrics_path__": path,
+                "namespace": namespace,
+                "pod": name_of(pod),
+                "container": container,
+                **{re.sub(r"\W", "_", name): value for name, value in copied.items()},
+            }
+            targets.append({"targets": [server.removeprefix("https://")], "labels": labels})
+    assert targets, f"no pod of {monitor['metadata']['name']} has a port {endpoint['port']}"
+    honor = endpoint.get("honorLabels", False)
+    return {"job_name": monitor["metadata"]["name"], "honor_labels": honor, "static_configs": targets, **access}
+
+
+def test_a_real_prometheus_reads_what_runs_and_answers_every_alert_and_panel(shop: Shop, tmp_path: Path) -> None:
+    """After the test before: a policy that measured, one that found drift, and one that waits for its Model."""
+    until(shop, "findings", lambda: (shop.kube.get(NAMESPACE, "driftpolicies", "watch") or {})["status"]["findings"])
+    configuration = scrapes(shop.kube, Path(environment()["KUBECONFIG"]), tmp_path)
+    with running(tmp_path, configuration, groups()) as prometheus:
+
+        def names() -> set[str]:
+            return {each["metric"]["__name__"] for each in prometheus.query('{__name__=~".+"}')}
+
+        asked = {name for expression in expressions() for name in metric_names(expression)}
+        within(lambda: asked <= names(), 60, lambda: {"missing": asked - names(), "up": prometheus.query("up")})
+        assert all(each["value"][1] == "1" for each in prometheus.query("up"))
+        jobs = {each["metric"]["job"] for each in prometheus.query("up")}
+        assert jobs == {"truekeep-operator", "truekeep-servers"}
+        for expression in expressions():
+            if not expression.startswith("label_values("):
+                prometheus.query(plain(expression))
+
+        mine = f'{{namespace="{NAMESPACE}",policy="{MODEL}",basis="labels"}}'
+        (measured,) = prometheus.query(f"truekeep_policy_performance{mine}")
+        assert float(measured["value"][1]) < 0.1
+        (late,) = prometheus.query(f'truekeep_operator_unsettled_seconds{{namespace="{NAMESPACE}",name="nobody"}}')
+        assert late["metric"]["kind"] == "DriftPolicy"
+        served = prometheus.query("truekeep_server_ready")
+        assert {each["metric"]["truekeep_dev_model"] for each in served} == {MODEL}
+        assert {each["metric"]["namespace"] for each in served} == {NAMESPACE}
+        assert prometheus.query("sum(truekeep_operator_leader)")[0]["value"][1] == "1"
+        within(
+            lambda: (
+                "TruekeepPerformanceDecayed" in {a["labels"]["alertname"] for a in prometheus.ask("alerts")["alerts"]}
+            )
+        )
+        rules = [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
+        assert {rule["name"] for rule in rules if rule["health"] == "ok"} == {rule["alert"] for rule in alerts()}
+        series = int(prometheus.query('count({job="truekeep-operator"})')[0]["value"][1])
+        assert series < 3000, "the operator's own, whatever other tests left in the cluster"
