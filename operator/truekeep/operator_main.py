@@ -71,6 +71,7 @@ def configuration(environment: Mapping[str, str]) -> Config:
         cluster_domain=environment.get("TRUEKEEP_CLUSTER_DOMAIN", defaults.cluster_domain),
         image_pull_secrets=_names(environment, "TRUEKEEP_IMAGE_PULL_SECRETS"),
         serving_annotations=_annotations(environment, "TRUEKEEP_SERVING_ANNOTATIONS"),
+        max_training_runs=_whole(environment, "TRUEKEEP_MAX_TRAINING_RUNS", defaults.max_training_runs, 0),
         job_retention_seconds=_whole(environment, "TRUEKEEP_JOB_RETENTION_SECONDS", defaults.job_retention_seconds, 0),
     )
     prometheus, token_file = environment.get(URL_ENV), environment.get(TOKEN_FILE_ENV)
@@ -169,7 +170,7 @@ class Operator:
         self._policies = PolicyMetrics(shown=elector.holds)
         self._states = StateMetrics(now, shown=elector.holds)
         tools = Tools(
-            observer=Observer(api, self._pods, config.settings, now, self._prometheus),
+            observer=Observer(api, self._pods, config.settings, now, self._prometheus, config.namespaces),
             writer=Writer(api, config.settings, config.pod_name),
             settings=config.settings,
             clock=now,

@@ -193,7 +193,7 @@ def crd(kind: type[Schema], plural: str, short: str, columns: list[Json], subres
                     "served": True,
                     "storage": True,
                     "additionalPrinterColumns": columns,
-                    **({"selectableFields": [{"jsonPath": MODEL}]} if _names_a_model(kind) else {}),
+                    **({"selectableFields": selectable} if (selectable := _selectable(kind)) else {}),
                     **({"subresources": {"status": {}, **subresources}} if stateful else {}),
                     "schema": {"openAPIV3Schema": schema},
                 }
@@ -202,8 +202,10 @@ def crd(kind: type[Schema], plural: str, short: str, columns: list[Json], subres
     }
 
 
-def _names_a_model(kind: type[Schema]) -> bool:
-    return kind is not Model
+def _selectable(kind: type[Schema]) -> list[Json]:
+    paths = [MODEL] if kind is not Model else []
+    paths += [".status.completionTime"] if kind is TrainingRun else []
+    return [{"jsonPath": path} for path in paths]
 
 
 def render() -> dict[str, str]:

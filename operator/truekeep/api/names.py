@@ -16,6 +16,7 @@ LABEL_ATTEMPT = f"{GROUP}/attempt"  # number of the try, on a run's Jobs
 LABEL_POLICY = f"{GROUP}/policy"
 LABEL_REVISION = f"{GROUP}/revision"
 LABEL_DEPLOYMENT = f"{GROUP}/deployment"
+LABEL_QUEUE = "kueue.x-k8s.io/queue-name"  # on a run's Jobs: Kueue's, which lets them begin
 LABEL_COMPONENT = "app.kubernetes.io/component"  # trainer, server, monitor
 
 ANNOTATION_RETRAIN = f"{GROUP}/retrain"  # set by a person: a new value asks for one run

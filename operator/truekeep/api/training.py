@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from truekeep.api.common import Digest, Resources, S3Location, Schema, keyed
 from truekeep.api.estimators import ESTIMATORS
@@ -12,6 +12,8 @@ from truekeep.api.features import STEPS, Transformer
 from truekeep.api.image import TrainingImage
 from truekeep.api.retries import Retries
 from truekeep.api.tuning import ParameterName, ParameterValue, Tuning
+
+LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 
 
 class Parameter(Schema):
@@ -103,6 +105,11 @@ class Training(Schema):
         default=None,
         description="The team's own image to fit with, on rows that Truekeep read and checked; a Job of Truekeep then "
         "judges what it made, on rows that it never saw. Default: recipe or import is given.",
+    )
+    queue_name: Annotated[str, StringConstraints(pattern=LABEL, max_length=63)] | None = Field(
+        default=None,
+        description="LocalQueue of Kueue in this namespace, which decides when the Jobs of a run begin: they are made "
+        "suspended, and the wait for the first does not count in timeoutSeconds. Default: they begin at once.",
     )
     timeout_seconds: Annotated[int, Field(ge=30, le=604800)] = Field(
         default=3600,

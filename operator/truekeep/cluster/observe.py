@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -18,6 +18,7 @@ from truekeep.api.names import (
     LABEL_POLICY,
     LABEL_REVISION,
     LABEL_RUN,
+    MANAGED_BY,
     autoscaler_name,
     monitor_name,
     newdata_name,
@@ -76,6 +77,8 @@ from truekeep.domain.observed import (
     Traffic,
 )
 from truekeep.domain.plan import AutoscalerIntent, DeploymentIntent, RouteIntent, ServiceIntent, Settings
+from truekeep.domain.run import begun
+from truekeep.domain.slots import Slots, may_begin, slots
 from truekeep.domain.stand import finished
 from truekeep.domain.traffic import NO_GATEWAY
 from truekeep.resources.autoscaler import autoscaler
@@ -91,6 +94,7 @@ View = TypeVar("View", RunView, PolicyView, ApprovalView)
 # A pod that waits for its mounts says so only in events; they are asked for when it took this long.
 QUIET = timedelta(seconds=5)
 MODEL_FIELD = "spec.modelRef.name"
+ENDED_FIELD = "status.completionTime"
 logger = logging.getLogger(__name__)
 
 
@@ -117,8 +121,10 @@ class Observer:
         settings: Settings,
         clock: Callable[[], datetime] = now,
         prometheus: Prometheus | None = None,
+        namespaces: Sequence[str] = (),
     ) -> None:
         self._api = api
+        self._namespaces = namespaces or (None,)
         self._prometheus = prometheus or Prometheus()
         self._metrics = metrics
         self._settings = settings
@@ -338,13 +344,53 @@ class Observer:
         )
         mine = await asyncio.gather(*(self._job(job, pods) for job in jobs if controller_uid(job) == run.meta.uid))
         others = _of_model(siblings, model_name, run_view)
+        view = model_view(model)[0] if model else None
         observed = RunObserved(
             run=run,
-            model=model_view(model)[0] if model else None,
+            model=view,
+            turn=await self._has_turn(run, view),
             siblings=tuple(other for other in others if other.meta.name != name),
             **_by_stage(mine),
         )
         return Seen(observed, item.get("status") or {})
+
+    async def _has_turn(self, run: RunView, model: ModelView | None) -> bool:
+        """Whether a run may take a slot. One that has begun, is for a queue, or is restored needs none."""
+        if model is None or model.spec.training.queue_name or run.spec.restore or begun(run):
+            return True
+        seen = await self.slots()
+        return seen is None or may_begin(run, seen)
+
+    async def slots(self) -> Slots | None:
+        """The slots for runs as they are now, in all namespaces; None where there may be as many as there are."""
+        limit = self._settings.max_training_runs
+        if limit == 0:
+            return None
+        runs: list[RunView] = []
+        with_jobs, queued = set(), set()
+        for namespace in self._namespaces:
+            async for item in self._unfinished(namespace):
+                with suppress(SpecInvalidError):
+                    runs.append(run_view(item))
+            async for job in self._api.each(kinds.JOB, namespace, {**MANAGED_BY, LABEL_COMPONENT: "trainer"}):
+                seen, where = job_view(job), (meta(job).namespace, label(job, LABEL_RUN))
+                if seen.complete or seen.failed_reason:
+                    continue
+                with_jobs.add(where)
+                if seen.queue:
+                    queued.add(where)
+        return slots(runs, with_jobs, queued, limit)
+
+    async def _unfinished(self, namespace: str | None) -> AsyncIterator[Json]:
+        """Runs that did not end yet, and where Kubernetes can't select by that, all."""
+        if self._selects:
+            with suppress(Refused):
+                async for item in self._api.each(kinds.TRAINING_RUN, namespace, fields=f"{ENDED_FIELD}="):
+                    yield item
+                return
+            self._selects = False
+        async for item in self._api.each(kinds.TRAINING_RUN, namespace):
+            yield item
 
     async def policy(self, namespace: str, name: str) -> Seen[PolicyObserved] | None:
         """All that decides about a DriftPolicy; None where there is none (any more)."""

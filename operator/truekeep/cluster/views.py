@@ -21,6 +21,7 @@ from truekeep.api.names import (
     FIELD_MANAGER,
     LABEL_ATTEMPT,
     LABEL_DEPLOYMENT,
+    LABEL_QUEUE,
     LABEL_REVISION,
     LABEL_RUN,
     LABEL_STAGE,
@@ -337,6 +338,8 @@ def job_view(item: Json, pods: Iterable[PodView] = (), create_error: str | None 
         memory=_memory(item),
         completions=_completions(item),
         succeeded=_integer(status.get("succeeded"), 0),
+        started=parsed_time(status.get("startTime")) if status.get("startTime") else None,
+        queue=label(item, LABEL_QUEUE),
     )
 
 

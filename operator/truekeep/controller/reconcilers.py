@@ -5,6 +5,7 @@ then Events. Whatever a crash or a refusal leaves undone, the next look finds ag
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -32,7 +33,8 @@ from truekeep.domain import run as run_domain
 from truekeep.domain.data import last_valid
 from truekeep.domain.observed import Meta, ModelObserved, ModelView, PolicyObserved, RunObserved
 from truekeep.domain.plan import ModelPlan, Note, PolicyPlan, RunPlan, Settings
-from truekeep.domain.stand import finished
+from truekeep.domain.slots import turns
+from truekeep.domain.stand import ended, finished
 from truekeep.resources.autoscaler import autoscaler
 from truekeep.resources.decisions_job import decisions_job
 from truekeep.resources.disruption_budget import disruption_budget
@@ -261,9 +263,17 @@ class RunReconciler:
 
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
+        self._turn = asyncio.Lock()
 
     async def reconcile(self, key: Key) -> float | None:
-        """One look at a TrainingRun."""
+        """One look at a TrainingRun. Where slots are limited, the runs are counted and begun one after the other: two
+        that see the same free slot must not both take it."""
+        if self._tools.settings.max_training_runs:
+            async with self._turn:
+                return await self._look(key)
+        return await self._look(key)
+
+    async def _look(self, key: Key) -> float | None:
         seen = await self._tools.observer.run(key.namespace, key.name)
         if seen is None:
             self._tools.states.forget(key.kind, key.namespace, key.name)
@@ -278,8 +288,16 @@ class RunReconciler:
             waiting = [other.meta.name for other in observed.siblings if not finished(other)]
             names = [("Model", model), *(("TrainingRun", name) for name in waiting)]
             self._tools.wake(Key(kind, key.namespace, name, model) for kind, name in names)
+            if ended(plan.status.conditions):
+                await self._wake_next()
         outcome.complain()
         return plan.look_again_seconds
+
+    async def _wake_next(self) -> None:
+        """A slot is free again: whose turn it is looks at once."""
+        seen = await self._tools.observer.slots()
+        if seen is not None:
+            self._tools.wake(Key("TrainingRun", each.namespace, each.name, each.model) for each in turns(seen))
 
     async def _carry_out(self, observed: RunObserved, plan: RunPlan) -> None:
         if plan.create_job and observed.model and not observed.run.meta.deleting:

@@ -25,7 +25,6 @@ from truekeep.domain.stand import DECLINED, message_of, reason_of, succeeded
 from truekeep.domain.triggers import Training, training
 from truekeep.domain.wish import KEPT_REJECTIONS, OF_THE_ARTIFACT, Wish, wish
 
-RESYNC_SECONDS = 30.0
 NO_AUTOSCALING = "NoAutoscaling"
 PAUSED = "PausedByHand"
 Flag = Literal["True", "False", "Unknown"]
@@ -57,7 +56,7 @@ def decide(observed: ModelObserved, settings: Settings, now: datetime) -> ModelP
             "conditions": settle(model.status.conditions, findings, generation, now),
         }
     )
-    waits = [RESYNC_SECONDS, rollout.look_again_seconds, work.wait_seconds, kept.wait_seconds]
+    waits = [rollout.look_again_seconds, work.wait_seconds, kept.wait_seconds]
     return ModelPlan(
         status=status,
         service=rollout.service,
@@ -77,7 +76,7 @@ def decide(observed: ModelObserved, settings: Settings, now: datetime) -> ModelP
         repeat_keeper=kept.delete,
         run=work.wanted,
         notes=(*rollout.notes, *_notes(observed, findings)),
-        look_again_seconds=min(wait for wait in waits if wait is not None),
+        look_again_seconds=min((wait for wait in waits if wait is not None), default=None),
     )
 
 

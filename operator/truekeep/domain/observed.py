@@ -110,6 +110,8 @@ class JobView:
     memory: str | None = None  # limit of its container
     completions: int | None = None  # of an Indexed Job: how many pods must succeed
     succeeded: int = 0  # pods that did
+    started: datetime | None = None  # when its controller began with it, or did so again
+    queue: str = ""  # Kueue's queue that lets it begin
 
 
 @dataclass(frozen=True)
@@ -226,6 +228,7 @@ class RunObserved:
     siblings: tuple[RunView, ...] = ()  # the other runs of the same Model
     jobs: Mapping[Stage, JobView] = field(default_factory=dict)  # the newest try of each stage
     earlier: tuple[JobView, ...] = ()  # tries that others followed
+    turn: bool = True  # whether it may take one of the slots that there are for runs, were it to begin now
 
 
 @dataclass(frozen=True)

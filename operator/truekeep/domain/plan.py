@@ -26,6 +26,7 @@ class Settings:
     cluster_domain: str = "cluster.local"
     image_pull_secrets: tuple[str, ...] = ()  # Secrets of each Model's namespace, for the images above
     serving_annotations: tuple[tuple[str, str], ...] = ()  # of serving pods, from the next revision that rolls out on
+    max_training_runs: int = 0  # that are under way at once, in all namespaces together; 0: as many as there are
     job_retention_seconds: int = 600  # a finished Job stays this long, so that its log can be read
 
 

@@ -25,7 +25,9 @@ DOING: Mapping[Stage, tuple[str, str]] = {
 def progress(run: RunView, job: JobView, spec: ModelSpec, now: datetime) -> Stand:
     """Where a run stands whose Job has not ended: it works, or something keeps its pods from running."""
     if job.suspended:
-        return Stand("Working", "Suspended", "the training Job is suspended; whoever suspended it lets it go on")
+        queue = f"waits until Kueue admits it from its queue {job.queue} (spec.training.queueName)"
+        words = queue if job.queue else "is suspended; whoever suspended it lets it go on"
+        return Stand("Working", "Suspended", f"the training Job {words}")
     if job.failing == DEADLINE:
         return _late(run, job, spec)
     trouble = obstacle(job.pods, job.create_error, now, mounts(spec))

@@ -18,10 +18,12 @@ from truekeep.domain.pods import Trouble
 from truekeep.domain.progress import progress
 from truekeep.domain.restoring import AT_ONCE, to_come
 from truekeep.domain.retries import again, before, deadline, due_at, failed, memory, no_time, number, record, recorded
+from truekeep.domain.slots import AWAITS_TURN
 from truekeep.domain.stages import LAST, Order, furthest, job_name, stages
 from truekeep.domain.stand import Stand, finished, message_of, reason_of, says, stand_again
 
 POLL_SECONDS = 15.0
+TURN_SECONDS = 60.0  # whoever ends wakes who is next; this is for the one that could not
 LEAST_SECONDS = 60  # that a Job gets
 # Of an Indexed Job, which Kubernetes calls failed also where a single index of it is.
 SOME_FAILED = frozenset({"FailedIndexes", "MaxFailedIndexesExceeded"})
@@ -77,12 +79,26 @@ def decide(observed: RunObserved, settings: Settings, now: datetime, order: Orde
     job = furthest(observed.jobs)
     if job is not None:
         return _follow_job(case, job)
-    ahead = _ahead(observed, observed.model)
+    return _waits_for_others(case, settings) or _begin(case, case.order[0])
+
+
+def _waits_for_others(case: Case, settings: Settings) -> RunPlan | None:
+    """What to say while a run may not begin because of other runs, if so."""
+    observed = case.observed
+    ahead = _ahead(observed, case.model)
     if ahead is not None:
         rule = "what is restored goes first" if ahead.spec.restore else "a model is trained by one run at a time"
         message = f"waits for run {ahead.meta.name}: {rule}"
         return case.says(Stand("Working", "Queued", message), POLL_SECONDS)
-    return _begin(case, case.order[0])
+    if not observed.turn and not begun(case.run):
+        most = f"at most {settings.max_training_runs} runs train at once, and namespaces take turns"
+        return case.says(Stand("Working", AWAITS_TURN, f"waits for its turn: {most}"), TURN_SECONDS)
+    return None
+
+
+def begun(run: RunView) -> bool:
+    """Whether a Job was made for the run, ever."""
+    return run.status.start_time is not None or run.status.job is not None
 
 
 def _ahead(observed: RunObserved, model: ModelView) -> RunView | None:
@@ -140,7 +156,9 @@ def _follow_job(case: Case, job: JobView) -> RunPlan:
     generation = marks.get(ANNOTATION_GENERATION, "")
     case = case.knowing(
         job=job.meta.name,
-        start_time=status.start_time or whole_seconds(job.meta.created),
+        start_time=None
+        if _in_queue(case, job)
+        else status.start_time or whole_seconds(job.started or job.meta.created),
         training_fingerprint=marks.get(ANNOTATION_FINGERPRINT, status.training_fingerprint),
         image=marks.get(ANNOTATION_IMAGE, status.image),
         author=marks.get(ANNOTATION_AUTHOR, status.author),
@@ -164,10 +182,16 @@ def _follow_job(case: Case, job: JobView) -> RunPlan:
     return replace(case.says(stand, 2.0), delete_jobs=(job.stage,))
 
 
+def _in_queue(case: Case, job: JobView) -> bool:
+    """Whether the run waits for a queue to let its first Job begin: its time does not run yet."""
+    return bool(job.queue) and job.suspended and not case.status.attempts and job.stage == case.order[0]
+
+
 def _wait_for(case: Case, job: JobView) -> RunPlan:
     """What to say while a Job is under way."""
     stand = progress(case.run, job, case.model.spec, case.now)
-    if stand.state != "Stuck" or not _may_start_anew(case, job):
+    moved = job.suspended and job.queue != (case.model.spec.training.queue_name or "")
+    if not (stand.state == "Stuck" or moved) or not _may_start_anew(case, job):
         return case.says(stand, POLL_SECONDS)
     if len(case.observed.jobs) == 1 and not case.status.attempts:
         case = case.knowing(start_time=None)  # nothing ran yet: all of its time is left

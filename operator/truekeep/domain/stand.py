@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from truekeep.api.common import Condition
 from truekeep.api.trainingrun import TrainingRunStatus
 from truekeep.domain.conditions import Finding, find, holds, settle
 from truekeep.domain.data import data_finding
@@ -31,7 +32,12 @@ class Stand:
 
 def finished(run: RunView) -> bool:
     """Whether the run ended, one way or the other."""
-    return holds(run.status.conditions, "Complete") or holds(run.status.conditions, "Failed")
+    return ended(run.status.conditions)
+
+
+def ended(conditions: Sequence[Condition]) -> bool:
+    """Whether a run with these conditions ended."""
+    return holds(conditions, "Complete") or holds(conditions, "Failed")
 
 
 def succeeded(run: RunView) -> bool:

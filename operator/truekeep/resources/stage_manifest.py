@@ -16,6 +16,7 @@ from truekeep.api.names import (
     LABEL_ATTEMPT,
     LABEL_COMPONENT,
     LABEL_MODEL,
+    LABEL_QUEUE,
     LABEL_RUN,
     LABEL_STAGE,
     MANAGED_BY,
@@ -86,6 +87,7 @@ class StageManifest:
         return pod_template(
             component=component,
             image=settings.trainer_image,
+            pull_secrets=settings.image_pull_secrets,
             request=request,
             resources=self.resources,
             pods=self.model.spec.pods,
@@ -100,13 +102,25 @@ class StageManifest:
     def job(self, settings: Mapping[str, Any], template: Mapping[str, Any]) -> dict[str, Any]:
         """The Job with this pod template; `settings` are further fields of its spec.
 
-        Without any it is one try: `domain/retries.py` says whether there is another, which is a Job of its own."""
+        Without any it is one try: `domain/retries.py` says whether there is another, which is a Job of its own. With a
+        queue it is made suspended; whether it is later is the queue's to say."""
         name = job_name(self.run.meta.name, self.stage, self.attempt.number)
-        timeout = self.model.spec.training.timeout_seconds
+        timeout, queue = self.model.spec.training.timeout_seconds, self.model.spec.training.queue_name
         deadline = timeout if self.attempt.seconds is None else min(timeout, self.attempt.seconds)
         return {
             "apiVersion": "batch/v1",
             "kind": "Job",
-            "metadata": child_metadata(name, "TrainingRun", self.run.meta, self.labels, self.annotations),
-            "spec": {**(settings or one_try()), "activeDeadlineSeconds": deadline, "template": dict(template)},
+            "metadata": child_metadata(
+                name,
+                "TrainingRun",
+                self.run.meta,
+                {**self.labels, **({LABEL_QUEUE: queue} if queue else {})},
+                self.annotations,
+            ),
+            "spec": {
+                **(settings or one_try()),
+                **({"suspend": True} if queue else {}),
+                "activeDeadlineSeconds": deadline,
+                "template": dict(template),
+            },
         }

@@ -6,7 +6,7 @@ Deployments get ready pods, Jobs end with a message."""
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -84,6 +84,17 @@ class FakeApi:
             and _selected(item, fields)
         ]
         return copied(found)
+
+    async def each(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        labels: Mapping[str, str] | None = None,
+        fields: str | None = None,
+        page: int = 500,
+    ) -> AsyncIterator[Json]:
+        for item in await self.list(kind, namespace, labels, fields):
+            yield item
 
     async def create(self, kind: Kind, manifest: Json) -> Json:
         def do() -> Json:
@@ -208,6 +219,7 @@ def _selected(item: Json, fields: str | None) -> bool:
     wanted = dict(part.split("=", 1) for part in fields.split(","))
     regarding = item.get("regarding") or {}
     have = {f"regarding.{key}": regarding.get(key) for key in ("kind", "name", "uid")} | {"type": item.get("type")}
+    have["status.completionTime"] = (item.get("status") or {}).get("completionTime") or ""
     have["spec.modelRef.name"] = ((item.get("spec") or {}).get("modelRef") or {}).get("name")
     return all(have.get(key) == value for key, value in wanted.items())
 

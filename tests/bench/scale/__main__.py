@@ -1,0 +1,233 @@
+"""`python -m tests.bench.scale`: what the operator needs for 10, 100 and 500 Models. See README.md."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.bench.scale.measure import Audit, OperatorProcess, Write, percentile
+from tests.bench.scale.world import RUNS, change, connected, gathered, place, populate
+from tests.cluster.layout import REPOSITORY
+from tests.cluster.plane import Plane
+from truekeep.cluster.api import Api
+
+OUT = REPOSITORY / "build" / "bench" / "scale.json"
+SIZES = (10, 100, 500)
+IDLE_EVENTS = 100
+REST_SECONDS = 90
+SETTLE_SECONDS = 900.0
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one number of Models. MiB, seconds, counts."""
+
+    models: int
+    runs: int
+    memory: float
+    peak: float  # of memory, over all of it
+    restart: float  # from the process's start until everything was looked at
+    restart_cpu: float
+    restart_writes: int
+    idle_p50: float
+    idle_p99: float
+    storm_p50: float
+    storm_p99: float
+    storm_took: float  # for the changes themselves
+    rest_writes: int  # in a minute
+    rest_cpu: float  # seconds of CPU in a second
+
+
+GOALS = {"peak": 200.0, "restart": 60.0, "restart_writes": 0, "idle_p99": 1.0, "storm_p99": 5.0, "rest_writes": 0}
+
+
+class Bench:
+    """One control plane and one operator, with more and more Models."""
+
+    def __init__(self, plane: Plane, api: Api, rest_seconds: float) -> None:
+        self._plane = plane
+        self._api = api
+        self._rest_seconds = rest_seconds
+        self._audit = Audit(plane.audit_log)
+        self._operator = OperatorProcess(plane.kubeconfig, plane.layout.logs / "operator.log")
+        self._count = 0
+
+    async def measure(self, count: int) -> Figures:
+        """All figures with so many Models."""
+        await self._grow(count)
+        restart, restart_cpu, restart_writes = await self._restart()
+        _say(f"{count}: steady {restart:.1f} s after a restart, {restart_writes} writes")
+        rest_writes, rest_cpu = await self._rest()
+        _say(f"{count}: {rest_writes} writes a minute at rest, {rest_cpu:.3f} s of CPU a second")
+        idle = await self._idle()
+        _say(f"{count}: event to first write p99 {percentile(idle, 0.99):.2f} s")
+        storm, took = await self._storm()
+        _say(f"{count}: all changed within {took:.1f} s, p99 {percentile(storm, 0.99):.2f} s")
+        await self._settled()
+        memory, peak = self._operator.memory()
+        self._operator.stop()
+        return Figures(
+            models=count,
+            runs=count * RUNS,
+            memory=memory,
+            peak=peak,
+            restart=restart,
+            restart_cpu=restart_cpu,
+            restart_writes=restart_writes,
+            idle_p50=percentile(idle, 0.5),
+            idle_p99=percentile(idle, 0.99),
+            storm_p50=percentile(storm, 0.5),
+            storm_p99=percentile(storm, 0.99),
+            storm_took=took,
+            rest_writes=rest_writes,
+            rest_cpu=rest_cpu,
+        )
+
+    def close(self) -> None:
+        """The operator ends."""
+        self._operator.stop()
+
+    async def _grow(self, count: int) -> None:
+        """More Models, and an operator that brings them up."""
+        known = {place(number)[0] for number in range(self._count)}
+        fresh = sorted({place(number)[0] for number in range(count)} - known)
+        self._plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in fresh)
+        await populate(self._api, range(self._count, count))
+        _say(f"{count}: populated")
+        self._count = count
+        self._operator.start()
+        began = time.monotonic()
+        await self._settled()
+        _say(f"{count}: brought up in {time.monotonic() - began:.0f} s")
+        self._operator.stop()
+
+    async def _settled(self) -> None:
+        """Until every Model serves and nobody wrote anything for ten seconds."""
+        quiet, deadline = time.monotonic(), time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() - quiet < 10.0:
+            if [write for write in self._audit.writes() if write.ours]:
+                quiet = time.monotonic()
+            if time.monotonic() > deadline:
+                raise SystemExit(f"{self._count} Models never came to rest; see {self._plane.layout.logs}")
+            await asyncio.sleep(0.5)
+        said = self._plane.kubectl(
+            "get",
+            "models",
+            "--all-namespaces",
+            "--output=jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}",
+        )
+        ready = said.split().count("True")
+        if ready != self._count:
+            raise SystemExit(f"{ready} of {self._count} Models are Ready; see {self._plane.layout.logs}")
+
+    async def _restart(self) -> tuple[float, float, int]:
+        """Seconds from a process's start until it had looked at everything, its CPU, and what it wrote meanwhile."""
+        self._audit.writes()
+        self._operator.start()
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while True:
+            await asyncio.sleep(0.5)
+            seen = self._operator.metrics()
+            looked = seen.get("truekeep_operator_reconciles_total", 0.0)
+            if looked >= 2 * self._count and not seen.get("truekeep_operator_queue_depth") and self._operator.ready():
+                break
+            if time.monotonic() > deadline:
+                raise SystemExit(f"the operator was never steady: {seen}")
+        took = time.monotonic() - self._operator.started
+        return took, self._operator.cpu(), len(self._ours())
+
+    async def _rest(self) -> tuple[int, float]:
+        self._ours()
+        cpu, began = self._operator.cpu(), time.monotonic()
+        await asyncio.sleep(self._rest_seconds)
+        seconds = time.monotonic() - began
+        return round(60 * len(self._ours()) / seconds), (self._operator.cpu() - cpu) / seconds
+
+    async def _idle(self) -> list[float]:
+        """Seconds from a change that stood alone to the first write that it led to."""
+        self._audit.writes()
+        found: list[float] = []
+        for event in range(IDLE_EVENTS):
+            number = event * 7 % self._count
+            await change(self._api, number, 3 if event * 7 // self._count % 2 == 0 else 2)
+            await asyncio.sleep(0.5)
+        await asyncio.sleep(5)
+        writes = self._audit.writes()
+        found = latencies(writes)
+        if len(found) < IDLE_EVENTS:
+            raise SystemExit(f"of {IDLE_EVENTS} changes {len(found)} led to a write within five seconds")
+        await self._settled()
+        return found
+
+    async def _storm(self) -> tuple[list[float], float]:
+        """The same where every Model is changed at once."""
+        self._audit.writes()
+        began = time.monotonic()
+        await gathered(change(self._api, number, 4) for number in range(self._count))
+        took = time.monotonic() - began
+        writes: list[Write] = []
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while len(latencies(writes)) < self._count:
+            await asyncio.sleep(1)
+            writes += self._audit.writes()
+            if time.monotonic() > deadline:
+                raise SystemExit("not every change of the storm led to a write")
+        return latencies(writes), took
+
+    def _ours(self) -> list[Write]:
+        return [write for write in self._audit.writes() if write.ours]
+
+
+def latencies(writes: list[Write]) -> list[float]:
+    """Seconds from the end of each change of a Model to the operator's first write that followed it, of an object
+    whose name begins with the Model's."""
+    ours = sorted((write for write in writes if write.ours), key=lambda write: write.began)
+    theirs = [write for write in writes if not write.ours and write.resource == "models" and write.verb == "patch"]
+    by_model: dict[tuple[str, str], list[float]] = {}
+    for write in ours:
+        if write.resource != "events":
+            by_model.setdefault((write.namespace, write.name[: len("model-0000")]), []).append(write.began)
+    found = []
+    for change_ in theirs:
+        after = [began for began in by_model.get((change_.namespace, change_.name), ()) if began >= change_.began]
+        if after:
+            found.append(max(0.0, after[0] - change_.ended))
+    return found
+
+
+def _say(text: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
+
+
+async def _all(sizes: list[int], rest_seconds: float) -> list[Figures]:
+    with tempfile.TemporaryDirectory() as _, Plane(nodes=1, audit=True) as plane:
+        api = await connected(plane.kubeconfig)
+        bench = Bench(plane, api, rest_seconds)
+        try:
+            return [await bench.measure(count) for count in sizes]
+        finally:
+            bench.close()
+            await api.close()
+
+
+def main() -> None:
+    """Measure, and write the figures down."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.scale", description=__doc__)
+    parser.add_argument("--models", type=int, nargs="+", default=list(SIZES), help="numbers of Models, growing")
+    parser.add_argument("--rest", type=float, default=REST_SECONDS, help="seconds to watch the operator at rest")
+    parser.add_argument("--out", type=Path, default=OUT, help="file for the figures")
+    asked = parser.parse_args()
+    figures = asyncio.run(_all(sorted(asked.models), asked.rest))
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    asked.out.write_text(json.dumps([asdict(each) for each in figures], indent=2) + "\n")
+    for each in figures:
+        _say(" ".join(f"{name}={value:g}" for name, value in asdict(each).items()))
+
+
+if __name__ == "__main__":
+    main()
