@@ -118,6 +118,7 @@ class ServedRevision(Schema):
     deployment: RunName = Field(description="The Deployment (and the Service of the same name) that serves it.")
     since: datetime | None = Field(default=None, description="When it took over, or stopped being live.")
     approval: GivenApproval | None = Field(default=None, description="Who approved it, where somebody had to.")
+    server_image: Text | None = Field(default=None, description="The image of Truekeep's own server in its pods.")
 
 
 class Answered(Schema):
@@ -129,6 +130,7 @@ class Answered(Schema):
     deployment: RunName = Field(description="The Deployment that served it.")
     since: datetime = Field(description="From when on it answered.")
     approver: Text | None = Field(default=None, description="Who approved it, where somebody had to.")
+    server_image: Text | None = Field(default=None, description="The image of Truekeep's own server in its pods.")
 
 
 class Awaiting(Schema):

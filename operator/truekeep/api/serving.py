@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -74,6 +74,12 @@ class Serving(Schema):
         default=None,
         description="The team's own server for the model, of any framework. Default: unset, Truekeep's own server "
         "answers.",
+    )
+    server_image: Literal["Frozen", "Follow"] = Field(
+        default="Frozen",
+        description="What becomes of the pods when the operator comes with another server image, as after a patch of "
+        "its base: Frozen leaves a revision the image that it was first served with, until the spec changes; Follow "
+        "rolls the revision out anew with it, through the same steps, without training. Default: Frozen.",
     )
     resources: Resources = Field(
         default=Resources(),

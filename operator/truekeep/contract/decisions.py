@@ -45,6 +45,7 @@ class Decision(Schema):
     reason: str | None = None
     expires_at: datetime | None = None
     deployment: str | None = None
+    server_image: str | None = None  # that its pods were made with
     fingerprint: Digest | None = None  # of the way of serving that failed
     captures: str | None = None  # where requests are captured from then on
 

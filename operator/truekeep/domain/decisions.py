@@ -155,7 +155,7 @@ def _promotions(observed: ModelObserved) -> Iterable[Decision]:
         yield Decision(
             id=promoted_id(model.meta.uid, each.deployment, each.since), kind="Promoted", model_uid=model.meta.uid,
             artifact_digest=each.artifact_digest, time=whole_seconds(each.since), revision=each.revision, run=each.run,
-            deployment=each.deployment, approver=each.approver,
+            deployment=each.deployment, approver=each.approver, server_image=each.server_image,
             captures=complete(capture.s3, model.spec.store.s3).uri if capture else None,
         )  # fmt: skip
 

@@ -61,6 +61,17 @@ def serving_key(spec: ModelSpec) -> str:
     )
 
 
+def renewed_key(key: str, image: str) -> str:
+    """The same for a revision that is rolled out anew because the server's image is another one."""
+    return digest_of({"serving": key, "image": image})
+
+
+def serves_as_asked(key: str, image: str, spec: ModelSpec) -> bool:
+    """Whether pods of that key, made with that server image, are as the spec says, whatever image is newest."""
+    asked = serving_key(spec)
+    return key in (asked, renewed_key(asked, image))
+
+
 def serving_fingerprint(artifact_digest: str, key: str, image: str, rollout: Rollout) -> str:
     """sha256 of one way of serving one artifact, and of what it was held to: what failed under it is not tried again,
     a mended spec is."""

@@ -25,6 +25,7 @@ def with_history(status: ModelStatus, now: datetime) -> ModelStatus:
         deployment=active.deployment,
         since=moment,
         approver=active.approval.approver if active.approval else None,
+        server_image=active.server_image,
     )
     return status.model_copy(update={"history": [newest, *known][:KEPT]})
 

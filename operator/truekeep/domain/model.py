@@ -14,7 +14,7 @@ from truekeep.domain.captures import swept
 from truekeep.domain.conditions import Finding, find, holds, settle, whole_seconds
 from truekeep.domain.data import data_finding
 from truekeep.domain.decisions import keeping
-from truekeep.domain.fingerprints import serving_key, training_fingerprint
+from truekeep.domain.fingerprints import serves_as_asked, training_fingerprint
 from truekeep.domain.history import with_history
 from truekeep.domain.observed import ModelObserved, ModelView, RunView
 from truekeep.domain.plan import ModelPlan, Note, Settings
@@ -387,7 +387,7 @@ def _meets(observed: ModelObserved, status: ModelStatus) -> bool:
     if active is None:
         return False
     live = next((d for d in observed.deployments if d.meta.name == active.deployment), None)
-    if live is not None and live.serving_key != serving_key(spec):
+    if live is not None and not serves_as_asked(live.serving_key, live.image, spec):
         return False
     if (pinned := overrides.pin(observed.model)) is not None:
         return active.revision == pinned

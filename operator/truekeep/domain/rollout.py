@@ -356,6 +356,7 @@ def _promote(work: Work, candidate: Candidate) -> None:
         deployment=candidate.deployment,
         since=now,
         approval=candidate.approval,
+        server_image=deployment.image if (deployment := work.there.get(candidate.deployment)) else None,
     )
     work.previous = before.model_copy(update={"since": now}) if before and not goes_back else None
     work.former = work.previous

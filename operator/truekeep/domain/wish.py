@@ -11,7 +11,13 @@ from truekeep.api.modelapproval import GivenApproval
 from truekeep.api.names import deployment_name
 from truekeep.domain import overrides
 from truekeep.domain.approval import Consent, consent
-from truekeep.domain.fingerprints import serving_fingerprint, serving_key, training_fingerprint
+from truekeep.domain.fingerprints import (
+    renewed_key,
+    serves_as_asked,
+    serving_fingerprint,
+    serving_key,
+    training_fingerprint,
+)
 from truekeep.domain.observed import ModelObserved, RunView
 from truekeep.domain.plan import Settings
 from truekeep.domain.pods import Trouble
@@ -83,7 +89,7 @@ def wish(observed: ModelObserved, settled: bool, settings: Settings, now: dateti
                 "the live revision goes on"
             )
             return Wish(held, problem=Trouble("PinnedRevisionMissing", message))
-        return _pinned(observed, _target(observed, known[pinned], key), held, settings, now)
+        return _pinned(observed, _target(observed, known[pinned], settings), held, settings, now)
     back = _way_back(observed, key) if held else _answered_last(observed, known, settings, now)
     if back is not None or overrides.paused(observed.model):
         return Wish(back or held, held if back else None)
@@ -106,7 +112,6 @@ def _forward(
     """The newest revision that was trained as the spec says and not rejected; not one before the live one, unless the
     spec went back to what it was before that."""
     spec, status = observed.model.spec, observed.model.status
-    key = serving_key(spec)
     if held is not None and not settled:
         return Wish(held)
     full = len(status.rejected) >= KEPT_REJECTIONS
@@ -119,7 +124,7 @@ def _forward(
             break
         if refused is not None and (number == floor or spec.approval.mode == "Manual"):
             break  # the new revision failed: the live one is not put at risk with the same change, nor an old one tried
-        target = _target(observed, known[number], key)
+        target = _target(observed, known[number], settings)
         allowed = consent(observed, known[number], now)
         if allowed.state != "Given" and number != floor:
             return Wish(held, withheld=Withheld(target, allowed))
@@ -178,7 +183,7 @@ def _answered_last(
     number = champion(known)
     if number is None:
         return None
-    target = _target(observed, known[number], serving_key(observed.model.spec))
+    target = _target(observed, known[number], settings)
     allowed = consent(observed, known[number], now)
     if allowed.state != "Given" or is_rejected(observed, target, settings):
         return None
@@ -200,10 +205,30 @@ def _unless_rejected(observed: ModelObserved, target: Target, held: Target | Non
     return Wish(held, target) if _failed_as_it_is(observed, target, settings) else Wish(target)
 
 
-def _target(observed: ModelObserved, run: RunView, key: str) -> Target:
+def key_of(observed: ModelObserved, revision: int, settings: Settings) -> str:
+    """In which way a revision is to be served: as it is, where that is as the spec says.
+
+    With spec.serving.serverImage Follow only the present server image is as the spec says: else it is rolled out anew,
+    under another key. With Frozen pods stay with theirs."""
+    spec, status = observed.model.spec, observed.model.status
+    plain = serving_key(spec)
+    there = [
+        view
+        for view in observed.deployments
+        if view.revision == revision and serves_as_asked(view.serving_key, view.image, spec)
+    ]
+    if spec.serving.server_image == "Follow":
+        current = [view.serving_key for view in there if view.image == settings.server_image]
+        return current[0] if current else renewed_key(plain, settings.server_image) if there else plain
+    in_use = [each.deployment for each in (status.active, status.candidate) if each is not None]
+    return next((view.serving_key for name in in_use for view in there if view.meta.name == name), plain)
+
+
+def _target(observed: ModelObserved, run: RunView, settings: Settings) -> Target:
     revision, artifact = run.status.revision, run.status.artifact
     if revision is None or artifact is None:
         raise ValueError(f"run {run.meta.name} is no revision")
+    key = key_of(observed, revision, settings)
     name = deployment_name(observed.model.meta.name, revision, key)
     return Target(revision, run.meta.name, artifact.digest, name, key)
 

@@ -28,7 +28,7 @@ OTHER_WORDS = {
     "Act", "Alert", "Allow", "Approve", "Awaited", "BlueGreen", "Canary", "Category", "Complete", "ConfigMap",
     "Counted", "CreateContainerConfigError", "CreateContainerError", "Data", "DataDrift", "Deadline", "Declined",
     "DeletionByTaintManager", "Drift", "DriftPolicy", "EmptyDir", "ErrImageNeverPull", "ErrImagePull", "Error",
-    "Fail", "Failed", "FailedIndexes", "False", "Fit", "Gates", "Gi", "Given", "ImagePullBackOff", "InvalidImageName",
+    "Fail", "Failed", "FailedIndexes", "False", "Fit", "Follow", "Gates", "Gi", "Given", "ImagePullBackOff", "InvalidImageName",
     "Kept", "KolmogorovSmirnov", "Manual", "MaxFailedIndexesExceeded", "Memory", "Mi", "Minimum", "Model",
     "MustNotApprove", "Never", "NewData", "NodeShutdown", "Normal", "Now", "Outside", "Pending", "Performance",
     "PredictionDrift", "Preempting", "PreemptionByScheduler", "Promote", "Ready", "Reconciling", "Refused", "Reject",

@@ -104,6 +104,7 @@ class World:
     status: ModelStatus = field(default_factory=ModelStatus)
     annotations: dict[str, str] = field(default_factory=dict)
     generation: int = 1
+    settings: Settings = SETTINGS
     runs: dict[str, RunView] = field(default_factory=dict)
     jobs: dict[str, JobView] = field(default_factory=dict)
     policy: PolicyView | None = None
@@ -323,7 +324,7 @@ class World:
         return True
 
     def _reconcile_model(self, budget: list[int]) -> None:
-        plan = model_domain.decide(self.observed(), SETTINGS, self.now)
+        plan = model_domain.decide(self.observed(), self.settings, self.now)
         if plan.service is not None and self._write(budget):
             self._switch(plan)
         if plan.route is not None and self._write(budget):
@@ -393,7 +394,7 @@ class World:
             intent.run,
             intent.artifact_digest,
             intent.serving_key,
-            SETTINGS.server_image,
+            self.settings.server_image,
             intent.replicas,
         )
 
