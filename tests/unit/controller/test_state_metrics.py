@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from tests.unit.controller.world import POLICY, SPEC, World
+from tests.unit.controller.test_policy_metrics import status
+from tests.unit.controller.world import NAMESPACE, POLICY, SPEC, World
 from truekeep.api.common import Condition
 from truekeep.cluster import kinds
+from truekeep.cluster.lease import Elector
 from truekeep.controller.health import Metrics
+from truekeep.controller.policy_metrics import Policy
 from truekeep.controller.queue import Key
 from truekeep.controller.state_metrics import NAMED, OTHER, REASONS, StateMetrics
+from truekeep.domain.plan import Settings
+from truekeep.operator_main import LEASE, Config, Operator
 
 BEGIN = datetime(2026, 1, 6, tzinfo=UTC)
 
@@ -121,3 +128,24 @@ async def test_reconcilers_tell_of_each_object_and_of_its_end() -> None:
         world.queue.add(Key(who.kind, who.namespace, who.name, "m"))
     await world.work()
     assert not world.states._stays
+
+
+async def test_a_list_of_everything_forgets_what_went_while_nobody_watched() -> None:
+    world, metrics = World(), Metrics()
+    world.apply(kinds.MODEL, "m", SPEC)
+    api: Any = world.api
+    elector = Elector(api, "truekeep-system", LEASE, "operator-0")
+    operator = Operator(Config(Settings()), api, metrics, elector, asyncio.Event())
+    await elector.step()
+    ready = Condition.model_validate(
+        {"type": "Ready", "status": "False", "reason": "Training", "observedGeneration": 1, "lastTransitionTime": BEGIN}
+    )
+    for name in ("m", "gone"):
+        operator._states.tell("Model", NAMESPACE, name, [ready])
+    operator._policies.tell(Policy(NAMESPACE, "gone", "m"), status())
+    assert 'name="gone"' in metrics.text().decode()
+    assert 'policy="gone"' in metrics.text().decode()
+    await operator._list()
+    text = metrics.text().decode()
+    assert f'name="m",namespace="{NAMESPACE}"' in text
+    assert '"gone"' not in text
