@@ -42,8 +42,15 @@ def past(model: Json, runs: Sequence[Json]) -> list[dict[str, Any]]:
     for one in (model.get("status") or {}).get("history") or []:
         spans.setdefault(int(one["revision"]), []).append(f"{short_time(one['since'])} to {until}")
         until = short_time(one["since"])
-    ordered = sorted(runs, key=lambda run: (run["metadata"]["creationTimestamp"], run["metadata"]["name"]))
+    ordered = sorted(runs, key=lambda run: (_born(run), run["metadata"]["name"]))
     return [_row(run, spans) for run in reversed(ordered)]
+
+
+def _born(run: Json) -> str:
+    """When a run was made; one that was restored is as old as it was."""
+    status = run.get("status") or {}
+    made = str(run["metadata"]["creationTimestamp"])
+    return str(status.get("startTime") or made) if status.get("restored") else made
 
 
 def _row(run: Json, spans: dict[int, list[str]]) -> dict[str, Any]:
@@ -54,7 +61,7 @@ def _row(run: Json, spans: dict[int, list[str]]) -> dict[str, Any]:
     return {
         "revision": revision,
         "run": run["metadata"]["name"],
-        "created": run["metadata"]["creationTimestamp"],
+        "created": _born(run),
         "ended": status.get("completionTime"),
         "trigger": (run["spec"].get("trigger") or {}).get("type", "ByHand"),
         "why": (run["spec"].get("trigger") or {}).get("message", ""),

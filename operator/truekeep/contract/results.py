@@ -33,6 +33,7 @@ EXIT_OUTSIDE = 4
 EXIT_OUT_OF_MEMORY = 137  # said by the pod itself, or by the kernel that killed it
 VIOLATIONS_KEPT = 3  # in a termination message that has no room for more
 MESSAGE_KEPT = 500  # characters of words that stay before those go, too
+LEAST_MESSAGE = 8
 
 TrainReason = Literal[
     "Succeeded", "DataInvalid", "DataTooLarge", "DataChanged", "ParametersInvalid", "ImportInvalid", "TuningFailed",
@@ -51,6 +52,22 @@ class FormerRun(Schema):
     author: str | None = Field(default=None, max_length=512)
     image: str | None = Field(default=None, max_length=512)
     image_id: str | None = Field(default=None, max_length=512)
+
+    def shorter(self) -> FormerRun | None:
+        """Without what matters least, all of which is in the store. None where nothing can go."""
+        facts = self.facts
+        if facts.word and facts.word.reason:
+            return self._with(word=facts.word.model_copy(update={"reason": ""}))
+        if len(facts.failures) > 1:
+            return self._with(failures=facts.failures[:-1])
+        if len(facts.promotions) > 1:
+            return self._with(promotions=facts.promotions[:-1])
+        if self.image or self.image_id:
+            return self.model_copy(update={"image": None, "image_id": None})
+        return None
+
+    def _with(self, **update: object) -> FormerRun:
+        return self.model_copy(update={"facts": self.facts.model_copy(update=update)})
 
 
 class TrainResult(Schema):
@@ -82,8 +99,12 @@ class TrainResult(Schema):
                 result = result.model_copy(update={"data": shorter})
             elif result.tuning and result.tuning.parameters and len(result.message) <= MESSAGE_KEPT:
                 result = result.model_copy(update={"tuning": result.tuning.model_copy(update={"parameters": []})})
-            else:
+            elif result.former and len(result.message) <= MESSAGE_KEPT and (less := result.former.shorter()):
+                result = result.model_copy(update={"former": less})
+            elif len(result.message) > LEAST_MESSAGE:
                 result = result.model_copy(update={"message": result.message[: len(result.message) // 2] + " …"})
+            else:
+                break  # nothing is left to go without: addresses that are this long have no room
         return text.decode()
 
 
