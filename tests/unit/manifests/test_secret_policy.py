@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, get_args
 
-import cel
 import pytest
-import yaml
 from pydantic import BaseModel
 
 from tests.story.kube import ROOT
+from tests.unit.manifests.admission import refusals
 from tests.unit.resources.samples import FULL, built
 from truekeep.api.common import LocalObjectReference, Schema
 from truekeep.api.driftpolicy import DriftPolicy
@@ -22,45 +21,14 @@ from truekeep.cli.admission import schemas
 
 Json = dict[str, Any]
 SHIPPED = ROOT / "manifests" / "operator" / "secrets.yaml"
-WORDS = {"import": "__import__"}
 
 
-def escaped(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {WORDS.get(key, key): escaped(value) for key, value in node.items()}
-    return [escaped(each) for each in node] if isinstance(node, list) else node
-
-
-def asked(kind: str, new: Json, old: Json | None = None, may: set[str] = frozenset()) -> list[str]:  # type: ignore[assignment]
+def asked(kind: str, new: Json, old: Json | None = None, may: Collection[str] = ()) -> list[str]:
     """What the policy of the kind says to this change by somebody who may read these Secrets: its refusals."""
     plural = {"Model": "models", "DriftPolicy": "driftpolicies"}[kind]
-    (policy,) = [
-        each
-        for each in yaml.safe_load_all(SHIPPED.read_text())
-        if each["kind"] == "ValidatingAdmissionPolicy" and each["metadata"]["name"].startswith(plural)
-    ]
-    variables: Json = {}
-    request = {"namespace": "shop", "userInfo": {"username": "bob"}}
-
-    def evaluate(expression: str) -> Any:
-        context = cel.Context()
-        for name in ("group", "resource", "namespace", "name", "check"):
-            context.add_function(name, lambda before, part: f"{before}/{part}")
-        context.add_function("allowed", lambda path: path in {f"//secrets/shop/{name}/get" for name in may})
-        context.add_variable("authorizer", "")
-        context.add_variable("request", request)
-        context.add_variable("object", {"spec": escaped(new)})
-        context.add_variable("oldObject", None if old is None else {"spec": escaped(old)})
-        context.add_variable("variables", variables)
-        return cel.evaluate(expression, context)
-
-    for each in policy["spec"]["variables"]:
-        variables[each["name"]] = evaluate(each["expression"])
-    return [
-        each.get("message") or evaluate(each["messageExpression"])
-        for each in policy["spec"]["validations"]
-        if not evaluate(each["expression"])
-    ]
+    rights = {f"/secrets/shop/{name}/get" for name in may}
+    before = None if old is None else {"spec": old}
+    return refusals(f"{plural}.secrets.truekeep.dev", {"spec": new}, before, rights=rights)
 
 
 def names(refusals: list[str]) -> set[str]:
