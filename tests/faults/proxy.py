@@ -83,6 +83,7 @@ class FaultProxy:
         self.chapter = Chapter()
         self.last_write = 0.0  # by the monotonic clock
         self.busy = 0  # writes that are under way
+        self.watched: set[str] = set()  # collections that are being watched
         self._handling: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
@@ -225,15 +226,19 @@ class FaultProxy:
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         url = self._upstream.server + request.raw_path
         async with self._session.get(url, headers={"Accept": "application/json"}, read_bufsize=1 << 22) as upstream:
+            if upstream.status != 200:
+                return web.Response(status=upstream.status, body=await upstream.read(), content_type="application/json")
             response = web.StreamResponse(status=upstream.status, headers={"Content-Type": "application/json"})
             await response.prepare(request)
             teller = _Teller(self, response)
+            self.watched.add(request.path)
             try:
                 async for line in upstream.content:
                     await teller.hear(line)
                 await teller.end()
             finally:
                 teller.close()
+                self.watched.discard(request.path)
             return response
 
 

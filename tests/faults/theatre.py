@@ -30,6 +30,7 @@ from tests.faults.script import CHAPTERS, MODEL, Chapter
 from tests.faults.state import Ledger, difference, state
 from tests.faults.upstream import Json, Mirror, Upstream, UpstreamError, place
 from tests.faults.zygote import Recipe, Zygote
+from truekeep.handlers import CHILDREN, OWN
 
 RATE = 4.0
 CALM_SECONDS = 0.7  # without a write: the chapter is over
@@ -38,7 +39,8 @@ WATCH_RESYNC = 20  # by the operator's clock: where events are lost, the list of
 NO_RESYNC = 6000  # elsewhere it must not hide a lost requeue
 USURP_SECONDS = 10.0
 MOST_STARTS = 12
-READY_LOOKS = 300
+READY_LOOKS = 600
+WATCHES = len(OWN) + 1 + len(CHILDREN)  # and approvals
 PORTS = range(12000, 19000)  # below those that the kernel gives to clients
 
 
@@ -162,12 +164,12 @@ class Actor:
                 os.close(handle)
 
     async def ready(self) -> None:
-        """Return when it watches and has listed everything, as its readiness probe says."""
+        """Return when it has listed everything, as its readiness probe says, and watches."""
         url = f"http://127.0.0.1:{self._port}/readyz"
         for _ in range(READY_LOOKS):
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 async with self._house.upstream.session.get(url, timeout=aiohttp.ClientTimeout(total=2)) as response:
-                    if response.status == 200:
+                    if response.status == 200 and len(self.proxy.watched) >= WATCHES:
                         return
             await asyncio.sleep(0.1)
         raise PlanError(f"the operator does not get ready; its log: {self.log}")

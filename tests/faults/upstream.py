@@ -30,6 +30,7 @@ PATHS = {
     "poddisruptionbudgets": "/apis/policy/v1",
 }
 RETRIES = 60  # half a second each: an API server may be restarting
+BUSY = frozenset({429, 500, 503, 504})  # an API server that is not all there yet
 
 
 class UpstreamError(Exception):
@@ -79,6 +80,9 @@ class Upstream:
                     timeout=aiohttp.ClientTimeout(total=15),
                 ) as response:
                     text = await response.text()
+                    if response.status in BUSY and attempt < RETRIES - 1:
+                        await asyncio.sleep(0.5)
+                        continue
                     return response.status, json.loads(text) if text.startswith("{") else {"message": text}
             except (aiohttp.ClientError, TimeoutError) as error:
                 if attempt == RETRIES - 1:
