@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from tests.unit.conftest import Versitygw
-from tests.unit.monitor import made
+from tests.unit.monitor import bikes, made
 from tests.unit.monitor.test_look import MONDAY, NOW, Scene, quiet
 from truekeep.api.driftpolicy import Blackout, DataDrift
-from truekeep.contract.artifact import SignatureFeature
 from truekeep.contract.requests import MonitorRequest
 from truekeep.monitor import seasons
 from truekeep.monitor.judge import Settings, judge
 from truekeep.monitor.look import look
-from truekeep.profiling.build import profile, window
-from truekeep.profiling.schema import PREDICTION, Profile
+from truekeep.profiling.schema import PREDICTION
 
 HALF_DAY = timedelta(hours=12)
 
@@ -143,38 +139,11 @@ def test_in_a_blackout_all_is_told_and_nothing_counts(versitygw: Versitygw) -> N
     assert result.findings[0].column == "normal"
 
 
-def bikes() -> pd.DataFrame:
-    """One row an hour of 2011 (see extract/README.md), with the number of its week."""
-    table = pd.read_csv(Path(__file__).parent / "extract/bikes-2011.csv.gz")
-    hours = pd.to_timedelta((table.day - 1) * 24 + table.hour, unit="h")
-    table["at"] = pd.Timestamp("2011-01-01", tz="UTC") + hours
-    table["bikers"] = table.casual + table.registered
-    table["week"] = (table["at"] - pd.Timestamp("1970-01-05", tz="UTC")) // timedelta(weeks=1)
-    return table
-
-
 def test_hourly_bike_counts_have_a_season_and_no_alarm() -> None:
     """Spring brings four times the riders of January. Against January and February every week of the year drifts;
     against the four weeks before, no two weeks in a row."""
-    table = bikes()
-    features = [SignatureFeature(name=name, type="Number") for name in ("hour", "bikers", "casual", "registered")]
-
-    def columns(rows: pd.DataFrame) -> dict[str, Any]:
-        return {one.name: rows[one.name].to_numpy(float) for one in features}
-
-    training = table[table["at"] < "2011-03-01"]
-    drawn = np.random.default_rng(0).random(len(training))
-    there = Profile.model_validate(profile(columns(training), features, drawn))
-    settings = Settings(min_rows=100, minimum_effect=0.2, dropped=frozenset({PREDICTION}))
-    weeks = {int(week): window(columns(rows), there) for week, rows in table.groupby("week") if len(rows) > 150}
-    first = int(table[table["at"] >= "2011-03-07"].week.min())
-    plain, seasonal = [], []
-    for week in range(first, max(weeks) + 1):
-        earlier = [weeks[one] for one in seasons.before(week, 168, 4)]
-        season = seasons.merged(there, earlier, prediction=False)
-        plain.append(judge(there, weeks[week], settings).verdict)
-        seasonal.append(judge(there, weeks[week], settings, season).verdict)
-    assert len(plain) == 42
-    assert plain.count("Drift") >= 40
-    assert seasonal.count("Drift") <= 5
-    assert not any(one == other == "Drift" for one, other in pairwise(seasonal))
+    weeks = bikes.weeks()
+    assert len(weeks) == 42
+    assert sum(week.training == "Drift" for week in weeks) >= 40
+    assert sum(week.season == "Drift" for week in weeks) <= 5
+    assert not any(one.season == other.season == "Drift" for one, other in pairwise(weeks))
