@@ -24,7 +24,10 @@ def open_report(
     run: Annotated[str | None, typer.Option(metavar="RUN", help="Of this run, also of one that failed.")] = None,
     to: Annotated[Path | None, typer.Option(help="Write it to this file instead of opening it.")] = None,
     endpoint: Annotated[
-        str | None, typer.Option(help="URL of the store from here, where the Model's is one of the cluster.")
+        str | None,
+        typer.Option(
+            help="URL of the S3 service, as seen from here. Default: the Model's.", envvar="TRUEKEEP_S3_ENDPOINT"
+        ),
     ] = None,
     namespace: Namespace = None,
 ) -> None:
