@@ -168,6 +168,13 @@ def test_a_model_stands_as_it_does(made: Callable[[], World], status: str, words
     assert words in found[1]
 
 
+def test_an_application_stands_as_it_says_so_that_waves_wait_for_it() -> None:
+    script = data()["resource.customizations.health.argoproj.io_Application"]
+    for said, status in (({}, "Progressing"), ({"health": {"status": "Degraded", "message": "why"}}, "Degraded")):
+        assert ask(ask="health", script=script, object={"status": said})["status"] == status
+    assert ask(ask="health", script=script, object={"kind": "Application"})["status"] == "Progressing"
+
+
 def test_what_the_operator_has_not_seen_is_progressing_and_never_what_it_was() -> None:
     world = live()
     world.change(spec(seed=2))
