@@ -13,7 +13,7 @@ PYTEST := $(BIN)/pytest
 # All that uses the cluster runs in one process, one after the other, and the rest beside it.
 TWO := -n 2 --dist loadscope
 
-.PHONY: help demo test test-full test-long unit e2e lint format bench venv lock crds manifests render publish images up install down
+.PHONY: help demo test test-full test-long test-faults unit e2e lint format bench venv lock crds manifests render publish images up install down
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -22,13 +22,16 @@ demo: install ## bring everything up and tell the whole story on the flight-dela
 	@$(PY) -m tests.story
 
 test: lint install ## lint, types, unit tests, and the story and its faults on the real cluster
-	@$(PYTEST) $(TWO) tests/e2e tests/cluster tests/unit -m 'not full'
+	@$(PYTEST) $(TWO) tests/e2e tests/cluster tests/faults tests/unit -m 'not full'
 
 test-full: test test-long ## `make test`, then the long suites
 
 test-long: install ## the long suites alone, and last what takes the cluster down; up to 80 minutes
 	@$(PYTEST) $(TWO) tests/e2e tests/cluster/test_cluster.py tests/unit -m full
 	@$(PYTEST) tests/cluster/test_lifecycle.py
+
+test-faults: venv ## the story × every fault, without a cluster; an hour where nothing else runs
+	@$(PYTEST) tests/faults -m full
 
 unit: venv ## unit tests alone, no cluster
 	@$(PYTEST) $(TWO) tests/unit -m 'not full'

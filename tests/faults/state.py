@@ -148,13 +148,15 @@ class Ledger:
     def _hear(self, plural: str, what: str, item: Json) -> None:
         metadata = item["metadata"]
         namespace = metadata.get("namespace", "")
+        if what == "DELETED":
+            return
         if plural == "trainingruns":
             self._made[namespace][metadata["uid"]] = "run"
         elif plural == "jobs" and _component(item) not in LEFT_OUT:
             self._made[namespace][metadata["uid"]] = f"job of a {_component(item)}"
         elif plural == "jobs" and _component(item) == "rehearsal":
             self._rehearsed[namespace][metadata["uid"]] = metadata["name"]
-        elif plural == "models" and what != "DELETED":
+        elif plural == "models":
             active = (item.get("status") or {}).get("active")
             live = self._live[namespace]
             if active and (not live or live[-1] != active["revision"]):

@@ -227,12 +227,20 @@ class Actor:
 
 
 class Telling:
-    """One telling of the story, in a namespace of its own. `plans`: the faults, at most one a chapter."""
+    """One telling of the story, in a namespace of its own.
+
+    `plans`: the faults, at most one a chapter. `patience`: seconds for a chapter."""
 
     def __init__(
-        self, house: Theatre, plans: Sequence[Plan] = (), planted: str | None = None, rate: float = RATE
+        self,
+        house: Theatre,
+        plans: Sequence[Plan] = (),
+        planted: str | None = None,
+        rate: float = RATE,
+        patience: float = CHAPTER_SECONDS,
     ) -> None:
         self.house = house
+        self._patience = patience
         self.plans = {plan.chapter: plan for plan in plans}
         self.namespace = house.namespace()
         self.passed: list[Passed] = []
@@ -313,7 +321,7 @@ class Telling:
         number: int,
         remaining: Callable[[list[str]], list[str]] = lambda lines: lines,
         more: Mapping[str, int] | None = None,
-        seconds: float = CHAPTER_SECONDS,
+        seconds: float | None = None,
     ) -> None:
         """Return when all is as after this chapter undisturbed, but for what is not `remaining` of the differences, and
         for what was made `more`. PlanError when that does not come."""
@@ -392,10 +400,10 @@ class Telling:
         chapter: Chapter,
         wrong: Callable[[], list[str]],
         calm: float,
-        seconds: float = CHAPTER_SECONDS,
+        seconds: float | None = None,
     ) -> None:
         """Return when the chapter is over and all is as it ought to be. PlanError when that does not come."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + (seconds or self._patience)
         while time.monotonic() < deadline:
             if self._usurped is not None and chapter.done(self):
                 self._wake()
