@@ -97,11 +97,7 @@ def test_an_operator_of_two_namespaces_works_in_these_with_no_right_anywhere_els
     assert not empty.get("jobs", "team-c")
     assert not empty.get("trainingruns", "team-c")
     assert "orbidden" not in empty.log.read_text()
-    for question in (
-        ["list", "models.truekeep.dev"],
-        ["create", "jobs.batch"],
-        ["patch", "models.truekeep.dev/status"],
-    ):
+    for question in RIGHTS:
         assert empty.can(*question, "-n", "team-a")
         assert not empty.can(*question, "-n", "team-c")
         assert not empty.can(*question, "--all-namespaces")
