@@ -90,8 +90,12 @@ async def test_a_job_that_failed_is_told_and_made_again(monkeypatch: pytest.Monk
 
     world = World()
 
-    def refuse(*_: Any, **__: Any) -> bool:
-        raise StoreUnreachable("it is down")
+    put = world.nodes.store.put
+
+    def refuse(key: str, *rest: Any, **more: Any) -> bool:
+        if "/decisions/" in key:
+            raise StoreUnreachable("it is down")
+        return put(key, *rest, **more)
 
     def result(request: str, *, right: Any = world.nodes._result) -> str:
         try:
@@ -100,7 +104,6 @@ async def test_a_job_that_failed_is_told_and_made_again(monkeypatch: pytest.Monk
             return "decisions could not be kept"
 
     monkeypatch.setattr(world.nodes, "_result", result)
-    put = world.nodes.store.put
     monkeypatch.setattr(world.nodes.store, "put", refuse)
     world.apply(kinds.MODEL, "m", SPEC)
     await world.rounds(8)
