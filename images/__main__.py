@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from tests.cluster.errors import ClusterError
 
-from images import engines, manifests
+from images import engines, manifests, sbom
 from images.archives import Summary
 from images.errors import ImagesError
 from images.manifests import INSTALLED
@@ -28,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
         ("load", "import into the running cluster what it lacks of the last build"),
         ("tags", "print the names of the last build as lines for an environment, as in build/images.env"),
         ("sizes", "print the sizes, unpacked"),
+        ("sbom", "write what is in them to dist/sbom/NAME.cdx.json, as CycloneDX"),
     ):
         each = commands.add_parser(command, help=what)
         each.add_argument("names", nargs="*", metavar="NAME", help=f"of {names}; all when left out")
@@ -63,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Tool(cache, engines.find(cache), console).build(images, renew_base=given.renew_base)
         elif given.command == "load":
             load(last_built(images, cache), console)
+        elif given.command == "sbom":
+            print("\n".join(str(each.relative_to(REPOSITORY)) for each in sbom.write(last_built(images, cache))))
         elif given.command == "tags":
             print(environment(last_built(images, cache)), end="")
         else:

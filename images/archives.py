@@ -81,6 +81,14 @@ def read(archive: Path) -> Contents:
     )
 
 
+def layers(archive: Path) -> Iterator[tarfile.TarFile]:
+    """The layers, the base's first, each open until the next is asked for."""
+    with tarfile.open(archive) as outer:
+        for layer in json.load(_member(outer, "manifest.json"))[0]["Layers"]:
+            with tarfile.open(fileobj=_member(outer, layer)) as inner:
+                yield inner
+
+
 def apply_layer(files: dict[str, int], layer: Iterable[tarfile.TarInfo]) -> int:
     """Put a layer on top of the files below it; the bytes of its own files."""
     size = 0
