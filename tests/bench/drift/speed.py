@@ -1,18 +1,20 @@
 """How long the whole takes, against reading alone: `python -m tests.bench.drift.speed`.
 
 Two Parquet files of a million rows and thirty columns are compared, each contender in a process of its own, in turns,
-so that a busy machine is busy for all. Wall and CPU seconds are of the work without the start of Python and imports;
-the peak is of the whole process. `--rows 10000000` shows that the peak stays where it was.
+so that a busy machine is busy for all, and ratios are of the same turn: the median of them counts. Wall and CPU seconds
+are of the work without the start of Python and imports; the peak is of the whole process. `--rows 10000000` shows that
+the peak stays where it was. `--peers` has others compare the same files in the same run; `README.md` keeps the tables.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.bench.drift import worlds
+from tests.bench.drift.peers.environments import PEERS, command
 from truekeep.monitor.judge import Settings, judge
 from truekeep.profiling.build import profile_table, window_of_table
 from truekeep.profiling.schema import Profile
@@ -153,10 +156,10 @@ def peak() -> float:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 1024
 
 
-def in_process(python: str, *arguments: str, timeout: float) -> dict[str, Any] | str:
+def in_process(command: Sequence[str], timeout: float) -> dict[str, Any] | str:
     """A contender in a process of its own: what it printed last, as JSON, or why there is nothing."""
     try:
-        done = subprocess.run([python, *arguments], capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
         return f"stopped after {timeout:.0f} s"
     except OSError as error:
@@ -167,14 +170,29 @@ def in_process(python: str, *arguments: str, timeout: float) -> dict[str, Any] |
     return dict(json.loads(lines[-1]))
 
 
+def turn(name: str, rows: int, folder: Path, timeout: float = 600) -> dict[str, Any]:
+    """One of ours, once, on the files in the folder. RuntimeError where it fails."""
+    ours = [sys.executable, "-m", "tests.bench.drift.speed", "--one", name, "--rows", str(rows)]
+    found = in_process([*ours, "--folder", str(folder)], timeout)
+    if isinstance(found, str):
+        raise RuntimeError(f"{name}: {found}")
+    return found
+
+
+def best(turns: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The least seconds of several turns, and the greatest peak."""
+    least = {measure: min(one[measure] for one in turns) for measure in ("wall", "cpu")}
+    return {**turns[0], **least, "peak": max(one["peak"] for one in turns)}
+
+
 def main() -> None:
     """The table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp/truekeep-bench"), help="where the files are kept")
-    parser.add_argument("--repeat", type=int, default=3, help="turns; the best one counts")
-    parser.add_argument("--only", nargs="*", default=list(CONTENDERS))
-    parser.add_argument("--peers", nargs="*", default=[], help="NAME=python of its virtual environment; see peers/")
+    parser.add_argument("--repeat", type=int, default=5, help="turns")
+    parser.add_argument("--only", nargs="*", default=list(CONTENDERS), choices=CONTENDERS)
+    parser.add_argument("--peers", nargs="*", choices=PEERS, help="which others, without names all of them")
     parser.add_argument("--peer-timeout", type=float, default=900)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
@@ -183,51 +201,52 @@ def main() -> None:
     if chosen.one:
         print(json.dumps(measured(lambda: CONTENDERS[chosen.one](then, now))))
         return
-    make(then, chosen.rows, 1)
-    make(now, chosen.rows, 2, MOVED)
-    if "truekeep_now" in chosen.only:
-        stored = profile_table(ParquetTable(then), worlds.FEATURES, threads=THREADS)
-        _stored(then).write_text(stored.model_dump_json(by_alias=True, exclude_none=True))
-    best: dict[str, dict[str, Any]] = {}
+    prepare(chosen.folder, chosen.rows)
+    turns: dict[str, list[dict[str, Any]]] = {name: [] for name in chosen.only}
     for _ in range(chosen.repeat):
-        for name in chosen.only:
-            arguments = ["-m", "tests.bench.drift.speed", "--one", name, "--rows", str(chosen.rows)]
-            found = in_process(sys.executable, *arguments, "--folder", str(chosen.folder), timeout=600)
-            if isinstance(found, str):
-                raise SystemExit(f"{name}: {found}")
-            known = best.setdefault(name, found)
-            for measure in ("wall", "cpu"):
-                known[measure] = min(known[measure], found[measure])
-            known["peak"] = max(known["peak"], found["peak"])
-    print(f"{chosen.rows:,} x {chosen.rows:,} rows, 30 columns, best of {chosen.repeat}; {len(MOVED)} columns moved\n")
-    print(f"{'':<15} {'wall s':>8} {'CPU s':>8} {'peak MiB':>9}  drifted")
-    for name, row in best.items():
-        _line(name, row)
-    for peer in chosen.peers:
-        name, _, python = peer.partition("=")
-        script = Path(__file__).parent / "peers" / f"run_{name}.py"
-        answer = in_process(python, str(script), str(then), str(now), timeout=chosen.peer_timeout)
-        if isinstance(answer, str):
-            print(f"{name:<15} {answer}")
-        else:
-            _line(name, answer)
-            best[name] = answer
-    print()
+        for name, known in turns.items():
+            known.append(turn(name, chosen.rows, chosen.folder))
+    print(f"{chosen.rows:,} x {chosen.rows:,} rows, 30 columns, {chosen.repeat} turns; {len(MOVED)} columns moved\n")
+    print("| | wall s | CPU s | peak MiB | called drifted |\n" + "|---" * 5 + "|")
+    rows = {name: best(known) for name, known in turns.items()}
+    for name, row in rows.items():
+        print(line(name, row))
+    peers = list(PEERS) if chosen.peers == [] else chosen.peers or []
+    for peer in peers:
+        answer = in_process([*command(peer), str(then), str(now)], chosen.peer_timeout)
+        print(f"| {peer} | {answer} | | | |" if isinstance(answer, str) else line(peer, answer), flush=True)
+        if not isinstance(answer, str):
+            rows[peer] = answer
+    print("\n| ratio | wall | CPU |\n" + "|---" * 3 + "|")
     for name, limits in LIMITS.items():
         for other in limits:
-            if name in best and other in best:
-                wall, cpu = (best[name][measure] / best[other][measure] for measure in ("wall", "cpu"))
-                print(f"{name} / {other}: {wall:.2f} of its wall clock, {cpu:.2f} of its CPU")
-    for peer in chosen.peers:
-        name = peer.partition("=")[0]
-        if name in best and "truekeep" in best:
-            wall, cpu = (best[name][measure] / best["truekeep"][measure] for measure in ("wall", "cpu"))
-            print(f"{name} / truekeep: {wall:.0f} times its wall clock, {cpu:.0f} times its CPU")
+            if name in rows and other in rows:
+                wall, cpu = (ratio(turns[name], turns[other], measure) for measure in ("wall", "cpu"))
+                print(f"| {name} / {other} | {wall:.2f} | {cpu:.2f} |")
+    for peer in peers:
+        if peer in rows and "truekeep" in rows:
+            wall, cpu = (rows[peer][measure] / rows["truekeep"][measure] for measure in ("wall", "cpu"))
+            print(f"| {peer} / truekeep | {wall:.0f} | {cpu:.0f} |")
 
 
-def _line(name: str, row: dict[str, Any]) -> None:
+def prepare(folder: Path, rows: int) -> None:
+    """Make the two files and the first one's profile, as `truekeep profile` stores it."""
+    then, now = (folder / f"{which}-{rows}.parquet" for which in ("then", "now"))
+    make(then, rows, 1)
+    make(now, rows, 2, MOVED)
+    stored = profile_table(ParquetTable(then), worlds.FEATURES, threads=THREADS)
+    _stored(then).write_text(stored.model_dump_json(by_alias=True, exclude_none=True))
+
+
+def ratio(turns: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], measure: str) -> float:
+    """The median of the ratios, turn by turn."""
+    return statistics.median(float(a[measure]) / float(b[measure]) for a, b in zip(turns, others, strict=True))
+
+
+def line(name: str, row: dict[str, Any]) -> str:
+    """A row of the table."""
     drifted = "" if row["drifted"] is None else f"{len(row['drifted'])}: {' '.join(row['drifted'])}"
-    print(f"{name:<15} {row['wall']:>8.2f} {row['cpu']:>8.2f} {row['peak']:>9.0f}  {drifted}", flush=True)
+    return f"| {name} | {row['wall']:.2f} | {row['cpu']:.2f} | {row['peak']:.0f} | {drifted} |"
 
 
 if __name__ == "__main__":
