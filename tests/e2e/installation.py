@@ -41,8 +41,15 @@ class Installation:
         self.plane.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(MANIFESTS / what))
 
     def established(self) -> None:
-        names = [f"crd/{plural}.truekeep.dev" for plural in OF_OURS]
-        self.plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", *names)
+        """Return when the kinds are served. kubectl's own wait fails on one that has no status yet."""
+        self.until("the kinds to be served", lambda: all(map(self._serves, OF_OURS)))
+
+    def _serves(self, plural: str) -> bool:
+        try:
+            self.plane.kubectl("get", f"{plural}.truekeep.dev", "--all-namespaces")
+        except ClusterError:
+            return False
+        return True
 
     def get(self, kind: str, namespace: str, *selector: str) -> list[Json]:
         """Objects; none where the kind is not there."""
