@@ -208,6 +208,8 @@ def restraint(policy: PolicyView, breach: Breach, runs: Sequence[RunView], now: 
         cause = run.spec.trigger.policy
         if cause and cause.revision == breach.revision and cause.window_end >= breach.end:
             return _answered(policy, breach, runs, run)
+    if (behind := _too_soon(policy, breach, runs)) is not None:
+        return behind
     fresh = sum(one.labelled for one in policy.status.performance if one.revision == breach.revision)
     if fresh < policy.spec.min_new_labels:
         words = f"{fresh:,} labelled rows are new since revision {breach.revision} serves, minNewLabels is "
@@ -240,6 +242,22 @@ def _answered(policy: PolicyView, breach: Breach, runs: Sequence[RunView], run: 
         words = f"{_unbeaten(said)}; the next run waits for another window, and for {_time(until)}"
         return Restraint("ChallengerNotBetter", words, 0.0)
     return Restraint("Answered", f"run {run.meta.name} answers it", 0.0)
+
+
+def _too_soon(policy: PolicyView, breach: Breach, runs: Sequence[RunView]) -> Restraint | None:
+    """The backing off in event time: a cooldown of an hour alone would let every window of a week start a run. After
+    the second rejected run in a row two windows must pass, then four, up to 28 days; the first waits for the next."""
+    said = rejected(policy, breach.revision, runs)
+    newest = max((run.spec.trigger.policy.window_end for run in said if run.spec.trigger.policy), default=None)
+    if newest is None:
+        return None
+    window = timedelta(hours=policy.spec.window.hours)
+    factor: int = 2 ** min(len(said) - 1, 20)
+    first = newest + max(window, min(MOST_BACKOFF, window * factor))
+    if breach.end >= first:
+        return None
+    words = f"{_unbeaten(said)}; the next run is for a window that ends on {_time(first)} or later"
+    return Restraint("ChallengerNotBetter", words, 0.0)
 
 
 def _waits(policy: PolicyView, revision: int, runs: Sequence[RunView]) -> list[tuple[datetime, str, str]]:

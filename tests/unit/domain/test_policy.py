@@ -219,6 +219,26 @@ def test_a_challenger_that_is_no_better_makes_the_policy_back_off() -> None:
     assert world.condition("Ready") == ("True", "Serving")
 
 
+def test_backing_off_counts_windows_too() -> None:
+    """With windows that are longer than the cooldown each of them would start a run: it is two, then four windows."""
+    world = watched(maxRunsPerWeek=1000, cooldownSeconds=60)
+    started, said = [], []
+    for window in range(16):
+        start = datetime(2026, 1, 6, tzinfo=UTC) + timedelta(days=window)
+        one = shown(6, start=start.isoformat(), end=(start + timedelta(days=1)).isoformat())
+        two = shown(6, start=(start - timedelta(days=1)).isoformat(), end=start.isoformat())
+        world.report(6, verdict="NoDrift", performance=[one, two])
+        before = drift_runs(world)
+        world.calm(train="ChampionKept")
+        if drift_runs(world) > before:
+            started.append(window)
+        world.pass_time(86400)
+        world.calm(train="ChampionKept")
+        said.append(message(world, "RetrainHeld"))
+    assert [later - earlier for earlier, later in pairwise(started)] == [1, 2, 4, 8]
+    assert any("the next run is for a window that ends on 2026-01-" in one for one in said)
+
+
 def test_a_run_that_succeeds_ends_the_backing_off() -> None:
     world = watched(cooldownSeconds=60)
     world.report(6, 7, verdict="NoDrift", performance=[shown(7), shown(6)])
