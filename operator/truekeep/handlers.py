@@ -124,7 +124,11 @@ class Watch:
                 keys = relations.keys(param, item, gone)
                 # A run that ended and is only listed was looked at when it did; what its Jobs need, a resync finds.
                 if keys and not (listed and (not news or ended(param, item))):
-                    self._wake(keys, listed)
+                    # Who watches a Model that changed has time, where many changed.
+                    mine = [each for each in keys if each.kind != "DriftPolicy" or param == "DriftPolicy"]
+                    self._wake(mine, listed)
+                    if len(mine) < len(keys):
+                        self._wake([each for each in keys if each not in mine], True)
 
         @kopf.on.event(GROUP, VERSION, APPROVALS, registry=registry, id=APPROVALS)
         async def of_an_approval(event: Any, resource: Any, **_: Any) -> None:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypedDict, TypeVar
 
 from truekeep.api.names import (
+    FIELD_MANAGER,
     LABEL_COMPONENT,
     LABEL_DEPLOYMENT,
     LABEL_MODEL,
@@ -82,7 +83,7 @@ from truekeep.domain.slots import Slots, may_begin, slots
 from truekeep.domain.stand import finished
 from truekeep.domain.traffic import NO_GATEWAY
 from truekeep.resources.autoscaler import autoscaler
-from truekeep.resources.compare import holds
+from truekeep.resources.compare import holds, left_over
 from truekeep.resources.httproute import httproute, parent_reference
 from truekeep.resources.monitor_cronjob import Watched, monitor_cronjob
 from truekeep.resources.services import deployment_service, stable_service
@@ -442,7 +443,7 @@ class Observer:
             return True
         watched = Watched(active.revision, active.artifact_digest, policy.spec.suspend == "Now")
         wanted = monitor_cronjob(model, policy, watched, self._settings)
-        return wanted is None or holds(wanted, cronjob)
+        return wanted is None or (holds(wanted, cronjob) and not left_over(wanted, cronjob, FIELD_MANAGER))
 
     async def _job(self, job: Json, pods: list[Json]) -> JobView:
         about = meta(job)

@@ -17,7 +17,7 @@ from truekeep.cluster.kinds import Kind
 from truekeep.cluster.views import controller_uid, frozen_template, meta
 from truekeep.domain.observed import Meta, ModelView
 from truekeep.domain.plan import DeploymentIntent, Note, Settings
-from truekeep.resources.compare import holds
+from truekeep.resources.compare import holds, left_over
 from truekeep.resources.serving_deployment import serving_deployment
 
 Json = dict[str, Any]
@@ -43,7 +43,9 @@ class Writer:
         live = await self._api.get(kind, about["namespace"], about["name"])
         if live is not None:
             self._must_be_ours(kind, live, manifest)
-            if holds(manifest, live):
+            # Of a Deployment the replicas are left out on purpose, and the rest never changes.
+            beyond = kind != kinds.DEPLOYMENT and left_over(manifest, live, FIELD_MANAGER)
+            if holds(manifest, live) and not beyond:
                 return False
         applied = await self._api.apply(kind, manifest)
         if not holds(manifest, applied):

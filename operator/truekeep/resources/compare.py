@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from decimal import InvalidOperation
 from typing import Any
 
@@ -35,3 +37,28 @@ def _same_quantity(one: str, other: str) -> bool:
         return quantity(one) == quantity(other)
     except (InvalidOperation, ValueError):
         return False
+
+
+def left_over(wanted: Mapping[str, Any], live: Mapping[str, Any], manager: str) -> bool:
+    """Whether the live object has fields that this manager once applied and does not want any more: a setting that was
+    taken out of a spec. What others wrote there is theirs."""
+    return any(
+        _owns_more(each.get("fieldsV1") or {}, wanted)
+        for each in (live.get("metadata") or {}).get("managedFields") or []
+        if each.get("manager") == manager and each.get("operation") == "Apply" and not each.get("subresource")
+    )
+
+
+def _owns_more(fields: Mapping[str, Any], wanted: Any) -> bool:
+    """Whether fieldsV1 names what is not wanted: `f:` a field, `k:` an item of a list by its keys."""
+    for name, inside in fields.items():
+        if name.startswith("f:") and isinstance(wanted, Mapping):
+            if name[2:] not in wanted or _owns_more(inside, wanted[name[2:]]):
+                return True
+        elif name.startswith("k:") and isinstance(wanted, list):
+            keys = json.loads(name[2:]).items()
+            # A key that is not wanted by name has its default, which only the server knows.
+            items = [each for each in wanted if all(each.get(key, value) == value for key, value in keys)]
+            if not items or all(_owns_more(inside, each) for each in items):
+                return True
+    return False

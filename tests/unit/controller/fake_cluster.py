@@ -107,7 +107,14 @@ class FakeApi:
     async def apply(self, kind: Kind, manifest: Json, manager: str = "truekeep") -> Json:
         def do() -> Json:
             live = self.objects.get(self._key(kind, manifest))
-            return self._store(kind, _merged(live, manifest) if live else copied(manifest))
+            if kind != kinds.CRON_JOB:
+                return self._store(kind, _merged(live, manifest) if live else copied(manifest))
+            known = (live or {}).get("metadata", {}).get("managedFields") or [{"fieldsV1": {}}]
+            left = _without(live, known[0]["fieldsV1"], manifest) if live else {}
+            applied = _merged(left, manifest)
+            fields = _fields({key: manifest[key] for key in ("spec",)})
+            applied["metadata"]["managedFields"] = [{"manager": manager, "operation": "Apply", "fieldsV1": fields}]
+            return self._store(kind, applied)
 
         return self._write("apply", kind, manifest, do)
 
@@ -200,6 +207,24 @@ class FakeApi:
             item.setdefault("status", live["status"])
         self.objects[key] = item
         return item
+
+
+def _fields(value: Any) -> Json:
+    """What an apply owns, as managedFields say it; lists are one value here."""
+    return {f"f:{key}": _fields(inside) for key, inside in value.items()} if isinstance(value, dict) else {}
+
+
+def _without(live: Json, owned: Json, wanted: Json) -> Json:
+    """An object without what was owned and is not wanted any more."""
+    result = {}
+    for key, value in live.items():
+        mine = owned.get(f"f:{key}")
+        if mine is None or not isinstance(value, dict) or key not in wanted:
+            if mine is None or key in wanted:
+                result[key] = copied(value)
+        else:
+            result[key] = _without(value, mine, wanted[key])
+    return result
 
 
 def _merged(live: Json, manifest: Json) -> Json:
