@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
-from tests.cluster import environment
 from tests.e2e.captured import CAPTURED, DAY, ROWS, Day, first_day, parquet, write_day
+from tests.e2e.scraped import asked, names, scrapes
 from tests.e2e.shop import Shop, merged, open_shop, small_model
 from tests.prometheus import running
 from tests.prometheus import until as within
-from tests.story.kube import Json, Kube, NotInTime, condition, name_of
+from tests.story.kube import Json, Kube, NotInTime, condition
 from tests.story.narrator import Narrator
 from tests.story.stage import Stage
-from tests.unit.manifests.test_monitoring import alerts, documents, expressions, groups, metric_names, plain
+from tests.unit.manifests.test_monitoring import alerts, expressions, groups, plain
 from truekeep.cli.examples import world
 from truekeep.storage.s3 import Bucket
 
@@ -122,65 +118,16 @@ def test_silent_decay_is_estimated_then_measured_then_answered_once(shop: Shop) 
         assert b"<h2>Columns" in models.get(page)
 
 
-def scrapes(kube: Kube, kubeconfig: Path, folder: Path) -> list[Json]:
-    """What the PodMonitors ask a Prometheus to read, of the operator and of this namespace, through the API server: on
-    some clusters this machine has no way to the pods."""
-    config = yaml.safe_load(kubeconfig.read_text())
-    cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-    for name, content in (
-        ("ca", cluster["certificate-authority-data"]),
-        ("cert", user["client-certificate-data"]),
-        ("key", user["client-key-data"]),
-    ):
-        (folder / name).write_bytes(base64.b64decode(content))
-    access = {"tls_config": {f"{name}_file": str(folder / name) for name in ("ca", "cert", "key")}, "scheme": "https"}
-    return [scrape(monitor, kube, cluster["server"], access) for monitor in documents("podmonitors.yaml")]
-
-
-def scrape(monitor: Json, kube: Kube, server: str, access: Mapping[str, Any]) -> Json:
-    """One PodMonitor, carried out as the Prometheus Operator would. Debian's Prometheus can't look for pods itself."""
-    spec = monitor["spec"]
-    (endpoint,) = spec["podMetricsEndpoints"]
-    namespace = NAMESPACE if spec.get("namespaceSelector", {}).get("any") else "truekeep-system"
-    selector = ",".join(f"{key}={value}" for key, value in spec["selector"]["matchLabels"].items())
-    targets = []
-    for pod in kube.list(namespace, "pods", selector):
-        found = [
-            (container["name"], port["containerPort"])
-            for container in pod["spec"]["containers"]
-            for port in container.get("ports", ())
-            if port["name"] == endpoint["port"]
-        ]
-        copied = {name: pod["metadata"]["labels"][name] for name in spec.get("podTargetLabels", ())}
-        for container, port in found:
-            path = f"/api/v1/namespaces/{namespace}/pods/{name_of(pod)}:{port}/proxy{endpoint['path']}"
-            labels = {
-                "__metrics_path__": path,
-                "namespace": namespace,
-                "pod": name_of(pod),
-                "container": container,
-                **{re.sub(r"\W", "_", name): value for name, value in copied.items()},
-            }
-            targets.append({"targets": [server.removeprefix("https://")], "labels": labels})
-    assert targets, f"no pod of {monitor['metadata']['name']} has a port {endpoint['port']}"
-    honor = endpoint.get("honorLabels", False)
-    return {"job_name": monitor["metadata"]["name"], "honor_labels": honor, "static_configs": targets, **access}
-
-
 def test_a_real_prometheus_reads_what_runs_and_answers_every_alert_and_panel(shop: Shop, tmp_path: Path) -> None:
     """After the test before: a policy that measured, one that found drift, and one that waits for its Model."""
     until(shop, "findings", lambda: (shop.kube.get(NAMESPACE, "driftpolicies", "watch") or {})["status"]["findings"])
-    configuration = scrapes(shop.kube, Path(environment()["KUBECONFIG"]), tmp_path)
+    configuration = scrapes(shop.kube, NAMESPACE, tmp_path)
     with running(tmp_path, configuration, groups()) as prometheus:
-
-        def names() -> set[str]:
-            return {each["metric"]["__name__"] for each in prometheus.query('{__name__=~".+"}')}
-
-        asked = {name for expression in expressions() for name in metric_names(expression)}
-        within(lambda: asked <= names(), 60, lambda: {"missing": asked - names(), "up": prometheus.query("up")})
-        assert all(each["value"][1] == "1" for each in prometheus.query("up"))
-        jobs = {each["metric"]["job"] for each in prometheus.query("up")}
-        assert jobs == {"truekeep-operator", "truekeep-servers"}
+        within(lambda: asked() <= names(prometheus), 60, lambda: {"missing": asked() - names(prometheus)})
+        assert {each["metric"]["job"] for each in prometheus.query("up == 1")} == {
+            "truekeep-operator",
+            "truekeep-servers",
+        }
         for expression in expressions():
             if not expression.startswith("label_values("):
                 prometheus.query(plain(expression))
