@@ -108,9 +108,10 @@ def pod_specs() -> list[tuple[str, Json]]:
             continue
         spec = each["spec"]
         spec = spec.get("jobTemplate", {}).get("spec", spec)
-        found.append(
-            (f"{file}: {each['kind']} {each['metadata']['name']}", spec.get("template", {"spec": spec})["spec"])
-        )
+        pod = spec.get("template", {"spec": spec}).get("spec")
+        if pod is None or not all("image" in container for container in pod.get("containers", [])):
+            continue  # a patch of a Deployment that is looked at itself
+        found.append((f"{file}: {each['kind']} {each['metadata']['name']}", pod))
     return found
 
 
