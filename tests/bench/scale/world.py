@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kubernetes.aio import client, config
 
+from tests.unit.controller.fake_cluster import MemoryStore
 from truekeep.api.model import ModelSpec
-from truekeep.api.names import LABEL_MODEL, MANAGED_BY
+from truekeep.api.names import LABEL_COMPONENT, LABEL_MODEL, MANAGED_BY
 from truekeep.api.trainingrun import TrainingRunStatus
 from truekeep.cluster import kinds
 from truekeep.cluster.api import Api
+from truekeep.cluster.errors import ClusterError
+from truekeep.contract.requests import REQUEST_ENV, KeepRequest
 from truekeep.domain.fingerprints import training_fingerprint
+from truekeep.monitor.keep import keep
+from truekeep.storage.artifacts import Store
 
 RUNS = 10
 TEAM = 50  # Models in a namespace
@@ -154,20 +160,49 @@ async def _model(api: Api, number: int, runs: int) -> None:
     namespace, name = place(number)
     parsed = ModelSpec.model_validate(spec())
     fingerprint, began = training_fingerprint(parsed), datetime.now(UTC) - timedelta(days=10 * runs)
-    made = {"apiVersion": API_VERSION, "metadata": {"namespace": namespace, "labels": dict(MANAGED_BY)}}
+    made = {"apiVersion": API_VERSION, "kind": "TrainingRun"}
     for revision in range(1, runs + 1):
         run = f"{name}-{revision:010x}"
-        metadata = {**made["metadata"], "name": run, "labels": {**MANAGED_BY, LABEL_MODEL: name}}
+        metadata = {"namespace": namespace, "name": run, "labels": {**MANAGED_BY, LABEL_MODEL: name}}
         body = {"modelRef": {"name": name}, "trigger": {"type": "Spec", "message": "spec.training changed"}}
-        there = await api.create(
-            kinds.TRAINING_RUN, {**made, "kind": "TrainingRun", "metadata": metadata, "spec": body}
-        )
+        there = await api.create(kinds.TRAINING_RUN, {**made, "metadata": metadata, "spec": body})
         status = run_status(revision, run, fingerprint, began + timedelta(days=10 * revision))
         version = there["metadata"]["resourceVersion"]
         await api.apply_status(kinds.TRAINING_RUN, namespace, run, version, status)
     for kind, what in ((kinds.MODEL, spec()), (kinds.DRIFT_POLICY, policy(name))):
         metadata = {"namespace": namespace, "name": name}
         await api.create(kind, {"apiVersion": API_VERSION, "kind": kind.kind, "metadata": metadata, "spec": what})
+
+
+async def keep_decisions(api: Api) -> None:
+    """For ever: what the Jobs do that take decisions to the store, whose end nobody else can write."""
+    store, labels = MemoryStore(), {**MANAGED_BY, LABEL_COMPONENT: "decisions"}
+    while True:
+        pods: list[Json] = []
+        with suppress(ClusterError):  # an API server that is busy answers the next time
+            pods = await api.list(kinds.POD, None, labels, "status.phase=Running")
+        for pod in pods:
+            container = pod["spec"]["containers"][0]
+            text = next(each["value"] for each in container["env"] if each["name"] == REQUEST_ENV)
+            moment = datetime.now(UTC)
+            result = keep(cast(Store, store), KeepRequest.model_validate_json(text), moment)
+            stamp = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+            ended = {
+                "exitCode": 0,
+                "reason": "Completed",
+                "message": result.model_dump_json(by_alias=True, exclude_none=True),
+                "startedAt": stamp,
+                "finishedAt": stamp,
+            }
+            own = {"name": container["name"], "image": container["image"], "imageID": "", "ready": False}
+            status = {
+                "phase": "Succeeded",
+                "containerStatuses": [{**own, "restartCount": 0, "state": {"terminated": ended}}],
+            }
+            about = pod["metadata"]
+            with suppress(ClusterError):  # it went, or changed: the next round sees it
+                await api.apply_status(kinds.POD, about["namespace"], about["name"], about["resourceVersion"], status)
+        await asyncio.sleep(1)
 
 
 async def change(api: Api, number: int, replicas: int) -> None:
