@@ -22,7 +22,7 @@ def write(chart: Any, path: Path) -> None:
         .configure_axis(labelColor=INK, titleColor=INK, gridColor="#eceff3", domainColor=SOFT, tickColor=SOFT)
         .configure_title(anchor="start", fontSize=13, fontWeight="normal", color=INK)
         .configure_view(stroke=None)
-        .configure_legend(labelColor=INK, titleColor=INK, orient="top", title=None)
+        .configure_legend(labelColor=INK, titleColor=INK, orient="top", title=None, labelLimit=400)
     )
     configured.save(str(path))
 

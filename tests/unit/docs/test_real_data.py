@@ -25,5 +25,8 @@ def test_what_the_page_claims_of_the_arms() -> None:
     assert spent["monthly"]["low"] > 0
     assert spent["policy: labels"]["promoted"] == 0
     assert spent["policy: the example's"]["runs"] < spent["monthly"]["runs"] < spent["policy: inputs"]["runs"]
+    assert spent["policy: labels, Brier"]["runs"] == 2
+    assert spent["policy: labels, Brier"]["low"] > 0
+    assert spent["policy: inputs"]["runs"] <= spent["weekly"]["runs"] / 2 + 1
     runs = {one["answer"]: one["runs"] for one in studies.known("census")}
     assert runs["Alert"] == 0
