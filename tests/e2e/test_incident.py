@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import json
 import re
@@ -15,18 +14,16 @@ from typing import Any
 import httpx
 import pyarrow as pa
 import pytest
-import yaml
 
-from tests.cluster import environment
 from tests.e2e.captured import first_day, parquet
 from tests.e2e.repository import Repository
+from tests.e2e.scraped import scrapes
 from tests.e2e.shop import BEGINS, DAYS, REQUEST, ROWS_PER_DAY, Shop, open_shop, parameters, small_model
-from tests.e2e.test_performance import scrape
 from tests.prometheus import running, until
 from tests.story.kube import Json, Kube, condition
 from tests.story.narrator import Narrator
 from tests.story.stage import Stage
-from tests.unit.manifests.test_monitoring import documents, groups
+from tests.unit.manifests.test_monitoring import groups
 from truekeep.cli.examples import fraud
 
 pytestmark = pytest.mark.full
@@ -130,22 +127,6 @@ def incident(kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[I
         yield made
 
 
-def prometheus_of(kube: Kube, folder: Path) -> list[Json]:
-    """What the operator's PodMonitor asks a Prometheus to read."""
-    config = yaml.safe_load(Path(environment()["KUBECONFIG"]).read_text())
-    cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-    files = {
-        "ca": cluster["certificate-authority-data"],
-        "cert": user["client-certificate-data"],
-        "key": user["client-key-data"],
-    }
-    for name, content in files.items():
-        (folder / name).write_bytes(base64.b64decode(content))
-    access = {"tls_config": {f"{name}_file": str(folder / name) for name in files}, "scheme": "https"}
-    monitor = next(each for each in documents("podmonitors.yaml") if each["metadata"]["name"] == "truekeep-operator")
-    return [scrape(monitor, kube, cluster["server"], access)]
-
-
 def test_the_runbook_from_the_alert_to_the_mend(incident: Incident, tmp_path: Path) -> None:
     shop, git = incident.shop, incident.repository
     assert git.deploy().returncode == 0
@@ -164,7 +145,7 @@ def test_the_runbook_from_the_alert_to_the_mend(incident: Incident, tmp_path: Pa
     assert condition(shop.model(MODEL), "Ready")["status"] == "True"
 
     # 1. The alert, by the rules as they are shipped.
-    with running(tmp_path, prometheus_of(shop.kube, tmp_path), groups()) as prometheus:
+    with running(tmp_path, scrapes(shop.kube, NAMESPACE, tmp_path), groups()) as prometheus:
 
         def alerts() -> list[dict[str, str]]:
             found = [each["labels"] for each in prometheus.ask("alerts")["alerts"]]
