@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -138,6 +138,25 @@ class Api:
         call = self._resources[kind].subresources["status"].server_side_apply
         what = {"body": body, "field_manager": FIELD_MANAGER, "force_conflicts": True}
         return await self._write("status", kind, body, call, **what)
+
+    async def set_status(
+        self, kind: Kind, namespace: str, name: str, resource_version: str, status: Json, owners: Sequence[Json]
+    ) -> Json:
+        """A whole status in place of what is there, whoever owned parts of it. `owners`: the managedFields that stay.
+        Conflict where the object is no longer as it was read."""
+        steps = [
+            {"op": "replace", "path": "/metadata/resourceVersion", "value": resource_version},
+            {
+                "op": "replace",
+                "path": "/metadata/managedFields",
+                "value": [*owners] or [{}],
+            },  # an empty list says nothing
+            {"op": "add", "path": "/status", "value": status},
+        ]
+        what = {"name": name, "body": steps, "content_type": "application/json-patch+json"}
+        call = self._resources[kind].subresources["status"].patch
+        manifest = {"metadata": {"namespace": namespace, "name": name}}
+        return await self._write("status", kind, manifest, call, field_manager=FIELD_MANAGER, **what)
 
     async def replace(self, kind: Kind, manifest: Json) -> Json:
         """Put an object in place of the one that was read. Conflict where it changed meanwhile."""

@@ -21,6 +21,7 @@ from truekeep.api.names import (
     LABEL_RUN,
     MANAGED_BY,
     autoscaler_name,
+    deployment_name,
     monitor_name,
     newdata_name,
     rehearsal_name,
@@ -60,6 +61,7 @@ from truekeep.domain import system
 from truekeep.domain.analysis import interest, questions
 from truekeep.domain.conditions import find
 from truekeep.domain.decisions import unkept
+from truekeep.domain.fingerprints import serving_key
 from truekeep.domain.model import NO_AUTOSCALING
 from truekeep.domain.observed import (
     ApprovalView,
@@ -315,7 +317,7 @@ class Observer:
         return await self._job(job, pods) if job and controller_uid(job) == model.meta.uid else None
 
     def _deployment(self, model: ModelView, item: Json, pods: list[PodView]) -> DeploymentView:
-        seen = deployment_view(item, pods, None)
+        seen = _as_the_status_says(model, deployment_view(item, pods, None))
         intent = DeploymentIntent(
             seen.meta.name, seen.revision, seen.run, seen.artifact_digest, seen.serving_key, seen.replicas
         )
@@ -323,7 +325,7 @@ class Observer:
         if template is None:
             return seen
         wanted = serving_deployment(model, intent, self._settings, template, scaled_by_others=True)
-        return deployment_view(item, pods, wanted)
+        return replace(seen, intact=holds(wanted, item))
 
     async def run(self, namespace: str, name: str) -> Seen[RunObserved] | None:
         """All that decides about a TrainingRun; None where there is none (any more)."""
@@ -530,3 +532,19 @@ def _of_model(items: list[Json], model: str, view: Callable[[Json], View]) -> tu
 
 
 __all__ = ["Observer", "Seen", "now"]
+
+
+def _as_the_status_says(model: ModelView, seen: DeploymentView) -> DeploymentView:
+    """A Deployment that the status names is what the status says, whatever somebody made of its marks. Its serving key
+    is in no status, but the beginning of it is in its name."""
+    status = model.status
+    known = (status.active, status.previous, status.candidate)
+    served = next((each for each in known if each and each.deployment == seen.meta.name), None)
+    if served is None:
+        return seen
+    keys = (seen.serving_key, serving_key(model.spec))
+    names = {key: deployment_name(model.meta.name, served.revision, key) for key in keys}
+    key = next((key for key in keys if names[key] == seen.meta.name), seen.serving_key)
+    return replace(
+        seen, revision=served.revision, run=served.run, artifact_digest=served.artifact_digest, serving_key=key
+    )

@@ -123,10 +123,26 @@ class Writer:
         return await self._api.delete(kind, owner.namespace, name, meta(live).uid)
 
     async def status(self, kind: Kind, about: Meta, stored: Mapping[str, Any], status: Json) -> bool:
-        """Write a status, whole, unless it is stored already. Conflict where the object changed since it was read."""
+        """Write a status, whole, unless it is stored already. Conflict where the object changed since it was read.
+
+        What somebody else wrote into a status stays in an apply, or leaves null where an object was, which the schema
+        refuses for ever. Then the status is replaced, and its other owners are forgotten."""
         if _ordered(stored) == _ordered(status):
             return False
-        await self._api.apply_status(kind, about.namespace, about.name, about.resource_version, status)
+        version = about.resource_version
+        try:
+            applied = await self._api.apply_status(kind, about.namespace, about.name, version, status)
+        except Refused as error:
+            live = await self._api.get(kind, about.namespace, about.name)
+            if live is None or not _others_wrote(live):
+                raise
+            logger.warning("somebody else wrote into the status, which is replaced: %s", error)
+        else:
+            if _ordered(applied.get("status") or {}) == _ordered(status) or not _others_wrote(applied):
+                return True
+            live, version = applied, str(applied["metadata"]["resourceVersion"])
+        owners = [each for each in live["metadata"].get("managedFields") or [] if each.get("subresource") != "status"]
+        await self._api.set_status(kind, about.namespace, about.name, version, status, owners)
         return True
 
     async def event(self, kind: Kind, about: Meta, note: Note, moment: datetime) -> None:
@@ -175,6 +191,14 @@ class Writer:
         raise NameTaken(
             f"{kind.kind} {about.namespace}/{about.name} {whose}; delete it, or give the Model or policy another name"
         )
+
+
+def _others_wrote(item: Json) -> bool:
+    """Whether parts of a status are not ours by apply alone."""
+    return any(
+        each.get("subresource") == "status" and (each.get("manager"), each.get("operation")) != (FIELD_MANAGER, "Apply")
+        for each in item["metadata"].get("managedFields") or []
+    )
 
 
 def _owns_replicas(deployment: Json) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,6 +87,17 @@ async def test_an_apply_names_its_manager_and_forces(api: Api, server: tuple[Ser
     assert query == {"fieldManager": "truekeep", "force": "true"}
     assert content == "application/apply-patch+yaml"
     assert '"selector"' in body
+
+
+async def test_a_status_is_set_whole_and_only_in_the_version_that_was_read(
+    api: Api, server: tuple[Server, str]
+) -> None:
+    server[0].says({})
+    await api.set_status(kinds.MODEL, "demo", "m", "42", {"latestRevision": 1}, [])
+    ((method, path, query, content, body),) = server[0].asked
+    assert (method, path) == ("PATCH", "/apis/truekeep.dev/v1alpha1/namespaces/demo/models/m/status")
+    assert (query["fieldManager"], content) == ("truekeep", "application/json-patch+json")
+    assert [step["value"] for step in json.loads(body)] == ["42", [{}], {"latestRevision": 1}]
 
 
 async def test_a_status_is_applied_at_its_own_path_with_the_version_that_was_read(

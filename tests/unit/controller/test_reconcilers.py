@@ -180,6 +180,22 @@ async def test_what_was_changed_by_hand_is_restored() -> None:
     assert "app" not in world.api.objects[("Service", NAMESPACE, "m")]["spec"]["selector"]
 
 
+async def test_marks_of_the_live_deployment_are_restored() -> None:
+    """They say what serves; the status knows it, too."""
+    world = await served()
+    (before,) = copy.deepcopy(world.api.all(kinds.DEPLOYMENT))
+    garbage = copy.deepcopy(before)
+    for mark in ("truekeep.dev/serving-key", "truekeep.dev/artifact-digest"):
+        garbage["metadata"]["annotations"][mark] = "?"
+    garbage["metadata"]["labels"]["truekeep.dev/run"] = "another"
+    world.api.put(kinds.DEPLOYMENT, garbage)
+    await world.rounds(2)
+    (restored,) = world.api.all(kinds.DEPLOYMENT)
+    assert restored["metadata"]["annotations"] == before["metadata"]["annotations"]
+    assert restored["metadata"]["labels"] == before["metadata"]["labels"]
+    assert world.condition(world.model(), "Ready")["status"] == "True"
+
+
 async def test_replicas_that_an_autoscaler_owns_are_left_alone() -> None:
     world = await served()
     (deployment,) = copy.deepcopy(world.api.all(kinds.DEPLOYMENT))
