@@ -74,7 +74,7 @@ def study(repeat: int = 5) -> dict[str, Any]:
     best: dict[str, Any] = {}
     for _ in range(repeat):
         for name in CONTENDERS:
-            found = in_process(sys.executable, "-m", "tests.bench.drift.millions", "--one", name, timeout=300)
+            found = in_process([sys.executable, "-m", "tests.bench.drift.millions", "--one", name], 300)
             if isinstance(found, str):
                 raise SystemExit(f"{name}: {found}")
             known = best.setdefault(name, found)
