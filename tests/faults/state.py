@@ -23,7 +23,7 @@ OWN = frozenset({"models", "trainingruns", "driftpolicies"})
 TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|\+00:00| UTC)?")
 POD = re.compile(r"\bpod \S+")
 # How often decisions were handed over, and what of a canary was looked at when, is a matter of pace.
-PACE = frozenset({"decisions", "analysedAt", "reachedPercent"})
+PACE = frozenset({"decisions", "analysis", "analysedAt", "reachedPercent"})
 COMPONENT = "app.kubernetes.io/component"
 # Components whose Jobs are a matter of pace: decisions are handed over in one or in several, and a candidate that
 # crashes at once is rehearsed only where the crash was not seen before.
