@@ -27,7 +27,7 @@ test: lint install ## lint, types, unit tests, and the story and its faults on t
 test-full: test test-long ## `make test`, then the long suites
 
 test-long: install ## the long suites alone, and last what takes the cluster down; up to 80 minutes
-	@$(PYTEST) $(TWO) tests/e2e tests/cluster/test_cluster.py tests/unit -m full
+	@$(PYTEST) $(TWO) tests/e2e tests/cluster/test_cluster.py tests/cluster/test_plane.py tests/unit -m full
 	@$(PYTEST) tests/cluster/test_lifecycle.py
 
 test-faults: venv ## the story × every fault, without a cluster; an hour where nothing else runs

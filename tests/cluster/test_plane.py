@@ -16,6 +16,7 @@ from tests.cluster.errors import ClusterError
 from tests.cluster.layout import REPOSITORY
 from tests.cluster.plane import Plane
 
+pytestmark = pytest.mark.full  # kwok is built first: three minutes, once a machine
 JOB = {
     "apiVersion": "batch/v1",
     "kind": "Job",

@@ -16,6 +16,7 @@ from tests.unit.server.conftest import Published, Running, _starter, body, files
 from tests.unit.server.hostile import connect, head
 from truekeep.storage import artifacts
 
+pytestmark = pytest.mark.full  # each limit by itself is tried in tests/unit/server, too
 GROUP = "floods and slow bodies"
 STRICT = {
     "header_seconds": 1, "body_seconds": 1, "first_byte_seconds": 1, "body_bytes": 20_000, "rows": 50, "inputs": 6,
