@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints
 from truekeep.api.common import Schema, Text
 
 CRON = r"^[0-9*/,\-]+( [0-9A-Za-z*/,\-#]+){4}$"
+KEEP_RUNS = 50  # where spec.retraining says nothing
 TIME_ZONE = r"^[A-Za-z0-9_+\-]+(/[A-Za-z0-9_+\-]+){0,2}$"
 
 
@@ -60,6 +61,12 @@ class Retraining(Schema):
         default="Forbid",
         description="Allow: a TrainingRun that somebody creates begins though another one is under way. What the "
         "operator starts by itself waits for the others' end all the same. Default: Forbid, one after the other.",
+    )
+    keep_runs: Annotated[int, Field(ge=10, le=1000)] = Field(
+        default=KEEP_RUNS,
+        description="How many finished TrainingRuns that the operator made stay in the cluster, the newest. Older ones "
+        "are deleted 30 days after their end, except those that are still needed; the store keeps what they made. "
+        "Default: 50.",
     )
 
 

@@ -25,6 +25,7 @@ from truekeep.api.names import (
     LABEL_REVISION,
     LABEL_RUN,
     LABEL_STAGE,
+    MANAGED_BY,
 )
 from truekeep.api.trainingrun import TrainingRunSpec, TrainingRunStatus
 from truekeep.domain.observed import (
@@ -119,7 +120,9 @@ def run_view(item: Json) -> RunView:
     about, status = meta(item), lenient_status(TrainingRunStatus, item)[0]
     if status.restored is not None and status.start_time is not None:
         about = replace(about, created=status.start_time)
-    return RunView(about, _spec(TrainingRunSpec, item), status)
+    labels = (item.get("metadata") or {}).get("labels") or {}
+    made_for = controller_uid(item) if MANAGED_BY.items() <= labels.items() else None
+    return RunView(about, _spec(TrainingRunSpec, item), status, made_for)
 
 
 def policy_view(item: Json) -> PolicyView:

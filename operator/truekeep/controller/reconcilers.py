@@ -29,6 +29,7 @@ from truekeep.controller.refusal import AnyStatus, explained, unreadable
 from truekeep.controller.state_metrics import StateMetrics
 from truekeep.domain import model as model_domain
 from truekeep.domain import policy as policy_domain
+from truekeep.domain import pruning
 from truekeep.domain import run as run_domain
 from truekeep.domain.data import last_valid
 from truekeep.domain.observed import Meta, ModelObserved, ModelView, PolicyObserved, RunObserved
@@ -164,6 +165,9 @@ class ModelReconciler:
         outcome = Outcome(kinds.MODEL, model.meta, model.status, plan.status, plan.notes)
         if not model.meta.deleting:
             await outcome.attempt(self._carry_out(observed, plan), now)
+            if plan.delete_run and outcome.refusal is None:
+                plan = await self._prune(model, plan, plan.delete_run)
+                outcome.status, outcome.notes = plan.status, plan.notes
         news = await outcome.conclude(self._tools, seen.stored_status)
         if news or plan.run:
             self._tools.wake(_related(key, observed, plan))
@@ -197,6 +201,15 @@ class ModelReconciler:
             await writer.delete(kinds.JOB, late.namespace, late.name, late.uid)
         for name in plan.delete_deployments:
             await writer.delete_owned(kinds.DEPLOYMENT, model.meta, name)
+
+    async def _prune(self, model: ModelView, plan: ModelPlan, old: Meta) -> ModelPlan:
+        """Delete a run that is history. What is left of the plan, which no refusal stops."""
+        try:
+            await self._tools.writer.delete(kinds.TRAINING_RUN, old.namespace, old.name, old.uid)
+        except Refused as error:
+            logger.warning("TrainingRun %s/%s is history, and stays: %s", old.namespace, old.name, error)
+            return pruning.stayed(plan, model.status)
+        return pruning.went(plan)
 
     async def _own_services(self, observed: ModelObserved, plan: ModelPlan) -> None:
         """Every Deployment has the Service of its name, and no other has one."""

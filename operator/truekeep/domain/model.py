@@ -19,6 +19,7 @@ from truekeep.domain.history import with_history
 from truekeep.domain.observed import ModelObserved, ModelView, RunView
 from truekeep.domain.plan import ModelPlan, Note, Settings
 from truekeep.domain.pods import Trouble
+from truekeep.domain.pruning import pruned
 from truekeep.domain.restoring import highest, remembering
 from truekeep.domain.rollout import Rollout, advance, apply_to
 from truekeep.domain.stand import DECLINED, message_of, reason_of, succeeded
@@ -37,6 +38,15 @@ def decide(observed: ModelObserved, settings: Settings, now: datetime) -> ModelP
     if observed.model.meta.deleting:
         return ModelPlan(status=observed.model.status)
     observed = remembering(observed, KEPT_REJECTIONS)
+
+    def plan(seen: ModelObserved) -> ModelPlan:
+        return _decide(seen, settings, now)
+
+    return pruned(observed, plan(observed), plan, now)
+
+
+def _decide(observed: ModelObserved, settings: Settings, now: datetime) -> ModelPlan:
+    """All but what of the history may go."""
     model = observed.model
     work = training(observed, training_fingerprint(model.spec), model.status.candidate is not None, now)
     wanted = wish(observed, work.settled, settings, now)

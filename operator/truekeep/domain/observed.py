@@ -44,6 +44,7 @@ class RunView:
     meta: Meta
     spec: TrainingRunSpec
     status: TrainingRunStatus
+    made_for: str | None = None  # UID of the Model that owns it, where the operator made it
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from truekeep.api.model import Candidate, ModelStatus
 from truekeep.api.trainingrun import Stage, TrainingRunStatus, Trigger
 from truekeep.contract.decisions import Decision
 from truekeep.domain.notices import Due
-from truekeep.domain.observed import JobView
+from truekeep.domain.observed import JobView, Meta
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,7 @@ class ModelPlan:
     hand_over: tuple[Decision, ...] = ()  # make the Job that takes these to the store
     repeat_keeper: JobView | None = None  # take this failed one away, so that it is made again
     run: RunIntent | None = None
+    delete_run: Meta | None = None  # history that is beyond what is kept
     notes: tuple[Note, ...] = ()
     look_again_seconds: float | None = None
 

@@ -95,7 +95,9 @@ def test_the_operator_changes_no_object_that_git_may_own() -> None:
     for where, rule in rules():
         if "rbac.yaml" in where and "truekeep.dev" in rule["apiGroups"]:
             writes = set(rule["verbs"]) - READS
-            assert all(each.endswith("/status") for each in rule["resources"]) or writes <= {"create"}, (where, rule)
+            # It deletes runs that it made itself and that are old (domain/pruning.py); a run can't be changed at all.
+            own = writes <= {"create", "delete"} and rule["resources"] == ["trainingruns"]
+            assert not writes or own or all(each.endswith("/status") for each in rule["resources"]), (where, rule)
             assert not writes or rule["resources"] == ["trainingruns"] or writes == {"patch"}, (where, rule)
 
 
