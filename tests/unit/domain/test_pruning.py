@@ -268,6 +268,28 @@ def test_a_spec_that_git_goes_back_to_has_its_revision_and_is_not_trained_again(
         assert (wanted.settled, wanted.wanted) == (True, None), seed
 
 
+def test_the_answers_in_a_row_that_made_nothing_better_stay_for_the_pause_they_make() -> None:
+    end = NOW - timedelta(days=300)
+    window = {"windowStart": end.isoformat(), "windowEnd": end.isoformat(), "finding": "x"}
+    about = {"type": "DriftPolicy", "policy": {"name": "p", "uid": "uid-p", "revision": 1, **window}}
+    answers = [run(10 + each, 200 + each, "ChampionKept", trigger=about) for each in range(5)]
+    policy = PolicyView(
+        Meta("ns", "p", "uid-p", NOW), DriftPolicySpec.model_validate(POLICY), DriftPolicyStatus(watchedRevision=1)
+    )
+    before = seen([run(1, 900, revision=1), *answers, *failures(20)], policies=(policy,))
+    after, gone = to_rest(before)
+    assert len(gone) == 10
+    assert rejected(policy, 1, after.runs) == answers
+
+
+def test_what_is_said_of_a_run_now_stays_true() -> None:
+    """No rule names these revisions, but the status lists them."""
+    lists = spec(seed=1, retraining={"keepRuns": KEEP}, serving={"pinnedRevision": 99})
+    observed = settled(seen(revisions(), spec=lists))
+    assert history(observed, NOW).spare
+    assert look(observed).delete_run is None
+
+
 # whatever there is -------------------------------------------------------------------------------------------------
 
 REASONS = ("Succeeded", "Succeeded", "Succeeded", "GatesFailed", "ChampionKept", "StoreUnreachable", "SpecChanged",
