@@ -18,6 +18,7 @@ import pytest
 from tests.cluster import ClusterError, fetch_binary
 from truekeep.api.common import LocalObjectReference, S3Location
 from truekeep.contract.requests import CERTIFICATES_DIR_ENV, SECRETS_DIR_ENV
+from truekeep.storage.addresses import LOOPBACK_ALLOWED, LOOPBACK_ENV
 from truekeep.storage.s3 import Bucket
 
 _numbers = itertools.count(1)
@@ -65,8 +66,8 @@ class Versitygw:
         return Bucket.open(self.location(prefix, versions=versions))
 
     def environment(self) -> dict[str, str]:
-        """What a process needs to find the credentials."""
-        return {SECRETS_DIR_ENV: str(self.secrets)}
+        """What a process needs to find the credentials, and to call a store on the loopback."""
+        return {SECRETS_DIR_ENV: str(self.secrets), LOOPBACK_ENV: LOOPBACK_ALLOWED}
 
 
 def free_port() -> int:

@@ -63,10 +63,10 @@ class Trigger(Schema):
 class Restore(Schema):
     """A run that ended before, of which only what is in the store is left."""
 
-    run_uid: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,64}$")] = Field(
+    run_uid: Annotated[str, StringConstraints(max_length=64, pattern=r"^[A-Za-z0-9-]+$")] = Field(
         description="UID that the run had: its result lies below NAMESPACE/MODEL/runs/UID in the store."
     )
-    model_uid: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,64}$")] = Field(
+    model_uid: Annotated[str, StringConstraints(max_length=64, pattern=r"^[A-Za-z0-9-]+$")] = Field(
         description="UID that its Model had; one of those, where it was restored before."
     )
     revision: int | None = Field(

@@ -450,6 +450,9 @@ def test_cooldown_and_budget_hold_further_runs() -> None:
     assert drift_runs(world) == 2, "two a week"
     world.pass_time(7 * 86400)
     world.calm(train="ChampionKept")
+    assert drift_runs(world) == 2, "after the second that was refused, two windows more"
+    world.report(10)
+    world.calm(train="ChampionKept")
     assert drift_runs(world) == 3
     assert world.condition("Ready") == ("True", "Serving"), "a challenger that is no better is no failure"
 
