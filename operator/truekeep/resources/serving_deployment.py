@@ -94,7 +94,8 @@ def serving_template(
     store = spec.store.s3
     capture = spec.serving.capture
     if capture is not None:
-        capture = capture.model_copy(update={"s3": complete(capture.s3, store)})
+        # How long captures are kept is not the pods' affair: where it changes, the same pods go on.
+        capture = capture.model_copy(update={"s3": complete(capture.s3, store), "retention_days": None})
     request = ServeRequest(
         namespace=model.meta.namespace,
         model=model.meta.name,
