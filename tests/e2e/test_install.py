@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import permutations
 from pathlib import Path
 
@@ -144,8 +145,9 @@ PARTS: dict[str, Callable[[Installation], None]] = {
 }
 
 
-@pytest.mark.parametrize("order", list(permutations(PARTS)), ids="-".join)
-def test_it_goes_in_any_order_and_leaves_nothing(empty: Installation, order: tuple[str, ...]) -> None:
+@contextmanager
+def at_work(empty: Installation) -> Iterator[None]:
+    """Installed, with the operator at work on a Model of the namespace team-a."""
     empty.apply("crds")
     empty.established()
     empty.apply("operator")
@@ -153,6 +155,12 @@ def test_it_goes_in_any_order_and_leaves_nothing(empty: Installation, order: tup
     empty.model("team-a")
     with empty.operator():
         empty.until("it to train", lambda: trains(empty, "team-a"))
+        yield
+
+
+@pytest.mark.parametrize("order", list(permutations(PARTS)), ids="-".join)
+def test_it_goes_in_any_order_and_leaves_nothing(empty: Installation, order: tuple[str, ...]) -> None:
+    with at_work(empty):
         for plural in OF_OURS:
             for item in empty.get(plural, "team-a"):
                 assert not item["metadata"].get("finalizers"), item["metadata"]
@@ -174,13 +182,7 @@ def test_it_goes_in_any_order_and_leaves_nothing(empty: Installation, order: tup
 
 def test_nothing_that_is_removed_first_can_hold_up_the_rest(empty: Installation) -> None:
     """Everything at once, as `kubectl delete -k` does it, with Models there and the operator at work."""
-    empty.apply("crds")
-    empty.established()
-    empty.apply("operator")
-    empty.namespace("team-a")
-    empty.model("team-a")
-    with empty.operator():
-        empty.until("it to train", lambda: trains(empty, "team-a"))
+    with at_work(empty):
         empty.plane.kubectl("delete", "-k", str(MANIFESTS / "default"), "--timeout=90s", timeout=100)
     empty.until("what the Models owned to go", lambda: not empty.get(CHILDREN, "team-a"))
     with pytest.raises(ClusterError):

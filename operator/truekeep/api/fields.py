@@ -73,7 +73,7 @@ def _kind(schema: Json) -> str:
     if kind == "array":
         return f"list of {_kind(schema['items'])}{_between(schema, 'minItems', 'maxItems', 'items')}"
     if "enum" in schema:
-        return _cell(" \\| ".join(f"`{one}`" for one in schema["enum"]))
+        return _cell(" | ".join(f"`{one}`" for one in schema["enum"]))
     if kind == "integer":
         return f"integer{_between(schema, 'minimum', 'maximum', '')}"
     if kind == "string":
@@ -108,7 +108,7 @@ def _rules(schema: Json, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("\\\\|", "\\|")
+    return " ".join(text.split()).replace("|", "\\|")
 
 
 def render() -> str:

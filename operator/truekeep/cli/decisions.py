@@ -6,14 +6,13 @@ import csv
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from truekeep.cli.kube import Namespace
-from truekeep.cli.laptop import InputError, refuse
+from truekeep.cli.laptop import InputError, moment, refuse
+from truekeep.cli.stores import CapturesUri, ModelEndpoint, ModelFile, StoreUri
 
 if TYPE_CHECKING:
     from truekeep.cli.captured import Account
@@ -36,22 +35,10 @@ def decisions(
         str | None, typer.Option("--to", metavar="TIME", help="Received before this (UTC). Default: until now.")
     ] = None,
     features: Annotated[bool, typer.Option("--features", help="With the features, as they were captured.")] = False,
-    file: Annotated[
-        Path | None, typer.Option("--file", "-f", metavar="MODEL.yaml", help="The Model's YAML, without a cluster.")
-    ] = None,
-    store: Annotated[
-        str | None, typer.Option(help="spec.store.s3.uri, where Model and cluster are gone. Example: s3://models/.")
-    ] = None,
-    captures: Annotated[
-        str | None,
-        typer.Option(help="spec.serving.capture.s3.uri, likewise. Default: as the store's decisions say."),
-    ] = None,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(
-            help="URL of the S3 service, as seen from here. Default: the Model's.", envvar="TRUEKEEP_S3_ENDPOINT"
-        ),
-    ] = None,
+    file: ModelFile = None,
+    store: StoreUri = None,
+    captures: CapturesUri = None,
+    endpoint: ModelEndpoint = None,
     output: Annotated[
         Literal["csv", "json"], typer.Option("--output", "-o", help="csv, or json: one object a line.")
     ] = "csv",
@@ -74,10 +61,7 @@ def decisions(
             raise InputError(f"--to {end} is not after --from {start}")
         (place,) = places.places(places.Asked(namespace, model, file, store, captures, endpoint))
         if place.captures is None:
-            raise InputError(
-                f"Model {place.namespace}/{model} has no spec.serving.capture: nothing is kept of its answers; give "
-                "--store and --captures with its former uri"
-            )
+            raise places.not_captured(place)
         bucket = stores.opened(place.captures)
         rows = captured.rows(bucket, place.namespace, model, revision, span, features, account)
         _write(rows, output)
@@ -86,17 +70,6 @@ def decisions(
     for words in _account(account, f"{place.namespace}/{model}", revision):
         typer.echo(f"truekeep: {words}", err=True)
     raise typer.Exit(EXIT_INCOMPLETE if account.unreadable else 0)
-
-
-def moment(option: str, text: str | None) -> datetime | None:
-    """A time or a day, in UTC. InputError."""
-    if text is None:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise InputError(f"{option} {text}: is no time; examples: 2026-11-23, 2026-11-23T12:30:00Z") from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def _write(rows: Iterator[dict[str, Any]], output: str) -> None:

@@ -13,7 +13,7 @@ import typer
 
 from truekeep.cli import kube
 from truekeep.cli.kube import Namespace, refuse
-from truekeep.cli.stores import own
+from truekeep.cli.stores import ModelEndpoint, own
 
 if TYPE_CHECKING:
     from truekeep.api.common import S3Location
@@ -49,12 +49,7 @@ def erase(
         str | None,
         typer.Option(help="spec.serving.capture.s3.uri. Default: asked of the cluster. Example: s3://lake/captures/."),
     ] = None,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(
-            help="URL of the S3 service, as seen from here. Default: the Model's.", envvar="TRUEKEEP_S3_ENDPOINT"
-        ),
-    ] = None,
+    endpoint: ModelEndpoint = None,
     hash_key_file: Annotated[
         list[Path] | None,
         typer.Option(help="HASH_KEY of the Secret that the Model names, where it hashes its key; also former ones."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -162,3 +163,14 @@ def _unknown(raw: Any, known: Any, at: str) -> str | None:
             if found := _unknown(mine, theirs, f"{at}[{place}]"):
                 return found
     return None
+
+
+def moment(option: str, text: str | None) -> datetime | None:
+    """A time or a day, in UTC. InputError."""
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise InputError(f"{option} {text}: is no time; examples: 2026-11-23, 2026-11-23T12:30:00Z") from None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)

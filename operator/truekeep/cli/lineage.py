@@ -12,6 +12,7 @@ import typer
 
 from truekeep.cli.kube import Json, Namespace, person, refuse
 from truekeep.cli.laptop import InputError
+from truekeep.cli.stores import Endpoint, located, opened
 
 WIDTH, INDENT = 79, 12
 EXIT_ALTERED = 1
@@ -34,9 +35,7 @@ def lineage(
         str | None,
         typer.Option(help="spec.store.s3.uri: ask the store alone, with your own credentials. Example: s3://models/."),
     ] = None,
-    endpoint: Annotated[
-        str | None, typer.Option(help="URL of the S3 service, as seen from here.", envvar="TRUEKEEP_S3_ENDPOINT")
-    ] = None,
+    endpoint: Endpoint = None,
 ) -> None:
     """Show which data, image, gates and people made each revision of MODEL, and from when to when it answered.
 
@@ -82,7 +81,6 @@ def _of_store(
 ) -> tuple[str, list[dict[str, Any]], int | None, str, tuple[str, ...]]:
     """Name, revisions, which of them answered at the moment, what is known of that, and what does not hold."""
     from truekeep.cli import ledger
-    from truekeep.cli.stores import located, opened
     from truekeep.storage import StoreError
 
     if namespace is None:

@@ -12,7 +12,7 @@ import typer
 
 from truekeep.api.common import S3Location
 from truekeep.cli.kube import Json, Namespace, person, refuse
-from truekeep.cli.stores import own
+from truekeep.cli.stores import ModelEndpoint, own
 
 
 def open_report(
@@ -23,12 +23,7 @@ def open_report(
     *,
     run: Annotated[str | None, typer.Option(metavar="RUN", help="Of this run, also of one that failed.")] = None,
     to: Annotated[Path | None, typer.Option(help="Write it to this file instead of opening it.")] = None,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(
-            help="URL of the S3 service, as seen from here. Default: the Model's.", envvar="TRUEKEEP_S3_ENDPOINT"
-        ),
-    ] = None,
+    endpoint: ModelEndpoint = None,
     namespace: Namespace = None,
 ) -> None:
     """Open the report of a revision of MODEL: metrics, slices, calibration, importance, data, what changed.

@@ -14,7 +14,7 @@ import typer
 from truekeep.api.common import DvcOutput, Place, S3Location, VolumeLocation
 from truekeep.cli.kube import Namespace, person
 from truekeep.cli.laptop import InputError, check_folder, refuse
-from truekeep.cli.stores import located, opened, own
+from truekeep.cli.stores import Endpoint, located, opened, own
 from truekeep.cli.train import RECORD, source_folder
 from truekeep.contract import layout
 from truekeep.contract.canonical import sha256
@@ -43,10 +43,7 @@ def reproduce(
         str | None,
         typer.Option(metavar="URI|DIR", help="Where artifacts and records lie. Default: as the Model or URI says."),
     ] = None,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(envvar="TRUEKEEP_S3_ENDPOINT", help="URL of the S3 service as seen from here."),
-    ] = None,
+    endpoint: Endpoint = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder to keep the new artifact and record in.")
     ] = None,

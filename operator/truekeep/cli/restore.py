@@ -12,7 +12,7 @@ from truekeep.cli.kube import Json, Namespace, Person, of_model, person, refuse
 from truekeep.cli.laptop import InputError
 from truekeep.cli.restoring import ConflictError, Lost, Step, lost, models, steps, trained_anew
 from truekeep.cli.shown import Output, console, give
-from truekeep.cli.stores import located, opened
+from truekeep.cli.stores import Endpoint, located, opened
 from truekeep.storage import StoreError
 
 DONE = {"There": "there already", "Create": "is restored", "Again": "is restored again"}
@@ -25,9 +25,7 @@ def restore(
     ] = None,
     *,
     store: Annotated[str, typer.Option(help="spec.store.s3.uri of the Model. Example: s3://models/.")],
-    endpoint: Annotated[
-        str | None, typer.Option(help="URL of the S3 service, as seen from here.", envvar="TRUEKEEP_S3_ENDPOINT")
-    ] = None,
+    endpoint: Endpoint = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be restored, and write nothing.")] = False,
     model_uid: Annotated[
         str | None,

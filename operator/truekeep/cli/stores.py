@@ -4,13 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
+import typer
 from pydantic import ValidationError
 
 from truekeep.api.common import S3Location
 from truekeep.cli.laptop import InputError
 from truekeep.storage.s3 import ObjectInfo
+
+# Options that several commands take.
+Endpoint = Annotated[
+    str | None, typer.Option(help="URL of the S3 service, as seen from here.", envvar="TRUEKEEP_S3_ENDPOINT")
+]
+ModelEndpoint = Annotated[
+    str | None,
+    typer.Option(help="URL of the S3 service, as seen from here. Default: the Model's.", envvar="TRUEKEEP_S3_ENDPOINT"),
+]
+ModelFile = Annotated[
+    Path | None, typer.Option("--file", "-f", metavar="MODEL.yaml", help="The Model's YAML, without a cluster.")
+]
+StoreUri = Annotated[
+    str | None, typer.Option(help="spec.store.s3.uri, where Model and cluster are gone. Example: s3://models/.")
+]
+CapturesUri = Annotated[
+    str | None, typer.Option(help="spec.serving.capture.s3.uri, likewise. Default: as the store's decisions say.")
+]
 
 
 def located(option: str, text: str, endpoint: str | None) -> S3Location | Path:

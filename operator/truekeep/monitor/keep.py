@@ -6,14 +6,10 @@ added: a page that another pod wrote meanwhile is read, and the next number is t
 
 from __future__ import annotations
 
-import contextlib
 import re
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-
-from pydantic import ValidationError
 
 from truekeep.contract import layout
 from truekeep.contract.canonical import sha256
@@ -22,6 +18,7 @@ from truekeep.contract.requests import KeepRequest
 from truekeep.contract.results import EXIT_JUDGED, EXIT_OUTSIDE, KeepResult
 from truekeep.monitor.errand import Done, run
 from truekeep.storage import StoreError
+from truekeep.storage import decisions as stored
 from truekeep.storage.artifacts import Store
 from truekeep.storage.s3 import Bucket
 
@@ -33,7 +30,9 @@ _NUMBER = re.compile(r"/([0-9]{8})\.json$")
 def keep(store: Store, request: KeepRequest, now: datetime) -> KeepResult:
     """Add what the store has not. StoreError where it does not take it."""
     for _ in range(ATTEMPTS):
-        known, pages, head = _known(store, request)
+        kept = stored.read(store, request.namespace, request.model)  # what was altered, whoever reads the chain is told
+        known = {one.id for one in kept.decisions}
+        pages, head = kept.newest, kept.digests[-1] if kept.digests else None
         new = tuple(one for one in request.decisions if one.id not in known)
         if new:
             page = Page(
@@ -48,20 +47,6 @@ def keep(store: Store, request: KeepRequest, now: datetime) -> KeepResult:
         words = f"{len(new)} of {len(request.decisions)} decisions were new" if new else "all of them were kept already"
         return KeepResult(told=told(request.decisions), reason="Kept", pages=pages, head=head, message=words)
     raise StoreError("others wrote decisions at the same time, again and again; it is tried again")
-
-
-def _known(store: Store, request: KeepRequest) -> tuple[set[str], int, str | None]:
-    """Ids of the decisions that the store has, the number of its newest page, and that one's digest."""
-    prefix = layout.decisions(request.namespace, request.model)
-    keys = [(int(found[1]), info.key) for info in store.list(prefix) if (found := _NUMBER.search(info.key))]
-    ids: set[str] = set()
-    newest, head = 0, None
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="read") as pool:
-        for (number, _), content in zip(keys, pool.map(lambda item: store.get(item[1]), keys), strict=True):
-            with contextlib.suppress(ValidationError):  # altered; whoever reads the chain is told
-                ids |= {one.id for one in Page.model_validate_json(content).decisions}
-            newest, head = number, sha256(content)
-    return ids, newest, head
 
 
 def main(clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> int:

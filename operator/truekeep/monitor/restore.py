@@ -7,12 +7,9 @@ nothing written. The number of a revision, when it answered and how it failed ar
 from __future__ import annotations
 
 import json
-import os
 import sys
-import traceback
 from collections.abc import Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,8 +17,9 @@ from pydantic import ValidationError
 from truekeep.contract import layout
 from truekeep.contract.canonical import sha256
 from truekeep.contract.heritage import Heritage, heritage
-from truekeep.contract.requests import DEFAULT_TERMINATION_LOG, REQUEST_ENV, TERMINATION_LOG_ENV, RestoreRequest
+from truekeep.contract.requests import RestoreRequest
 from truekeep.contract.results import EXIT_INPUT, EXIT_JUDGED, EXIT_OUTSIDE, FormerRun, TrainResult
+from truekeep.monitor.errand import Done, run
 from truekeep.storage import ObjectMissing, StoreError
 from truekeep.storage import decisions as stored
 from truekeep.storage.artifacts import Store
@@ -133,28 +131,18 @@ def _whole(store: Store, digest: str) -> None:
 
 def main() -> int:
     """One run. The exit code is one of `contract.results`."""
-    try:
-        request = RestoreRequest.model_validate_json(os.environ.get(REQUEST_ENV, ""))
-    except ValidationError as error:
-        _say(f"{REQUEST_ENV} holds no valid request: {error.errors(include_url=False, include_input=False)[0]}")
-        return EXIT_INPUT
+    return run(RestoreRequest, "restoring", _work)
+
+
+def _work(request: RestoreRequest) -> Done:
     try:
         result, code = restore(Bucket.open(request.store), request), EXIT_JUDGED
     except RestoreError as error:
         result, code = failed(request, "RestoreInvalid", str(error)), EXIT_INPUT
     except StoreError as error:
         result, code = failed(request, "StoreUnreachable", str(error)), EXIT_OUTSIDE
-    except Exception as error:  # the last line must tell what happened, not where
-        traceback.print_exc()
-        _say(f"restoring has a defect: {type(error).__name__}: {error}")
-        return 1
-    _say(f"run {request.restore.run_uid}: {result.reason}: {result.message}")
-    try:
-        path = Path(os.environ.get(TERMINATION_LOG_ENV, DEFAULT_TERMINATION_LOG))
-        path.write_text(result.to_message(), encoding="utf-8")
-    except OSError as error:
-        _say(f"the result could not be handed over: {error}")
-    return code
+    words = f"run {request.restore.run_uid}: {result.reason}: {result.message}"
+    return Done(words, result.to_message(), code)
 
 
 def failed(request: RestoreRequest, reason: Any, message: str) -> TrainResult:
@@ -165,10 +153,6 @@ def failed(request: RestoreRequest, reason: Any, message: str) -> TrainResult:
         message=message[:2048],
         training_fingerprint=request.training_fingerprint,
     )
-
-
-def _say(words: str) -> None:
-    print(words, flush=True)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ class Pages:
 
     decisions: tuple[Decision, ...]
     digests: tuple[str, ...]
+    newest: int  # number of the newest page; 0 where there is none
     faults: tuple[str, ...]
 
 
@@ -51,7 +52,7 @@ def read(store: Store, namespace: str, model: str) -> Pages:
                 faults.append(f"{store.uri(key)} is no page of decisions: {error.errors(include_url=False)[0]['msg']}")
             head, expected = sha256(content), number + 1
             digests.append(head)
-    return Pages(tuple(decisions), tuple(digests), tuple(faults))
+    return Pages(tuple(decisions), tuple(digests), expected - 1, tuple(faults))
 
 
 def _faults(page: Page, uri: str, number: int, head: str | None) -> list[str]:

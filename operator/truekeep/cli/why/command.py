@@ -6,14 +6,15 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from truekeep.cli.kube import Namespace
-from truekeep.cli.laptop import InputError, refuse
+from truekeep.cli.laptop import InputError, moment, refuse
+from truekeep.cli.stores import CapturesUri, ModelEndpoint, ModelFile, StoreUri
 
 if TYPE_CHECKING:
     from truekeep.cli.ledger import Ledger
@@ -42,24 +43,11 @@ def why(
     request_id: Annotated[str, typer.Argument(help="The id that the answer carried.")],
     *,
     model: Annotated[str | None, typer.Option(help="The Model. Default: all of the namespace.")] = None,
-    file: Annotated[
-        Path | None, typer.Option("--file", "-f", metavar="MODEL.yaml", help="The Model's YAML, without a cluster.")
-    ] = None,
+    file: ModelFile = None,
     namespace: Namespace = None,
-    store: Annotated[
-        str | None,
-        typer.Option(help="spec.store.s3.uri, where Model and cluster are gone. Example: s3://models/."),
-    ] = None,
-    captures: Annotated[
-        str | None,
-        typer.Option(help="spec.serving.capture.s3.uri, likewise. Default: as the store's decisions say."),
-    ] = None,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(
-            help="URL of the S3 service, as seen from here. Default: the Model's.", envvar="TRUEKEEP_S3_ENDPOINT"
-        ),
-    ] = None,
+    store: StoreUri = None,
+    captures: CapturesUri = None,
+    endpoint: ModelEndpoint = None,
     at: Annotated[
         str | None,
         typer.Option(
@@ -122,30 +110,23 @@ def span_of(at: str | None) -> Span:
     """When it was received: a day, or an hour on either side of a time. InputError."""
     from truekeep.cli.why.find import Span
 
-    if at is None:
+    asked = moment("--at", at)
+    if at is None or asked is None:
         return Span()
-    try:
-        moment = datetime.fromisoformat(at)
-    except ValueError:
-        raise InputError(f"--at {at}: is no time; examples: 2026-11-23, 2026-11-23T12:30:00Z") from None
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     if re.fullmatch(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}", at):
-        return Span(moment, moment + timedelta(days=1))
-    return Span(moment - timedelta(hours=1), moment + timedelta(hours=1))
+        return Span(asked, asked + timedelta(days=1))
+    return Span(asked - timedelta(hours=1), asked + timedelta(hours=1))
 
 
 def _searched(known: list[Place], request_id: str, span: Span, limit: int) -> Iterator[tuple[Place, list[str], Search]]:
     """What each place has; of a place that names no Model, for each that captured something."""
     from truekeep.cli import stores
-    from truekeep.cli.why import find
+    from truekeep.cli.why import find, places
 
     for place in known:
         if place.captures is None:
             if len(known) == 1:
-                raise InputError(
-                    f"Model {place.namespace}/{place.model} has no spec.serving.capture: nothing is kept of its "
-                    "answers; give --store and --captures with its former uri"
-                )
+                raise places.not_captured(place)
             continue
         captures = stores.opened(place.captures)
         names = [place.model] if place.model else find.models(captures, place.namespace)

@@ -33,6 +33,14 @@ class Place:
     head: str | None = None
 
 
+def not_captured(place: Place) -> InputError:
+    """What is said where a Model keeps none of its answers."""
+    return InputError(
+        f"Model {place.namespace}/{place.model} has no spec.serving.capture: nothing is kept of its answers; give "
+        "--store and --captures with its former uri"
+    )
+
+
 @dataclass(frozen=True)
 class Asked:
     """What the person gave."""
