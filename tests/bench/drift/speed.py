@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tests.bench.drift import worlds
@@ -81,20 +82,20 @@ def _count(name: str, values: Any) -> None:
 
 
 def read(then: Path, now: Path) -> None:
-    """The limit: both files are decoded, and nothing is done with them."""
+    """The least that reading takes here: both files are decoded column by column, and nothing is done with them."""
     for path in (then, now):
         _columns(path, lambda _, __: None)
 
 
 def histogram(then: Path, now: Path) -> None:
-    """The limit for the same work: both files are decoded, and each value is counted once, in cells of equal width
+    """The least that counting takes besides: each value once, as it comes out of the decoder, in cells of equal width
     (numbers; the cheapest way there is, and useless where tails are heavy) or by its code (categories)."""
     for path in (then, now):
         _columns(path, _count)
 
 
 def read_now(then: Path, now: Path) -> None:
-    """The limit where the reference is a stored profile: the current file alone is decoded."""
+    """Likewise where the reference is a stored profile: the current file alone is decoded."""
     del then
     _columns(now, lambda _, __: None)
 
@@ -103,6 +104,33 @@ def histogram_now(then: Path, now: Path) -> None:
     """Likewise decoded and counted."""
     del then
     _columns(now, _count)
+
+
+def table(then: Path, now: Path) -> None:
+    """Reading as it is usually written: pyarrow decodes each file into a table, with its own threads."""
+    for path in (then, now):
+        pq.read_table(path)
+
+
+def table_histogram(then: Path, now: Path) -> None:
+    """Likewise, and each column is counted once by the libraries' own functions."""
+    for path in (then, now):
+        _histograms(path)
+
+
+def table_histogram_now(then: Path, now: Path) -> None:
+    """Likewise of the current file alone."""
+    del then
+    _histograms(now)
+
+
+def _histograms(path: Path) -> None:
+    read = pq.read_table(path)
+    for name in NAMES:
+        if name in worlds.CATEGORIES:
+            pc.value_counts(read.column(name))
+        else:
+            np.histogram(read.column(name).to_numpy(), bins=BINS, range=(-4, 4))
 
 
 def truekeep(then: Path, now: Path) -> list[str]:
@@ -127,15 +155,21 @@ def _judged(reference: Profile, now: Path) -> list[str]:
 
 
 CONTENDERS: dict[str, Callable[[Path, Path], list[str] | None]] = {
+    "table": table,
+    "table_histogram": table_histogram,
     "read": read,
     "histogram": histogram,
     "truekeep": truekeep,
+    "table_histogram_now": table_histogram_now,
     "read_now": read_now,
     "histogram_now": histogram_now,
     "truekeep_now": truekeep_now,
 }
 # What each is measured against.
-LIMITS = {"truekeep": ("read", "histogram"), "truekeep_now": ("read_now", "histogram_now")}
+LIMITS = {
+    "truekeep": ("table", "table_histogram", "read", "histogram"),
+    "truekeep_now": ("table_histogram_now", "read_now", "histogram_now"),
+}
 
 
 def measured(work: Callable[[], list[str] | None]) -> dict[str, Any]:
