@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from io import StringIO
@@ -21,7 +19,7 @@ from images.publish import checked_registry, on_loopback, publish, write
 from images.tool import Built
 from rich.console import Console
 
-from tests.cluster import fetch_binary
+from tests import registry as loopback
 from tests.unit.conftest import free_port
 from tests.unit.images.test_images_archives import tar_of
 
@@ -100,20 +98,8 @@ def image_archive(path: Path, content: bytes, name: str) -> Path:
 @pytest.fixture(scope="module")
 def registry() -> Iterator[str]:
     """A registry on loopback."""
-    port = free_port()
-    command = [fetch_binary("registry"), "-port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        host = f"127.0.0.1:{port}"
-        try:
-            for _ in range(100):
-                try:
-                    urllib.request.urlopen(f"http://{host}/v2/", timeout=5).close()
-                    break
-                except OSError:
-                    time.sleep(0.1)
-            yield host
-        finally:
-            process.kill()
+    with loopback.registry() as host:
+        yield host
 
 
 @pytest.mark.full  # needs an engine; a registry is built first
