@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from typing import Any
 from truekeep.api.names import LABEL_COMPONENT, MANAGED_BY
 from truekeep.cluster import kinds
 from truekeep.cluster.api import Api, connect
+from truekeep.cluster.clock import Clock
 from truekeep.cluster.errors import ClusterError
 from truekeep.cluster.lease import Elector
 from truekeep.cluster.metrics import PodMetrics
@@ -156,7 +157,15 @@ def log_to_stderr(level: str) -> None:
 class Operator:
     """Everything that runs, put together."""
 
-    def __init__(self, config: Config, api: Api, metrics: Metrics, elector: Elector, led: asyncio.Event) -> None:
+    def __init__(
+        self,
+        config: Config,
+        api: Api,
+        metrics: Metrics,
+        elector: Elector,
+        led: asyncio.Event,
+        today: Callable[[], datetime] = now,
+    ) -> None:
         self._config = config
         self._api = api
         self._elector = elector
@@ -168,12 +177,12 @@ class Operator:
         self._asyncio = asyncio.get_running_loop()
         self.queue = WorkQueue(self._clock)
         self._policies = PolicyMetrics(shown=elector.holds)
-        self._states = StateMetrics(now, shown=elector.holds)
+        self._states = StateMetrics(today, shown=elector.holds)
         tools = Tools(
-            observer=Observer(api, self._pods, config.settings, now, self._prometheus, config.namespaces),
+            observer=Observer(api, self._pods, config.settings, today, self._prometheus, config.namespaces),
             writer=Writer(api, config.settings, config.pod_name),
             settings=config.settings,
-            clock=now,
+            clock=today,
             wake=self.queue.add_all,
             policies=self._policies,
             states=self._states,
@@ -320,15 +329,16 @@ async def run(config: Config, stop: asyncio.Event) -> None:
     metrics = Metrics()
     client = await connect()
     resync_soon = asyncio.Event()
+    clock = Clock(now)
     elector = Elector(
-        Api(client, wrote=metrics.wrote, called=metrics.called).for_lease(),
+        Api(client, wrote=metrics.wrote, called=metrics.called, dated=clock.heard).for_lease(),
         config.pod_namespace,
         LEASE,
         config.pod_name,
         taken=resync_soon.set,
     )
-    api = Api(client, may_write=elector.must_hold, wrote=metrics.wrote, called=metrics.called)
-    operator = Operator(config, api, metrics, elector, resync_soon)
+    api = Api(client, may_write=elector.must_hold, wrote=metrics.wrote, called=metrics.called, dated=clock.heard)
+    operator = Operator(config, api, metrics, elector, resync_soon, clock.now)
     try:
         await operator.run(stop)
     finally:

@@ -51,7 +51,7 @@ class Api:
 
     `may_write` is asked before every write and raises NotLeader where nothing may be written; `wrote` hears of every
     write that was done: verb and kind; `called` of every call: verb, kind, HTTP status (none where no answer came), and
-    seconds."""
+    seconds; `dated` of the time that an answer names."""
 
     def __init__(
         self,
@@ -59,6 +59,7 @@ class Api:
         may_write: Callable[[], None] = lambda: None,
         wrote: Callable[[str, str], None] = lambda verb, kind: None,
         called: Callable[[str, str, str, float], None] = lambda verb, kind, code, seconds: None,
+        dated: Callable[[str | None], None] = lambda date: None,
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         dynamic = DynamicClient(api_client)  # type: ignore[no-untyped-call]
@@ -67,11 +68,13 @@ class Api:
         self._may_write = may_write
         self._wrote = wrote
         self._called = called
+        self._dated = dated
         self._timeout = timeout_seconds
 
     def for_lease(self) -> Api:
         """The same API server, for what a standby must write, too, and soon: the Lease."""
-        return Api(self._client, wrote=self._wrote, called=self._called, timeout_seconds=LEASE_TIMEOUT_SECONDS)
+        return Api(self._client, wrote=self._wrote, called=self._called, dated=self._dated,
+                   timeout_seconds=LEASE_TIMEOUT_SECONDS)  # fmt: skip
 
     async def close(self) -> None:
         """Close the connections."""
@@ -189,6 +192,7 @@ class Api:
                 response = await call(serialize=False, **keywords)
                 answer: Json = await response.json()
                 code = str(response.status)
+                self._dated(response.headers.get("Date"))
         except ApiException as error:
             code = str(error.status)
             raise _translated(what, error) from error

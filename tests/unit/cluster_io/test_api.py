@@ -6,6 +6,8 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
@@ -108,6 +110,21 @@ async def test_a_status_is_applied_at_its_own_path_with_the_version_that_was_rea
     ((method, path, _, _, body),) = server[0].asked
     assert (method, path) == ("PATCH", "/apis/truekeep.dev/v1alpha1/namespaces/demo/models/m/status")
     assert '"resourceVersion": "42"' in body
+
+
+async def test_an_answer_tells_its_date_and_a_failure_none(server: tuple[Server, str]) -> None:
+    dates: list[str | None] = []
+    api = Api(client.ApiClient(client.Configuration(host=server[1])), dated=dates.append)
+    server[0].says(MANIFEST)
+    await api.get(kinds.SERVICE, "demo", "m")
+    await api.for_lease().get(kinds.SERVICE, "demo", "m")
+    server[0].fails(500)
+    with pytest.raises(Unavailable):
+        await api.get(kinds.SERVICE, "demo", "m")
+    await api.close()
+    told = [parsedate_to_datetime(date or "") for date in dates]
+    assert len(told) == 2
+    assert all(abs(datetime.now(UTC) - moment) < timedelta(minutes=1) for moment in told)
 
 
 async def test_a_list_goes_on_to_its_last_page(api: Api, server: tuple[Server, str]) -> None:
