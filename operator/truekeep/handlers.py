@@ -7,6 +7,8 @@ tasks of its loop down when a watch breaks for good; then it is started again.""
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import logging
 import threading
 import time
@@ -28,7 +30,13 @@ CHILDREN = (
     ("apps", "v1", "deployments"),
     ("", "v1", "services"),
     ("", "v1", "pods"),
+    ("policy", "v1", "poddisruptionbudgets"),
+    ("autoscaling", "v2", "horizontalpodautoscalers"),
 )
+# Not every cluster has them: they are watched once somebody could read them.
+ROUTES = ("gateway.networking.k8s.io", "v1", "httproutes")
+# Others write the status of these, an autoscaler's every 15 s, and nobody here is in a hurry for it.
+STATUS_OF_OTHERS = frozenset({"poddisruptionbudgets", "horizontalpodautoscalers"})
 # A watch is renewed by the server after this time at the latest, and given up by the client a little later.
 SERVER_TIMEOUT_SECONDS = 270
 CLIENT_TIMEOUT_SECONDS = 300
@@ -52,10 +60,12 @@ class Watch:
         self._wake = wake
         self._namespaces = list(namespaces)
         self._stop = threading.Event()
+        self._turn = threading.Event()  # kopf is to end, for good or to begin anew
+        self._routes = False  # whether HTTPRoutes are watched
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self.versions: dict[Key, str] = {}  # of our kinds: the version that was seen last
-        self._known: dict[str, str] = {}  # of children, by UID: the same
+        self._known: dict[str, str] = {}  # of children, by UID: the same, or what is not status
         self.started = False
         self.events = 0
         self.restarts = 0
@@ -69,6 +79,14 @@ class Watch:
     def stop(self) -> None:
         """Stop watching, without waiting for the end."""
         self._stop.set()
+        self._turn.set()
+
+    def routes_are_served(self) -> None:
+        """Somebody read HTTPRoutes, so they can be watched. kopf looks once which kinds there are: it begins anew, and
+        what it lists again as it was wakes nobody."""
+        if not self._routes:
+            self._routes = True
+            self._turn.set()
 
     def ready(self) -> bool:
         """Whether the watches were set up."""
@@ -85,26 +103,36 @@ class Watch:
         return {plural: now - told for plural, told in self._told.copy().items()}
 
     def _run(self) -> None:
-        while not self._stop.is_set():
+        while True:
+            self._turn.clear()
+            if self._stop.is_set():
+                return
             try:
                 asyncio.run(self._operator())
             except Exception:
                 logger.exception("the watches broke and are set up again")
-            self._ready.clear()
-            if not self._stop.is_set():
+                self._ready.clear()
+                self._known.clear()  # of what went meanwhile nobody will tell
+                self._routes = False  # the kind may be what went
                 self.restarts += 1
-                time.sleep(RESTART_SECONDS)
+                self._stop.wait(RESTART_SECONDS)
 
     async def _operator(self) -> None:
-        await kopf.operator(
-            registry=self._registry(),
-            settings=settings(),
-            standalone=True,
-            clusterwide=not self._namespaces,
-            namespaces=self._namespaces,
-            stop_flag=self._stop,
-            ready_flag=self._ready,
-        )
+        """Until `_turn` is set, or a watch breaks for good."""
+        try:
+            await kopf.operator(
+                registry=self._registry(),
+                settings=settings(),
+                standalone=True,
+                clusterwide=not self._namespaces,
+                namespaces=self._namespaces,
+                stop_flag=self._turn,
+                ready_flag=self._ready,
+            )
+            if not self._turn.is_set():
+                raise RuntimeError("kopf ended, and nobody asked for it")
+        finally:
+            self._turn.set()  # a thread of kopf's waits for it, and asyncio.run for that thread
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
@@ -136,12 +164,12 @@ class Watch:
             if self._is_news(event):
                 self._wake(keys_of_approval(event["object"]), event["type"] is None)
 
-        for group, version, plural in CHILDREN:
+        for group, version, plural in (*CHILDREN, ROUTES) if self._routes else CHILDREN:
 
             @kopf.on.event(group, version, plural, registry=registry, id=plural)
             async def of_a_child(event: Any, resource: Any, **_: Any) -> None:
                 self._heard(resource)
-                if self._is_news(event):
+                if self._is_news(event, resource.plural in STATUS_OF_OTHERS):
                     self._wake(keys_of_child(event["object"]), event["type"] is None)
 
         return registry
@@ -162,16 +190,20 @@ class Watch:
             self.versions[key] = version
         return news
 
-    def _is_news(self, event: Mapping[str, Any]) -> bool:
-        """Whether this version of a child was not told of before."""
-        about = event["object"].get("metadata") or {}
+    def _is_news(self, event: Mapping[str, Any], but_status: bool = False) -> bool:
+        """Whether this version of a child was not told of before; `but_status`: or has another status alone."""
+        item = event["object"]
+        about = item.get("metadata") or {}
         uid, version = str(about.get("uid")), str(about.get("resourceVersion"))
         if event["type"] == "DELETED":
             self._known.pop(uid, None)
             return True
+        if but_status:
+            ours = [about.get(name) for name in ("labels", "annotations", "ownerReferences", "deletionTimestamp")]
+            version = hashlib.sha256(json.dumps([*ours, item.get("spec")], sort_keys=True).encode()).hexdigest()
         news = self._known.get(uid) != version
         self._known[uid] = version
-        return news or event["type"] is not None
+        return news or (event["type"] is not None and not but_status)
 
 
 def settings() -> kopf.OperatorSettings:
@@ -189,6 +221,6 @@ def settings() -> kopf.OperatorSettings:
     result.networking.request_timeout = 30
     result.networking.connect_timeout = CONNECT_TIMEOUT_SECONDS
     selector = ",".join(f"{key}={value}" for key, value in MANAGED_BY.items())
-    for child in CHILDREN:
+    for child in (*CHILDREN, ROUTES):
         result.watching.label_selectors[child] = selector
     return result

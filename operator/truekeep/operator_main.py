@@ -178,8 +178,17 @@ class Operator:
         self.queue = WorkQueue(self._clock)
         self._policies = PolicyMetrics(shown=elector.holds)
         self._states = StateMetrics(today, shown=elector.holds)
+        self._watch = Watch(self._woken, config.namespaces)
         tools = Tools(
-            observer=Observer(api, self._pods, config.settings, today, self._prometheus, config.namespaces),
+            observer=Observer(
+                api,
+                self._pods,
+                config.settings,
+                today,
+                self._prometheus,
+                config.namespaces,
+                self._watch.routes_are_served,
+            ),
             writer=Writer(api, config.settings, config.pod_name),
             settings=config.settings,
             clock=today,
@@ -192,7 +201,6 @@ class Operator:
         self._loop = Loop(self.queue, reconcilers(tools), elector.leading, metrics, self._clock)
         self._resync = Resync(self._list, self.queue, elector.leading, self._clock, config.resync_seconds, soon=led)
         self._missed = MissedEvents(self._clock)
-        self._watch = Watch(self._woken, config.namespaces)
         self._gauges()
 
     def _gauges(self) -> None:

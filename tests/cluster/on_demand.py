@@ -82,6 +82,14 @@ def _metrics_answer(kubectl: Kubectl) -> bool:
     return '"usage"' in listed
 
 
+def gateway_kinds() -> str:
+    """The kinds of the Gateway API, as a stream of YAML; built first where they are not."""
+    builder = Builder.here()
+    missing = builder.missing([binaries.GATEWAY_API])
+    builder.build(missing, Progress([each.step for each in missing]))
+    return _gateway_api(builder)
+
+
 def _gateway_api(builder: Builder) -> str:
     files = sorted(builder.path(binaries.GATEWAY_API, "standard").glob("gateway.networking.k8s.io_*.yaml"))
     return "\n---\n".join(file.read_text() for file in files)

@@ -105,8 +105,8 @@ class Installation:
         return file
 
     @contextmanager
-    def operator(self) -> Iterator[subprocess.Popen[bytes]]:
-        """The operator, from its first pass on."""
+    def operator(self, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
+        """The operator, from its first pass on, with other `settings` than its Deployment's where they are given."""
         port = free_port()
         env = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("KUBERNETES_", "TRUEKEEP_"))},
@@ -116,6 +116,7 @@ class Installation:
             "POD_NAMESPACE": SYSTEM,
             "POD_NAME": "operator-0",
             "TRUEKEEP_PORT": str(port),
+            **settings,
         }
         with self.log.open("ab") as sink:
             process = subprocess.Popen([sys.executable, "-m", "truekeep.operator_main"], env=env, stderr=sink)

@@ -53,7 +53,7 @@ def test_a_sample_of_plans_ends_as_the_undisturbed_story() -> None:
 @pytest.mark.parametrize("kind", [kind.name for kind in KINDS])
 def test_every_place_of_the_story_meets_the_fault(kind: str) -> None:
     def act(house: Theatre, undisturbed: Undisturbed) -> Awaitable[Report]:
-        return run(house, undisturbed, every(undisturbed, [BY_NAME[kind]], STRIDE))
+        return run(house, undisturbed, every(undisturbed, [BY_NAME[kind]], STRIDE), say=print)
 
     report = staged(act)
     assert not report.failed, told(report)

@@ -125,8 +125,10 @@ class Observer:
         clock: Callable[[], datetime] = now,
         prometheus: Prometheus | None = None,
         namespaces: Sequence[str] = (),
+        routes_are_served: Callable[[], None] = lambda: None,
     ) -> None:
         self._api = api
+        self._routes_are_served = routes_are_served
         self._namespaces = namespaces or (None,)
         self._prometheus = prometheus or Prometheus()
         self._metrics = metrics
@@ -255,6 +257,7 @@ class Observer:
             items = await self._api.list(kinds.HTTP_ROUTE, about.namespace, serving_selector(about.name))
         except NotFound:
             return False, None
+        self._routes_are_served()
         mine = [item for item in items if meta(item).name == about.name and controller_uid(item) == about.uid]
         if not mine:
             return True, None

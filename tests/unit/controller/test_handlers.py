@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import asyncio
+import queue
+import threading
 from types import SimpleNamespace
 from typing import Any
 
 import kopf
+import pytest
 
+from truekeep import handlers
 from truekeep.controller.queue import Key
 from truekeep.handlers import CHILDREN, OWN, Watch, settings
 
@@ -87,3 +92,58 @@ async def test_a_run_that_ended_before_wakes_nobody_when_it_is_listed() -> None:
     again = {**run, "metadata": {**about, "resourceVersion": "6"}}
     await call(watch, "trainingruns", {"type": "MODIFIED", "object": again})
     assert woken == [Key("TrainingRun", "demo", "r", "m"), Key("Model", "demo", "m", "m")]
+
+
+async def test_the_status_that_others_write_wakes_nobody() -> None:
+    woken: list[bool] = []
+    watch = Watch(lambda keys, behind: woken.append(behind))
+    labels = {"app.kubernetes.io/component": "server", "truekeep.dev/model": "m"}
+    about = {"namespace": "demo", "name": "m", "uid": "u", "resourceVersion": "5", "labels": labels}
+    plural, scaled = "horizontalpodautoscalers", {"maxReplicas": 4}
+    await call(watch, plural, {"type": "ADDED", "object": {"metadata": about, "spec": scaled}})
+    assert woken == [False]
+    later = {"metadata": {**about, "resourceVersion": "6"}, "spec": scaled, "status": {"currentReplicas": 3}}
+    await call(watch, plural, {"type": "MODIFIED", "object": later})
+    assert woken == [False]
+    for change in ({"spec": {"maxReplicas": 5}}, {"metadata": {**about, "ownerReferences": []}}):
+        await call(watch, plural, {"type": "MODIFIED", "object": {**later, **change}})
+    assert len(woken) == 3
+    await call(watch, plural, {"type": "DELETED", "object": later})
+    assert len(woken) == 4
+    await call(watch, "pods", {"type": "MODIFIED", "object": later})
+    await call(watch, "pods", {"type": "MODIFIED", "object": {**later, "status": {}}})
+    assert len(woken) == 6, "a pod's status is what counts"
+
+
+def test_routes_are_watched_once_somebody_could_read_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for kopf, whose own loop is tried on a real API server in tests/e2e/test_watches.py."""
+    turns: queue.Queue[bool] = queue.Queue()
+    breaks = threading.Event()
+
+    async def operator(*, registry: kopf.OperatorRegistry, stop_flag: threading.Event, **_: object) -> None:
+        waiter = asyncio.get_running_loop().run_in_executor(None, stop_flag.wait)
+        turns.put("httproutes" in {str(each.id) for each in registry._watching.get_all_handlers()})
+        while not waiter.done():
+            if breaks.is_set():
+                breaks.clear()
+                raise RuntimeError("a watch broke")
+            await asyncio.sleep(0.005)
+
+    monkeypatch.setattr(kopf, "operator", operator)
+    monkeypatch.setattr(handlers, "RESTART_SECONDS", 0.01)
+    watch = Watch(lambda keys, behind: None)
+    watch.start()
+    assert turns.get(timeout=20) is False
+    for _ in range(3):
+        watch.routes_are_served()
+    assert turns.get(timeout=20) is True
+    assert watch.restarts == 0, "nothing broke"
+    breaks.set()
+    assert turns.get(timeout=20) is False, "the kind may have gone"
+    assert watch.restarts == 1
+    watch.routes_are_served()
+    assert turns.get(timeout=20) is True
+    watch.stop()
+    watch._thread.join(20)
+    assert not watch.alive()
+    assert turns.empty()
