@@ -94,7 +94,7 @@ def loss(kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loss]
         stage.open_store()
         folder: Path = tmp_path_factory.mktemp("people")
         ann = hire(kube, folder, NAMESPACE, "ann", ["truekeep-approver", "truekeep-viewer"])
-        dora = hire(kube, folder, NAMESPACE, "dora", ["truekeep-editor"])
+        dora = hire(kube, folder, NAMESPACE, "dora", ["truekeep-restorer"])
         yield Loss(shop, stage, ann, dora)
 
 

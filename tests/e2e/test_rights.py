@@ -14,7 +14,7 @@ from tests.story.kube import ROOT, Json, Kube, KubectlError, load
 from tests.story.stage import EXAMPLES
 
 NAMESPACE = "truekeep-e2e-rights"
-ROLES = ("viewer", "editor", "approver", "auditor")
+ROLES = ("viewer", "editor", "approver", "auditor", "restorer")
 KINDS = ("models", "trainingruns", "driftpolicies", "modelapprovals")
 OPERATOR = "system:serviceaccount:truekeep-system:truekeep-operator"
 STORE = {"uri": "s3://models/", "endpoint": "http://s3:7070", "credentialsSecretRef": {"name": "lake"}}
@@ -63,17 +63,18 @@ def ours(kube: Kube, user: str, verb: str, resource: str) -> bool:
 
 
 def test_each_role_may_do_its_work_and_nothing_else(people: Kube) -> None:
+    verbs = ("get", "create", "update", "delete", "approve", "attest", "restore")
     allowed = {
-        role: {f"{verb} {kind}" for kind in KINDS for verb in ("get", "create", "update", "delete", "approve", "attest")
-               if ours(people, role, verb, kind)}
-        for role in ROLES
-    }  # fmt: skip
+        role: {f"{verb} {kind}" for kind in KINDS for verb in verbs if ours(people, role, verb, kind)} for role in ROLES
+    }
     reads = {f"get {kind}" for kind in KINDS}
     writes = {f"{verb} {kind}" for kind in ("models", "driftpolicies") for verb in ("create", "update", "delete")}
     assert allowed["viewer"] == reads
     assert allowed["editor"] == reads | writes | {"create trainingruns", "delete trainingruns"}
     assert allowed["approver"] == reads | {"approve models", "create modelapprovals"}
     assert allowed["auditor"] == reads
+    mine = {"get models", "restore models", "get trainingruns", "create trainingruns", "delete trainingruns"}
+    assert allowed["restorer"] == mine
     assert ours(people, "editor", "update", "models/scale")
     assert may(people, "auditor", "list", "rolebindings", "rbac.authorization.k8s.io")
     assert may(people, "auditor", "list", "jobs", "batch")
@@ -92,6 +93,7 @@ def test_the_clusters_own_roles_take_up_viewer_and_editor_and_not_the_decisions(
         assert ours(people, f"cluster-{role}", "get", "models"), role
         assert ours(people, f"cluster-{role}", "update", "models") is changes, role
         assert not ours(people, f"cluster-{role}", "approve", "models"), role
+        assert not ours(people, f"cluster-{role}", "restore", "models"), role
         assert not ours(people, f"cluster-{role}", "create", "modelapprovals"), role
 
 
@@ -116,6 +118,7 @@ def test_the_clusters_own_roles_take_up_viewer_and_editor_and_not_the_decisions(
         ("patch", "driftpolicies", "truekeep.dev"),
         ("create", "modelapprovals", "truekeep.dev"),
         ("approve", "models", "truekeep.dev"),
+        ("restore", "models", "truekeep.dev"),
         ("patch", "validatingadmissionpolicies", "admissionregistration.k8s.io"),
         ("patch", "customresourcedefinitions", "apiextensions.k8s.io"),
     ],
@@ -186,6 +189,31 @@ def test_a_policys_token_is_guarded_in_the_same_way(people: Kube) -> None:
     applies(people, "carla", policy)
     applies(people, "editor", merged(policy, {"spec": {"schedule": "0 0 2 1 *"}}))
     refused(people, "editor", merged(policy, {"spec": {"webhook": {"url": "http://mine/"}}}), "lake")
+
+
+def test_who_brings_an_old_run_back_to_serve_needs_the_verb_for_it(people: Kube) -> None:
+    run = {
+        "apiVersion": "truekeep.dev/v1alpha1",
+        "kind": "TrainingRun",
+        "metadata": {"name": "nobodys-0123456789"},
+        "spec": {
+            "modelRef": {"name": "nobodys"},  # there is no such Model: nothing begins
+            "restore": {"runUid": "u", "modelUid": "m", "latestRevision": 3, "revision": 1},
+        },
+    }
+    create = ("create", "-n", NAMESPACE, "-f", "-")
+    for user in ("editor", "approver"):
+        if user == "approver":  # who decides and trains, but was not named for this
+            bind(people, "approver-edits", "--clusterrole=truekeep-editor", "--user=approver")
+        with pytest.raises(KubectlError) as caught:
+            people.kubectl(*create, f"--as={user}", stdin=yaml.safe_dump(run))
+        words = str(caught.value)
+        assert f"'{user}' may not restore runs of Model nobodys" in words, words
+        assert f"bind the ClusterRole truekeep-restorer in namespace {NAMESPACE}" in words
+    trained = merged(run, {"metadata": {"name": "nobodys-1"}, "spec": {"restore": None}})
+    people.kubectl(*create, "--as=editor", stdin=yaml.safe_dump(trained))
+    people.kubectl(*create, "--as=restorer", stdin=yaml.safe_dump(run))
+    people.kubectl("label", "tkr", "nobodys-0123456789", "-n", NAMESPACE, "team=risk")
 
 
 def test_the_most_secrets_that_a_model_may_name_are_asked_about_within_the_cost_of_a_policy(people: Kube) -> None:

@@ -43,8 +43,22 @@ class Person:
         }
         if number not in made:
             there = ", ".join(map(str, sorted(made))) or "none"
-            refuse(f"{self.namespace}/{model} has no revision {number}; there are {there}")
+            refuse(
+                self.pruned(model, number) or f"{self.namespace}/{model} has no revision {number}; there are {there}"
+            )
         return made[number]
+
+    def pruned(self, model: str, number: int) -> str | None:
+        """What to do about a revision that has no run any more. None where there never was such a revision."""
+        found = self.get("models", model)
+        if number > int((found.get("status") or {}).get("latestRevision") or 0):
+            return None
+        store = found["spec"]["store"]["s3"]["uri"]
+        return (
+            f"the run of revision {number} of {self.namespace}/{model} is not in the cluster any more: it was pruned "
+            "(spec.retraining.keepRuns) or deleted. Its artifact and record are in the store; bring it back first: "
+            f"truekeep restore {model} --revision {number} --store {store} --namespace {self.namespace}"
+        )
 
     def create(self, plural: str, manifest: Json) -> Json:
         """Make an object."""

@@ -65,12 +65,14 @@ def read(store: Store, namespace: str, model: str) -> Ledger:
     return Ledger(_sorted(pages.decisions), pages.digests, pages.faults)
 
 
-def entries(store: Store, kept: Ledger) -> tuple[list[dict[str, Any]], list[str]]:
-    """What made each revision, the newest first, with what its record says; and what does not hold. As
+def entries(store: Store, kept: Ledger, only: int | None = None) -> tuple[list[dict[str, Any]], list[str]]:
+    """What made each revision, or one of them, the newest first, with what its record says; and what does not hold. As
     `lineage.revisions` tells of the objects of a cluster."""
     faults: list[str] = []
     found = []
     for number, one in sorted(kept.revisions().items(), reverse=True):
+        if only not in (None, number):
+            continue
         record = _record(store, one.record, faults) if one.record else {}
         about = kept.about(one.artifact_digest)
         run = record.get("run") or {}
@@ -89,6 +91,7 @@ def entries(store: Store, kept: Ledger) -> tuple[list[dict[str, Any]], list[str]
                 "data": _data(record.get("data")),
                 "metrics": (record.get("evaluation") or {}).get("metrics") or [],
                 "gates": (record.get("evaluation") or {}).get("gates") or [],
+                "cutOff": (record.get("evaluation") or {}).get("cutOff"),
                 "champion": (record.get("evaluation") or {}).get("champion"),
                 "artifact": record.get("artifact") or {"digest": one.artifact_digest},
                 "record": {"id": one.record, "uri": uri, "report": store.uri(report)} if report else None,

@@ -46,6 +46,7 @@ def lineage(
         refuse(f"--output is {output!r}; it must be text or json")
     moment = at.replace(tzinfo=UTC) if at is not None else None
     faults: tuple[str, ...] = ()
+    remedy = "" if store is not None else "; --store asks the store, which keeps all of it"
     if store is not None:
         name, entries, live, known, faults = _of_store(model, namespace, store, endpoint, moment)
     else:
@@ -58,14 +59,13 @@ def lineage(
         known = f"the status knows from {since[-1]} on" if since else "nothing has answered yet"
     if moment is not None:
         if live is None:
-            remedy = "" if store is not None else "; --store asks the store, which keeps all of it"
             refuse(f"nobody knows what answered at {moment:%Y-%m-%d %H:%M} UTC: {known}{remedy}")
         entries = [each for each in entries if each["revision"] == live]
     if revision is not None:
         entries = [each for each in entries if each["revision"] == revision]
     if not entries:
         wanted = f"revision {revision}" if revision else "revision"
-        refuse(f"{name} has no {wanted}")
+        refuse(f"{name} has no {wanted}{' in the cluster' if remedy else ''}{remedy}")
     if output == "json":
         typer.echo(json.dumps(entries, indent=2, ensure_ascii=False))
     else:
@@ -125,6 +125,7 @@ def revisions(model: Json, runs: list[Json], approvals: list[Json]) -> list[dict
                 "data": status.get("data"),
                 "metrics": status.get("metrics") or [],
                 "gates": status.get("gates") or [],
+                "cutOff": status.get("cutOff"),
                 "champion": status.get("champion"),
                 "artifact": status.get("artifact"),
                 "record": status.get("record"),

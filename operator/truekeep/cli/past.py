@@ -9,8 +9,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from truekeep.cli.kube import Json, Namespace, person
+from truekeep.cli import archive
+from truekeep.cli.kube import Json, Namespace, Person, person
 from truekeep.cli.shown import Output, console, give, short_time
+from truekeep.cli.stores import ModelEndpoint
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the Model.")]
 
@@ -18,7 +20,8 @@ Name = Annotated[str, typer.Argument(metavar="MODEL", help="Name of the Model.")
 def history(model: Name, *, output: Output = "text", namespace: Namespace = None) -> None:
     """The runs of MODEL, the newest first: what each was for, what it came to, and when it answered."""
     who = person(namespace)
-    rows = past(who.get("models", model), who.runs(model))
+    found, runs = who.get("models", model), who.runs(model)
+    rows = past(found, runs)
     if output != "text":
         give(rows, output)
         return
@@ -33,6 +36,10 @@ def history(model: Name, *, output: Output = "text", namespace: Namespace = None
         cells = (row["revision"] or "-", row["run"], short_time(row["ended"]), row["trigger"], result, row["answered"])
         table.add_row(*(escape(str(cell)) for cell in cells))
     console().print(table)
+    if numbers := archive.gone(found, runs):
+        uri = found["spec"]["store"]["s3"]["uri"]
+        said = f"revision {archive.spans(numbers)}: no run any more (pruned or deleted); the store has what it made: "
+        typer.echo(f"{said}truekeep lineage {model} --namespace {who.namespace} --store {uri}")
 
 
 def past(model: Json, runs: Sequence[Json]) -> list[dict[str, Any]]:
@@ -77,12 +84,15 @@ def diff(
     first: Annotated[int, typer.Argument(min=1, metavar="REVISION", help="Number of a revision.")],
     second: Annotated[int, typer.Argument(min=1, metavar="REVISION", help="Number of the other one.")],
     *,
+    endpoint: ModelEndpoint = None,
     output: Output = "text",
     namespace: Namespace = None,
 ) -> None:
-    """What differs between two revisions of MODEL: data, code, results, gates. Ends with 0, also where nothing does."""
+    """What differs between two revisions of MODEL: data, code, results, gates. Ends with 0, also where nothing does.
+
+    A revision whose run is not in the cluster any more is read from the Model's store, with your own credentials."""
     who = person(namespace)
-    rows = list(differences(who.revision(model, first), who.revision(model, second)))
+    rows = list(differences(*(_made(who, model, number, endpoint) for number in (first, second))))
     if output != "text":
         give([{"what": what, str(first): a, str(second): b} for what, a, b in rows], output)
         return
@@ -95,6 +105,14 @@ def diff(
     for what, a, b in rows:
         table.add_row(escape(what), escape(a), escape(b))
     console().print(table)
+
+
+def _made(who: Person, model: str, number: int, endpoint: str | None) -> Json:
+    """The run that made a revision; what the store has of it, where the run is gone."""
+    found, runs = who.get("models", model), who.runs(model)
+    if number in archive.gone(found, runs):
+        return archive.as_run(archive.revision(who.namespace, found, number, endpoint))
+    return who.revision(model, number)
 
 
 def differences(first: Json, second: Json) -> Iterator[tuple[str, str, str]]:

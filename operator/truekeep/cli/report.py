@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
-from truekeep.api.common import S3Location
+from truekeep.cli import archive
 from truekeep.cli.kube import Json, Namespace, person, refuse
-from truekeep.cli.stores import ModelEndpoint, own
+from truekeep.cli.stores import ModelEndpoint
 
 
 def open_report(
@@ -29,29 +29,34 @@ def open_report(
     """Open the report of a revision of MODEL: metrics, slices, calibration, importance, data, what changed.
 
     Credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or where the AWS tools find theirs. Ends with 2
-    where there is no report, or the store can't be read."""
+    where there is no report, or the store can't be read. A revision whose run is gone from the cluster opens, too."""
     from truekeep.storage import StoreError
     from truekeep.storage.s3 import Bucket
 
     who = person(namespace)
     found = who.get("models", model)
-    made = chosen(found, who.runs(model), revision, run)
-    uri = ((made.get("status") or {}).get("record") or {}).get("report")
+    runs = who.runs(model)
+    store = archive.location(found, endpoint)
+    if run is None and revision in archive.gone(found, runs):
+        entry = archive.revision(who.namespace, found, revision or 0, endpoint)
+        name, uri = str(entry["run"]), (entry["record"] or {}).get("report")
+    else:
+        made = chosen(found, runs, revision, run)
+        name, uri = made["metadata"]["name"], ((made.get("status") or {}).get("record") or {}).get("report")
     if not uri:
-        refuse(f"run {made['metadata']['name']} has no report (yet); truekeep logs {model} shows what it says")
-    store = own(S3Location.model_validate(found["spec"]["store"]["s3"]), endpoint)
-    folder, _, name = str(uri).rpartition("/")
+        refuse(f"run {name} has no report (yet); truekeep logs {model} shows what it says")
+    folder, _, file = str(uri).rpartition("/")
     try:
-        page = Bucket.open(store.model_copy(update={"uri": f"{folder}/"})).get(name)
+        page = Bucket.open(store.model_copy(update={"uri": f"{folder}/"})).get(file)
     except StoreError as error:
         refuse(f"{uri}: {error}")
     if to is not None:
         to.write_bytes(page)
         typer.echo(f"{to}: {len(page):,} bytes")
         return
-    with tempfile.NamedTemporaryFile(prefix=f"{made['metadata']['name']}-", suffix=".html", delete=False) as file:
-        file.write(page)
-    address = Path(file.name).as_uri()
+    with tempfile.NamedTemporaryFile(prefix=f"{name}-", suffix=".html", delete=False) as kept:
+        kept.write(page)
+    address = Path(kept.name).as_uri()
     typer.echo(address)
     webbrowser.open(address)
 
@@ -62,7 +67,10 @@ def chosen(model: Json, runs: Sequence[Json], revision: int | None, run: str | N
     if run is not None:
         mine = [each for each in runs if each["metadata"]["name"] == run]
         if not mine:
-            refuse(f"{name} has no run {run}; truekeep history {name} names them")
+            refuse(
+                f"{name} has no run {run} in the cluster; truekeep history {name} names them, and what the store has "
+                "besides; a revision's report opens by its number also without its run"
+            )
         return mine[0]
     if revision is None:
         active = (model.get("status") or {}).get("active")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from truekeep.api.common import DvcOutput, Place, S3Location, VolumeLocation
-from truekeep.cli.kube import Namespace, person
+from truekeep.cli import archive
+from truekeep.cli.kube import Namespace, Person, person
 from truekeep.cli.laptop import InputError, check_folder, refuse
 from truekeep.cli.stores import Endpoint, located, opened, own
 from truekeep.cli.train import RECORD, source_folder
@@ -90,7 +91,9 @@ class Recorded:
 def _of_cluster(run: str, namespace: str | None, store: str | None, endpoint: str | None) -> Recorded:
     """By a TrainingRun's status."""
     who = person(namespace)
-    found = who.get("trainingruns", run)
+    found = next((one for one in who.list("trainingruns") if one["metadata"]["name"] == run), None)
+    if found is None:
+        return _of_store(who, run, store, endpoint)
     known = (found.get("status") or {}).get("record")
     if not known:
         raise InputError(f"run {who.namespace}/{run} has no record: it has not ended, or its store was out of reach")
@@ -101,6 +104,23 @@ def _of_cluster(run: str, namespace: str | None, store: str | None, endpoint: st
         raw = there["spec"]["store"]["s3"] if there else {"uri": _root(known["uri"])}
         location = own(S3Location.model_validate(raw), endpoint)
     return _read(location, known["id"])
+
+
+def _of_store(who: Person, run: str, store: str | None, endpoint: str | None) -> Recorded:
+    """By the decisions of its Model's store: the run itself is gone."""
+    from truekeep.storage import StoreError
+
+    try:
+        found = archive.record_of_run(who.namespace, who.list("models"), run, endpoint)
+    except StoreError as error:
+        raise InputError(f"run {who.namespace}/{run} is not in the cluster, and its Model's store: {error}") from error
+    if found is None:
+        raise InputError(
+            f"there is no run {who.namespace}/{run}, and no Model here has a revision of it in its store. Where its "
+            "record lies, truekeep lineage MODEL --store URI says; give that as --record"
+        )
+    place, record = found
+    return _read(located("--store", store, endpoint) if store else place, record)
 
 
 def _of_record(given: str, store: str | None, endpoint: str | None) -> Recorded:

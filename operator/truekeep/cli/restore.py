@@ -1,13 +1,15 @@
-"""`truekeep restore`: brings Models back whose cluster is lost, from their store."""
+"""`truekeep restore`: brings Models back whose cluster is lost, or revisions whose runs are gone, from their store."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
+from truekeep.cli import archive
 from truekeep.cli.kube import Json, Namespace, Person, of_model, person, refuse
 from truekeep.cli.laptop import InputError
 from truekeep.cli.restoring import ConflictError, Lost, Step, lost, models, steps, trained_anew
@@ -34,6 +36,10 @@ def restore(
     unsuccessful: Annotated[
         int, typer.Option(min=0, max=1000, help="So many runs that made no revision are restored, too, the newest.")
     ] = 20,
+    revision: Annotated[
+        list[int] | None,
+        typer.Option(min=1, metavar="NUMBER", help="This revision alone, as where its run was pruned; several may be."),
+    ] = None,
     despite_faults: Annotated[
         bool, typer.Option("--despite-faults", help="Restore what holds, where the store was altered or lost some.")
     ] = False,
@@ -44,10 +50,11 @@ def restore(
 
     Revisions keep their numbers; what answered last and what failed is known again. Nothing is trained. Restore before
     you apply the Model: it then serves the revision that answered last. Where it is applied already, the training that
-    it began is ended. Done twice, the second time writes nothing. The store is read
-    with your own credentials (AWS_ACCESS_KEY_ID and so on); pods of the Model read it again with the Model's. Codes: 0,
-    done; 1, something was altered or lost, and nothing was written, or only what holds; 2, wrong input, a conflict, or
-    no answer."""
+    it began is ended. Done twice, the second time writes nothing. The store is read with your own credentials
+    (AWS_ACCESS_KEY_ID and so on); pods of the Model read it again with the Model's. You need the verb restore on
+    models.truekeep.dev: ClusterRole truekeep-restorer. Codes: 0, done; 1, something was altered or lost, and nothing
+    was written, or only what holds; 2, wrong input, a conflict, or no answer."""
+    _whole(model, model_uid, revision)
     who = person(namespace)
     try:
         place = opened(located("--store", store, endpoint))
@@ -57,8 +64,6 @@ def restore(
         found = {name: lost(place, who.namespace, name, model_uid, unsuccessful) for name in names}
     except (InputError, StoreError) as error:
         refuse(str(error))
-    if model_uid is not None and model is None:
-        refuse("--model-uid is of one Model; name it: truekeep restore MODEL --model-uid UID")
     told: list[dict[str, Any]] = []
     faults = False
     for name, state in found.items():
@@ -66,7 +71,8 @@ def restore(
             uids = f" of a Model {model_uid}" if model_uid else ""
             refuse(f"{store} has no run of {who.namespace}/{name}{uids}; truekeep restore without MODEL finds names")
         faults = faults or bool(state.faults)
-        told.append(_one(who, name, state, dry_run or bool(state.faults and not despite_faults)))
+        chosen = _chosen(state, f"{who.namespace}/{name}", revision or [])
+        told.append(_one(who, name, chosen, dry_run or bool(state.faults and not despite_faults), revision or []))
     if output != "text":
         give(told, output)
     else:
@@ -81,7 +87,25 @@ def restore(
         raise typer.Exit(1)
 
 
-def _one(who: Person, name: str, state: Lost, dry_run: bool) -> dict[str, Any]:
+def _whole(model: str | None, model_uid: str | None, revisions: list[int] | None) -> None:
+    """Ends with 2 where what is of one Model is asked for without its name."""
+    if model is None and (model_uid is not None or revisions):
+        option = "--model-uid" if model_uid is not None else "--revision"
+        refuse(f"{option} is of one Model; name it: truekeep restore MODEL {option} ...")
+
+
+def _chosen(state: Lost, name: str, revisions: list[int]) -> Lost:
+    """Of what the store has, these revisions alone, if some are named. Ends with 2 where it has one of them not."""
+    if not revisions:
+        return state
+    runs = tuple(run for run in state.runs if run.revision in revisions)
+    if missing := sorted(set(revisions) - {run.revision for run in runs}):
+        there = archive.spans(sorted(run.revision for run in state.runs if run.revision)) or "none"
+        refuse(f"the store has no revision {missing[0]} of {name} that could be restored; it has {there}")
+    return replace(state, runs=runs, notes=())
+
+
+def _one(who: Person, name: str, state: Lost, dry_run: bool, revisions: list[int]) -> dict[str, Any]:
     """One Model: what is done, in the order in which an interruption hurts nobody, and what there is to say."""
     present = {item["metadata"]["name"]: item for item in who.list("models")}
     everything = who.list("trainingruns")
@@ -107,6 +131,7 @@ def _one(who: Person, name: str, state: Lost, dry_run: bool) -> dict[str, Any]:
         "dryRun": dry_run,
         "applied": name in present,
         "latestRevision": state.latest,
+        "revisions": sorted(set(revisions)),
         "answeredLast": state.champion,
         "since": f"{state.since:%Y-%m-%dT%H:%M:%SZ}" if state.since else None,
         "runs": [_row(step, dry_run) for step in todo],
@@ -154,7 +179,9 @@ def _show(answer: dict[str, Any]) -> None:
     for run in answer["ended"]:
         words = "would be deleted" if answer["dryRun"] else "is deleted"
         say(f"run {run}, which began because the Model was applied before this, {words}")
-    if answer["answeredLast"]:
+    if answer["revisions"]:
+        say(f"the other runs stay as they are; truekeep history {answer['model']} lists them")
+    elif answer["answeredLast"]:
         since = (answer["since"] or "")[:16].replace("T", " ")
         then = "serves again" if answer["applied"] else "serves again once the Model is applied"
         say(f"revision {answer['answeredLast']} answered last, since {since}; it {then}")

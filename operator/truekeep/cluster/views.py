@@ -121,8 +121,8 @@ def run_view(item: Json) -> RunView:
     if status.restored is not None and status.start_time is not None:
         about = replace(about, created=status.start_time)
     labels = (item.get("metadata") or {}).get("labels") or {}
-    made_for = controller_uid(item) if MANAGED_BY.items() <= labels.items() else None
-    return RunView(about, _spec(TrainingRunSpec, item), status, made_for)
+    ours = MANAGED_BY.items() <= labels.items() and not _others_keep(item)
+    return RunView(about, _spec(TrainingRunSpec, item), status, controller_uid(item) if ours else None)
 
 
 def policy_view(item: Json) -> PolicyView:
@@ -284,6 +284,14 @@ def _route_verdict(item: Json, parent: Json, generation: int) -> tuple[Verdict, 
                 return "Accepted", ""
             found = "Stale", ""
     return found
+
+
+def _others_keep(item: Json) -> bool:
+    """Whether somebody else wrote parts of it besides its status: Argo CD or Flux, whose Git has it, or a person."""
+    return any(
+        each.get("manager") != FIELD_MANAGER and not each.get("subresource")
+        for each in (item.get("metadata") or {}).get("managedFields") or []
+    )
 
 
 def _changed_by_us(item: Json) -> datetime | None:

@@ -44,7 +44,8 @@ class RunView:
     meta: Meta
     spec: TrainingRunSpec
     status: TrainingRunStatus
-    made_for: str | None = None  # UID of the Model that owns it, where the operator made it
+    # UID of the Model that owns it, where the operator made it and nobody else wrote to it since
+    made_for: str | None = None
 
 
 @dataclass(frozen=True)

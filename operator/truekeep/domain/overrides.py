@@ -67,8 +67,17 @@ def trouble(model: ModelView, known: Iterable[int]) -> Trouble | None:
         return Trouble("NothingToRollBackTo", f"{words}, but no other revision has answered; the live one goes on")
     if asked.revision not in set(known):
         numbers = ", ".join(str(number) for number in sorted(known)) or "none"
-        return Trouble("NothingToRollBackTo", f"{words}, but there are revisions {numbers}; the live one goes on")
+        there = f"{words}, but there are revisions {numbers}; the live one goes on"
+        return Trouble("NothingToRollBackTo", there + no_run_any_more(model, asked.revision))
     return None
+
+
+def no_run_any_more(model: ModelView, number: int) -> str:
+    """What to do where a revision was there once."""
+    if number > model.status.latest_revision:
+        return ""
+    store = model.spec.store.s3.uri
+    return f". Its run is gone; truekeep restore {model.meta.name} --revision {number} --store {store} brings it back"
 
 
 def finding(model: ModelView) -> Finding:

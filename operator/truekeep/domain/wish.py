@@ -86,7 +86,7 @@ def wish(observed: ModelObserved, settled: bool, settings: Settings, now: dateti
             numbers = ", ".join(str(number) for number in sorted(known)) or "none"
             message = (
                 f"spec.serving.pinnedRevision is {pinned}, but there is no such revision; there are {numbers}; "
-                "the live revision goes on"
+                f"the live revision goes on{overrides.no_run_any_more(observed.model, pinned)}"
             )
             return Wish(held, problem=Trouble("PinnedRevisionMissing", message))
         return _pinned(observed, _target(observed, known[pinned], settings), held, settings, now)

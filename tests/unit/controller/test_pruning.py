@@ -140,6 +140,47 @@ async def test_the_store_answers_for_what_went_and_restore_brings_it_back(somebo
     assert (after["active"], after["latest"]) == (before["active"], before["latest"])
 
 
+async def test_one_that_is_asked_for_comes_back_alone_and_may_answer(somebody: type[Somebody]) -> None:
+    world = await pruned()
+    somebody.world = world
+    told = answer("--revision", "3")
+    assert [(row["revision"], row["what"]) for row in told["runs"]] == [(3, "is restored")]
+    await world.rounds(12)
+    assert numbers(world) == sorted([*KEPT, 3])
+    assert world.status()["active"]["revision"] == LAST
+    world.apply(kinds.MODEL, "m", FEW, {"truekeep.dev/rollback": "3/by hand"})
+    await world.rounds(12)
+    assert world.status()["active"]["revision"] == 3
+    assert numbers(world) == sorted([*KEPT, 3]), "it stays"
+
+
+async def test_a_rollback_to_what_went_says_how_to_bring_it_back() -> None:
+    world = await pruned()
+    world.apply(kinds.MODEL, "m", FEW, {"truekeep.dev/rollback": "3/by hand"})
+    await world.rounds(3)
+    assert world.status()["active"]["revision"] == LAST
+    (ready,) = (each for each in world.status()["conditions"] if each["type"] == "Ready")
+    assert ready["reason"] == "NothingToRollBackTo"
+    assert "truekeep restore m --revision 3 --store s3://" in ready["message"]
+
+
+@pytest.mark.parametrize("manager", ["argocd-controller", "kustomize-controller", "kubectl-client-side-apply"])
+async def test_a_run_that_somebody_else_applied_stays(manager: str) -> None:
+    """Git would bring it back, to be trained and pruned for ever."""
+    world = await history()
+    for run in world.api.all(kinds.TRAINING_RUN):
+        fields = [{"manager": "truekeep", "operation": "Update"}]
+        if run["status"].get("revision") == 4:
+            fields.append({"manager": manager, "operation": "Apply"})
+        fields.append({"manager": manager, "operation": "Update", "subresource": "status"})
+        run["metadata"]["managedFields"] = fields
+        world.api.put(kinds.TRAINING_RUN, run)
+    world.apply(kinds.MODEL, "m", FEW)
+    await world.rounds(12)
+    # It is none of the ten that are counted.
+    assert numbers(world) == sorted([*KEPT, 4])
+
+
 @pytest.mark.parametrize("revision", [2, 4])
 async def test_a_pinned_revision_stays_and_answers(revision: int) -> None:
     world = await history()

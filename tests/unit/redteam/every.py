@@ -9,7 +9,7 @@ from tests.unit.redteam.attack import Attack
 
 CLASSES = (
     fields.PODSPEC, fields.HOST, fields.OTHERS, fields.IMAGES, fields.LARGE, fields.NAMES, fields.URIS,
-    people.WHO, people.ACCOUNTS,
+    people.WHO, people.ACCOUNTS, people.RESTORE,
     network.SSRF, network.REBINDING, network.REDIRECTS,
     files.TRAVERSAL, files.LINKS, files.PICKLE, files.ARCHIVES,
     answers.NUMBERS, answers.XSS, answers.MANAGEMENT,

@@ -12,7 +12,9 @@ Json = dict[str, Any]
 WHO = "names of others, approvals, Secrets"
 ACCOUNTS = "service accounts"
 AUTHOR = "truekeep.dev/author"
-APPROVALS, AUTHORS, IDENTITIES = (f"{name}.truekeep.dev" for name in ("approvals", "authors", "identities"))
+RESTORE = "old artifacts brought back to serve"
+POLICIES = ("approvals", "authors", "identities", "restores")
+APPROVALS, AUTHORS, IDENTITIES, RESTORES = (f"{name}.truekeep.dev" for name in POLICIES)
 
 
 def refused_by(group: str, name: str, policy: str, ask: Callable[[], list[str]]) -> Attack:
@@ -40,6 +42,32 @@ STORE = {"store": {"s3": {"uri": "s3://m/", "credentialsSecretRef": {"name": "pa
 TOKEN = {"url": "http://mine/", "tokenSecretRef": {"name": "payroll"}}
 
 
+def run(**spec: Any) -> Json:
+    return {"metadata": {"name": "credit-1"}, "spec": {"modelRef": {"name": "credit"}, **spec}}
+
+
+def restoring() -> Iterator[Attack]:
+    """A TrainingRun that puts what served long ago in place of what serves, made by who may only train."""
+    back = {"restore": {"runUid": "u", "modelUid": "m", "latestRevision": 9, "revision": 1}}
+    right = "truekeep.dev/models/shop/credit/restore"
+    asks: dict[str, Callable[[], list[str]]] = {
+        "by who may train": lambda: admission.refusals(RESTORES, run(**back)),
+        "by who may approve": lambda: admission.refusals(RESTORES, run(**back), rights=MAY_APPROVE),
+        "with the right to another Model": lambda: admission.refusals(
+            RESTORES, run(**back), rights=[right.replace("credit", "other")]
+        ),
+        "with the right in another namespace": lambda: admission.refusals(
+            RESTORES, run(**back), rights=[right.replace("shop", "lab")]
+        ),
+        "by the operator": lambda: admission.refusals(
+            RESTORES, run(**back), user="system:serviceaccount:truekeep-system:truekeep-operator"
+        ),
+        "as a change of a run that trained": lambda: admission.refusals(RESTORES, run(**back), run()),
+    }
+    for name, ask in asks.items():
+        yield refused_by(RESTORE, name, RESTORES, ask)
+
+
 def pod(account: str) -> Json:
     return {"spec": {"serviceAccountName": account}}
 
@@ -51,6 +79,7 @@ def unlabelled(account: str) -> Json:
 
 def attacks() -> Iterator[Attack]:
     """All of these."""
+    yield from restoring()
     ask = admission.refusals
     yield refused_by(
         WHO, "an approval in another's name", APPROVALS, lambda: ask(APPROVALS, approval("ann"), rights=MAY_APPROVE)
