@@ -157,6 +157,9 @@ def test_what_else_values_say_reaches_the_operator(tmp_path: Path) -> None:
     values = {
         "replicas": 2,
         "resources": {"requests": {"memory": "1Gi"}},
+        "podAnnotations": {"sidecar.istio.io/inject": "false"},
+        "podLabels": {"team": "platform"},
+        "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}],
         "nodeSelector": {"pool": "system"},
         "tolerations": [{"key": "system", "operator": "Exists"}],
         "priorityClassName": "high",
@@ -167,9 +170,13 @@ def test_what_else_values_say_reaches_the_operator(tmp_path: Path) -> None:
     assert found["Deployment", SYSTEM, "truekeep-operator"]["spec"]["replicas"] == 2
     pod = operator(found)
     assert pod["containers"][0]["resources"]["requests"] == {"cpu": "100m", "memory": "1Gi"}  # values are merged
-    assert {name: pod[name] for name in ("nodeSelector", "tolerations", "priorityClassName")} == {
-        name: values[name] for name in ("nodeSelector", "tolerations", "priorityClassName")
-    }
+    for name in ("nodeSelector", "tolerations", "topologySpreadConstraints", "priorityClassName"):
+        assert pod[name] == values[name], name
+    about = found["Deployment", SYSTEM, "truekeep-operator"]["spec"]["template"]["metadata"]
+    ours = chart()["Deployment", SYSTEM, "truekeep-operator"]["spec"]
+    assert about["annotations"] == values["podAnnotations"]
+    assert about["labels"] == {"team": "platform", **ours["template"]["metadata"]["labels"]}
+    assert ours["selector"]["matchLabels"].items() <= about["labels"].items()
     told = environment(found)
     assert (told["TRUEKEEP_LOG_LEVEL"], told["TRUEKEEP_WORKERS"]) == ("DEBUG", "8")
 
@@ -193,6 +200,7 @@ def test_monitoring_is_the_kustomization_too() -> None:
         ("images.server=repo/server@sha256:12", "images"),
         ("images.pullPolicy=Sometimes", "pullPolicy"),
         ("settings.LOG_LEVEL=DEBUG", "LOG_LEVEL"),
+        ("podLabels.app\\.kubernetes\\.io/name=mine", "invalid propertyName 'app.kubernetes.io/name'"),
     ],
 )
 def test_values_that_mean_nothing_are_refused(setting: str, words: str) -> None:

@@ -64,6 +64,16 @@ class _Runs(HTMLParser):
         self.found |= runs or any(name.startswith("on") or name in ("src", "href") for name, _ in attrs)
 
 
+def runs(text: str) -> bool:
+    """Whether a page holds what runs or loads."""
+    return _Runs(text).found
+
+
+def unescaped(scene: Scene) -> None:
+    """Takes the guard of every page away."""
+    scene.patch.setattr(skeleton, "escape", lambda text, quote=True: text)
+
+
 PAYLOADS = {
     "a script": "<script>alert(1)</script>",
     "an image that fails": "<img src=x onerror=alert(1)>",
@@ -85,9 +95,6 @@ def _drift(name: str, value: str, title: str) -> str:
 
 
 def _pages() -> Iterator[Attack]:
-    def unguard(scene: Scene) -> None:
-        scene.patch.setattr(skeleton, "escape", lambda text, quote=True: text)
-
     for name, payload in PAYLOADS.items():
         pages: dict[str, Callable[[str], str]] = {
             "a column of a drift report": lambda text: _drift(text, "v", "t"),
@@ -97,8 +104,8 @@ def _pages() -> Iterator[Attack]:
             "a note of why": lambda text: why_page("r", [], [text]),
         }
         for where, make in pages.items():
-            attempt = lambda scene, make=make, payload=payload: _Runs(make(payload)).found  # noqa: E731
-            yield Attack(XSS, f"{name} in {where}", attempt, unguard)
+            attempt = lambda scene, make=make, payload=payload: runs(make(payload))  # noqa: E731
+            yield Attack(XSS, f"{name} in {where}", attempt, unescaped)
 
     def no_policy(scene: Scene) -> None:
         scene.patch.setattr(skeleton, "document", lambda title, style, body: "".join(body))

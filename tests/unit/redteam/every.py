@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.unit.redteam import answers, control, fields, files, network, people
+from tests.unit.redteam import answers, control, fields, files, network, pages, people
 from tests.unit.redteam.attack import Attack
 
 CLASSES = (
@@ -19,5 +19,5 @@ CLASSES = (
 
 def every() -> Iterator[Attack]:
     """Class by class."""
-    for room in (fields, people, network, files, answers, control):
+    for room in (fields, people, network, files, answers, pages, control):
         yield from room.attacks()

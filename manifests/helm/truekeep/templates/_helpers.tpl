@@ -74,7 +74,10 @@ truekeep-images-{{ include "truekeep.imagesData" . | sha256sum | trunc 10 }}
 {{- range $name, $value := $settings -}}
   {{- $_ := set $container "env" (append $container.env (dict "name" $name "value" (toString $value))) -}}
 {{- end -}}
-{{- range $field := list "nodeSelector" "tolerations" "affinity" "priorityClassName" -}}
+{{- $about := .object.spec.template.metadata -}}
+{{- with $values.podAnnotations -}}{{- $_ := set $about "annotations" (merge (dict) ($about.annotations | default dict) .) -}}{{- end -}}
+{{- with $values.podLabels -}}{{- $_ := set $about "labels" (merge (dict) $about.labels .) -}}{{- end -}}
+{{- range $field := list "nodeSelector" "tolerations" "affinity" "topologySpreadConstraints" "priorityClassName" -}}
   {{- with index $values $field -}}{{- $_ := set $pod $field . -}}{{- end -}}
 {{- end -}}
 {{- end -}}
