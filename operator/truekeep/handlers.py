@@ -20,7 +20,7 @@ import kopf
 from truekeep.api.common import GROUP, VERSION
 from truekeep.api.names import MANAGED_BY
 from truekeep.controller.keys import Relations, ended, key_of, keys_of_approval, keys_of_child
-from truekeep.controller.queue import Key
+from truekeep.controller.queue import Cause, Key
 
 OWN = {"models": "Model", "trainingruns": "TrainingRun", "driftpolicies": "DriftPolicy"}
 APPROVALS = "modelapprovals"
@@ -46,15 +46,15 @@ logger = logging.getLogger(__name__)
 # kopf keeps an object until its worker has waited this long in vain: thousands that are listed at once must go soon.
 IDLE_SECONDS = 0.3
 LIST_CHUNK = 100
-Wake = Callable[[Sequence[Key], bool], None]
+Wake = Callable[[Sequence[Key], Cause], None]
 
 
 class Watch:
     """Events of the cluster, as keys.
 
-    `wake` is called in kopf's thread, with keys and whether they are without a cause: objects that are listed, at the
-    start and each time that a watch is renewed, are told of where their version is new, and then nobody knows since
-    when it is."""
+    `wake` is called in kopf's thread, with keys and why to look at them. Objects that are listed, at the start and each
+    time that a watch is renewed, are told of where their version is new, and then nobody knows since when it is: that
+    is routine."""
 
     def __init__(self, wake: Wake, namespaces: Sequence[str] = ()) -> None:
         self._wake = wake
@@ -65,6 +65,7 @@ class Watch:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self.versions: dict[Key, str] = {}  # of our kinds: the version that was seen last
+        self._wanted: dict[Key, int] = {}  # of those: the hash of what people say in them
         self._known: dict[str, str] = {}  # of children, by UID: the same, or what is not status
         self.started = False
         self.events = 0
@@ -148,21 +149,21 @@ class Watch:
             async def of_ours(event: Any, resource: Any, param: Any = None, **_: Any) -> None:
                 item, gone, listed = event["object"], event["type"] == "DELETED", event["type"] is None
                 self._heard(resource)
-                news = self._remember(param, item, gone)
+                news, asked = self._remember(param, item, gone)
                 keys = relations.keys(param, item, gone)
                 # A run that ended and is only listed was looked at when it did; what its Jobs need, a resync finds.
                 if keys and not (listed and (not news or ended(param, item))):
                     # Who watches a Model that changed has time, where many changed.
                     mine = [each for each in keys if each.kind != "DriftPolicy" or param == "DriftPolicy"]
-                    self._wake(mine, listed)
+                    self._wake(mine, Cause.ROUTINE if listed else Cause.WANTED if asked else Cause.HAPPENED)
                     if len(mine) < len(keys):
-                        self._wake([each for each in keys if each not in mine], True)
+                        self._wake([each for each in keys if each not in mine], Cause.ROUTINE)
 
         @kopf.on.event(GROUP, VERSION, APPROVALS, registry=registry, id=APPROVALS)
         async def of_an_approval(event: Any, resource: Any, **_: Any) -> None:
             self._heard(resource)
             if self._is_news(event):
-                self._wake(keys_of_approval(event["object"]), event["type"] is None)
+                self._wake(keys_of_approval(event["object"]), Cause.ROUTINE if event["type"] is None else Cause.WANTED)
 
         for group, version, plural in (*CHILDREN, ROUTES) if self._routes else CHILDREN:
 
@@ -170,7 +171,9 @@ class Watch:
             async def of_a_child(event: Any, resource: Any, **_: Any) -> None:
                 self._heard(resource)
                 if self._is_news(event, resource.plural in STATUS_OF_OTHERS):
-                    self._wake(keys_of_child(event["object"]), event["type"] is None)
+                    self._wake(
+                        keys_of_child(event["object"]), Cause.ROUTINE if event["type"] is None else Cause.HAPPENED
+                    )
 
         return registry
 
@@ -178,17 +181,19 @@ class Watch:
         self.events += 1
         self._told[resource.plural] = time.monotonic()
 
-    def _remember(self, kind: str, item: Mapping[str, Any], gone: bool) -> bool:
-        """Whether this version was not told of before."""
+    def _remember(self, kind: str, item: Mapping[str, Any], gone: bool) -> tuple[bool, bool]:
+        """Whether this version was not told of before, and whether somebody asks for something new in it: all that we
+        write into an object of ours is its status."""
         key, version = key_of(kind, item), str(item["metadata"].get("resourceVersion"))
         if key is None:
-            return False
-        news = self.versions.get(key) != version
+            return False, False
         if gone:
-            self.versions.pop(key, None)
-        else:
-            self.versions[key] = version
-        return news
+            self._wanted.pop(key, None)
+            return self.versions.pop(key, None) != version, True
+        wanted = _wanted(item)
+        news, asked = self.versions.get(key) != version, self._wanted.get(key) != wanted
+        self.versions[key], self._wanted[key] = version, wanted
+        return news, asked
 
     def _is_news(self, event: Mapping[str, Any], but_status: bool = False) -> bool:
         """Whether this version of a child was not told of before; `but_status`: or has another status alone."""
@@ -206,12 +211,58 @@ class Watch:
         return news or (event["type"] is not None and not but_status)
 
 
+def _wanted(item: Mapping[str, Any]) -> int:
+    """A hash of what people say in an object: its spec, by generation, its annotations, and that it is to go."""
+    about = item["metadata"]
+    return hash(
+        (about.get("generation"), about.get("deletionTimestamp"), *sorted((about.get("annotations") or {}).items()))
+    )
+
+
+class NothingCompared(kopf.DiffBaseStorage):
+    """No handler asks what changed in an object, so none is copied to be compared."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Any = None) -> kopf.BodyEssence:
+        """Nothing."""
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        """Nothing."""
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Nowhere."""
+
+
+class NothingKept(kopf.ProgressStorage):
+    """No handler has a progress."""
+
+    def fetch(self, *, key: Any, body: kopf.Body) -> Any:
+        """Nothing."""
+        return None
+
+    def store(self, *, key: Any, record: Any, body: kopf.Body, patch: kopf.Patch) -> None:
+        """Nowhere."""
+
+    def purge(self, *, key: Any, body: kopf.Body, patch: kopf.Patch) -> None:
+        """Nothing is there."""
+
+    def touch(self, *, body: kopf.Body, patch: kopf.Patch, value: str | None) -> None:
+        """Nothing is there."""
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        """As it is."""
+        return essence
+
+
 def settings() -> kopf.OperatorSettings:
     """kopf writes nothing: no peering, no events, no progress, no finalizer; and no watch may hang for ever."""
     result = kopf.OperatorSettings()
     result.posting.enabled = False
     result.peering.standalone = True
     result.scanning.disabled = True
+    result.persistence.diffbase_storage = NothingCompared()
+    result.persistence.progress_storage = NothingKept()
     result.process.ultimate_exiting_timeout = None
     result.watching.server_timeout = SERVER_TIMEOUT_SECONDS
     result.watching.client_timeout = CLIENT_TIMEOUT_SECONDS

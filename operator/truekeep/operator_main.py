@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -32,7 +33,7 @@ from truekeep.controller.health import SILENT_SECONDS, STUCK_SECONDS, Health, Me
 from truekeep.controller.keys import ended, key_of, keys_of_child
 from truekeep.controller.loop import RESYNC_SECONDS, Loop, Resync
 from truekeep.controller.policy_metrics import PolicyMetrics
-from truekeep.controller.queue import Key, WorkQueue
+from truekeep.controller.queue import Cause, Key, WorkQueue
 from truekeep.controller.reconcilers import Tools, reconcilers
 from truekeep.controller.state_metrics import StateMetrics
 from truekeep.domain.plan import Settings
@@ -41,6 +42,8 @@ from truekeep.handlers import Watch
 LEASE = "truekeep-operator"
 NAME = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"  # of an annotation, behind its prefix
 DOMAIN = r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
+WORKERS = 24  # objects that are looked at, at once: a look mostly waits, and looks of one moment share their reads
+GARBAGE = (50_000, 20, 20)  # objects more than before, and generations, until cycles are looked for
 LIST_PAGE = 100  # objects that are held at once while everything is listed
 STOP_SECONDS = 8.0  # what is being reconciled may end; then the Lease is given up
 logger = logging.getLogger("truekeep.operator")
@@ -54,7 +57,7 @@ class Config:
     namespaces: tuple[str, ...] = ()  # empty: all
     pod_name: str = "local"
     pod_namespace: str = "default"
-    workers: int = 4
+    workers: int = WORKERS
     port: int = 8080
     resync_seconds: float = RESYNC_SECONDS
     log_level: str = "INFO"
@@ -81,7 +84,7 @@ def configuration(environment: Mapping[str, str]) -> Config:
         namespaces=tuple(sorted(set(_names(environment, "TRUEKEEP_WATCH_NAMESPACES")))),
         pod_name=environment.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}",
         pod_namespace=environment.get("POD_NAMESPACE", "default"),
-        workers=_whole(environment, "TRUEKEEP_WORKERS", 4, 1),
+        workers=_whole(environment, "TRUEKEEP_WORKERS", WORKERS, 1),
         port=_whole(environment, "TRUEKEEP_PORT", 8080, 1),
         resync_seconds=_whole(environment, "TRUEKEEP_RESYNC_SECONDS", int(RESYNC_SECONDS), 1),
         log_level=environment.get("TRUEKEEP_LOG_LEVEL", "INFO").upper(),
@@ -224,10 +227,10 @@ class Operator:
         last = self._resync.last
         return self._clock() - (self._started if last is None else last)
 
-    def _woken(self, keys: Sequence[Key], behind: bool) -> None:
+    def _woken(self, keys: Sequence[Key], cause: Cause) -> None:
         """Called in the watch's thread."""
         with suppress(RuntimeError):  # the loop is closed: the process ends
-            self._asyncio.call_soon_threadsafe(self.queue.add_all, keys, behind)
+            self._asyncio.call_soon_threadsafe(self.queue.add_all, keys, cause)
 
     async def _list(self) -> list[Key]:
         """Everything that there is to do something about, and whether the watches know all that there is. Of the runs
@@ -362,6 +365,10 @@ def main() -> int:
         return 2
     log_to_stderr(config.log_level)
     logger.info("starts as %s, watches %s", config.pod_name, ", ".join(config.namespaces) or "all namespaces")
+    # What is read is trees without cycles, and goes by itself: looking for cycles at each few hundred objects took more
+    # CPU than reading them. What the modules made stays anyway.
+    gc.freeze()
+    gc.set_threshold(*GARBAGE)
     asyncio.run(run(config, asyncio.Event()))
     return 0
 

@@ -14,6 +14,7 @@ from truekeep.cluster import kinds
 from truekeep.cluster.api import Api
 from truekeep.cluster.errors import AlreadyExists, NameTaken, NotFound, Refused, Terminating
 from truekeep.cluster.kinds import Kind
+from truekeep.cluster.together import Together
 from truekeep.cluster.views import controller_uid, frozen_template, meta
 from truekeep.domain.observed import Meta, ModelView
 from truekeep.domain.plan import DeploymentIntent, Note, Settings
@@ -32,6 +33,7 @@ class Writer:
 
     def __init__(self, api: Api, settings: Settings, instance: str) -> None:
         self._api = api
+        self._reads = Together(api)
         self._settings = settings
         self._instance = instance
 
@@ -40,7 +42,11 @@ class Writer:
 
         NameTaken where an object of this name belongs to somebody else: it is left alone."""
         about = manifest["metadata"]
-        live = await self._api.get(kind, about["namespace"], about["name"])
+        return await self._ensure(kind, manifest, await self._reads.get(kind, about["namespace"], about["name"]))
+
+    async def _ensure(self, kind: Kind, manifest: Json, live: Json | None) -> bool:
+        """The same where the object was read already."""
+        about = manifest["metadata"]
         if live is not None:
             self._must_be_ours(kind, live, manifest)
             # Of a Deployment the replicas are left out on purpose, and the rest never changes.
@@ -73,15 +79,15 @@ class Writer:
         """Make a serving Deployment, or scale and restore the one that is there; its pods stay as they were first
         made, server image included. Whether anything was written."""
         namespace = model.meta.namespace
-        live = await self._api.get(kinds.DEPLOYMENT, namespace, intent.name)
+        live = await self._reads.get(kinds.DEPLOYMENT, namespace, intent.name)
         if live is None:
-            return await self.ensure(kinds.DEPLOYMENT, serving_deployment(model, intent, self._settings))
+            return await self._ensure(kinds.DEPLOYMENT, serving_deployment(model, intent, self._settings), None)
         template = frozen_template(live) or live["spec"]["template"]
         scaled = intent.scaled or await self._scaled_by_others(model.meta, intent.name)
         manifest = serving_deployment(model, intent, self._settings, template, scaled_by_others=scaled)
         if scaled and not holds(manifest, live):
             await self._hand_over_replicas(live)
-        return await self.ensure(kinds.DEPLOYMENT, manifest)
+        return await self._ensure(kinds.DEPLOYMENT, manifest, live)
 
     async def _hand_over_replicas(self, live: Json) -> None:
         """Give the replicas of a Deployment to another field manager, where they are ours: what we leave out of an
@@ -103,7 +109,7 @@ class Writer:
 
     async def _scaled_by_others(self, owner: Meta, name: str) -> bool:
         """Whether an autoscaler that is not ours owns the replicas of a Deployment."""
-        for autoscaler in await self._api.list(kinds.AUTOSCALER, owner.namespace):
+        for autoscaler in await self._reads.list(kinds.AUTOSCALER, owner.namespace):
             if controller_uid(autoscaler) == owner.uid:
                 continue
             target = (autoscaler.get("spec") or {}).get("scaleTargetRef") or {}
@@ -117,7 +123,7 @@ class Writer:
 
     async def delete_owned(self, kind: Kind, owner: Meta, name: str) -> bool:
         """Delete the owner's child of this name. False where there is none."""
-        live = await self._api.get(kind, owner.namespace, name)
+        live = await self._reads.get(kind, owner.namespace, name)
         if live is None or controller_uid(live) != owner.uid or meta(live).deleting:
             return False
         return await self._api.delete(kind, owner.namespace, name, meta(live).uid)

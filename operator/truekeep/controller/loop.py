@@ -13,7 +13,7 @@ from typing import Protocol
 
 from truekeep.cluster.errors import ClusterError, Conflict, NameTaken, NotLeader, Refused, Terminating
 from truekeep.cluster.views import SpecInvalidError
-from truekeep.controller.queue import Key, WorkQueue
+from truekeep.controller.queue import Cause, Key, WorkQueue
 from truekeep.controller.reconcilers import Reconciler
 
 RECONCILE_TIMEOUT_SECONDS = 90.0
@@ -135,5 +135,5 @@ class Resync:
         seconds = max(self.every_seconds, len(keys) / LOOKS_A_SECOND)
         first, self.last = self.last is None or self.soon.is_set(), self.clock()
         for number, key in enumerate(keys):
-            self.queue.add(key, after=0.0 if first else seconds * number / len(keys), behind=True)
+            self.queue.add(key, after=0.0 if first else seconds * number / len(keys), cause=Cause.ROUTINE)
         return seconds

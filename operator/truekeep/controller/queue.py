@@ -2,7 +2,9 @@
 
 Keys are kept once. A key that is added while it is worked on is worked on again afterwards; keys of one group (all
 that belongs to one Model) are never worked on at the same time; a key that failed waits, twice as long each time.
-What is looked at without any cause, because everything is looked at now and then, stands behind what happened lately.
+What somebody asked for stands before what happened since, most of which our own writes caused: where hundreds of Models
+change at once, each is begun before any is looked at again. What is looked at without any cause, because everything is
+looked at now and then, stands behind both.
 The clock is injected, and everything but `get` is synchronous, so that tests need no real time."""
 
 from __future__ import annotations
@@ -12,13 +14,23 @@ import heapq
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import IntEnum
 
 FIRST_BACKOFF_SECONDS = 0.2
 MAX_BACKOFF_SECONDS = 60.0
 ECHO_SECONDS = 2.0
-# So much later than it is due a key without a cause counts as due, where others are due, too: it waits for what
-# happened lately, and not for ever.
-BEHIND_SECONDS = 30.0
+
+
+class Cause(IntEnum):
+    """Why to look at an object."""
+
+    WANTED = 0  # somebody made it, or changed what it is to be
+    HAPPENED = 1  # something else happened to it or to what belongs to it
+    ROUTINE = 2  # nothing did that is known of
+
+
+# So much later than it is due a key counts as due where others are due, too: it waits for these, and not for ever.
+YIELDS_SECONDS = {Cause.WANTED: 0.0, Cause.HAPPENED: 10.0, Cause.ROUTINE: 40.0}
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -41,9 +53,9 @@ class WorkQueue:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._due: dict[Key, tuple[float, bool]] = {}  # when, and whether without a cause
-        # Of keys with a cause, and without: each entry that _due does not say (any more) is passed over.
-        self._heaps: dict[bool, list[tuple[float, Key]]] = {False: [], True: []}
+        self._due: dict[Key, tuple[float, Cause]] = {}  # when, and why
+        # By cause: each entry that _due does not say (any more) is passed over.
+        self._heaps: dict[Cause, list[tuple[float, Key]]] = {cause: [] for cause in Cause}
         self._parked: dict[Hashable, set[Key]] = {}  # due, but one of their group is being worked on
         self._working: dict[Key, tuple[float, float]] = {}  # since when, and when it was due
         self._busy: set[Hashable] = set()
@@ -59,48 +71,45 @@ class WorkQueue:
         now = self._clock()
         return sum(1 for due, _ in self._due.values() if due <= now)
 
-    def add(self, key: Key, after: float = 0.0, behind: bool = False) -> None:
-        """Look at it in so many seconds at the latest. behind: without a cause, so after those that have one."""
+    def add(self, key: Key, after: float = 0.0, cause: Cause = Cause.HAPPENED) -> None:
+        """Look at it in so many seconds at the latest."""
         now = self._clock()
         due = now + max(0.0, after)
         known = self._due.get(key)
         if known is not None:
-            # A cause makes a key that waits without one hurry; the lack of one makes none that has one wait.
-            hurries = known[1] and not behind and due <= max(known[0], now)
-            later = due + BEHIND_SECONDS if behind and not known[1] else due
+            # A better cause makes a key hurry that waits for less; a lesser one makes none wait.
+            hurries = cause < known[1] and due <= max(known[0], now)
+            later = due + max(0.0, YIELDS_SECONDS[cause] - YIELDS_SECONDS[known[1]])
             if not hurries and later >= known[0]:
                 return
-        self._due[key] = (due, behind)
-        heapq.heappush(self._heaps[behind], (due, key))
+        self._due[key] = (due, cause)
+        heapq.heappush(self._heaps[cause], (due, key))
         self._changed.set()
 
-    def add_all(self, keys: Iterable[Key], behind: bool = False) -> None:
+    def add_all(self, keys: Iterable[Key], cause: Cause = Cause.HAPPENED) -> None:
         """Look at all of them now."""
         for key in keys:
-            self.add(key, behind=behind)
+            self.add(key, cause=cause)
 
     def pop(self) -> Key | None:
         """A key to work on now, the one that is due longest, or None. `done` or `failed` must follow."""
         now = self._clock()
-        with_cause, without = self._first(False), self._first(True)
-        found = [
-            (due, behind) for due, behind in ((with_cause, False), (without, True)) if due is not None and due <= now
-        ]
-        if not found:
+        dues = {cause: due for cause in Cause if (due := self._first(cause)) is not None and due <= now}
+        if not dues:
             return None
-        due, behind = min(found, key=lambda each: each[0] + BEHIND_SECONDS * each[1])
-        _, key = heapq.heappop(self._heaps[behind])
+        cause = min(dues, key=lambda each: dues[each] + YIELDS_SECONDS[each])
+        due, key = heapq.heappop(self._heaps[cause])
         del self._due[key]
         self._working[key] = (now, due)
         self._busy.add(key.group)
         return key
 
-    def _first(self, behind: bool) -> float | None:
+    def _first(self, cause: Cause) -> float | None:
         """When the first key of a heap is due that could be worked on; it is on top then."""
-        heap = self._heaps[behind]
+        heap = self._heaps[cause]
         while heap:
             due, key = heap[0]
-            if self._due.get(key) != (due, behind):
+            if self._due.get(key) != (due, cause):
                 heapq.heappop(heap)
             elif key.group in self._busy:
                 heapq.heappop(heap)
@@ -119,7 +128,7 @@ class WorkQueue:
 
     def wait_seconds(self) -> float | None:
         """Seconds until a key is due, None where none is to come before something else happens."""
-        dues = [due for behind in (False, True) if (due := self._first(behind)) is not None]
+        dues = [due for cause in Cause if (due := self._first(cause)) is not None]
         return max(0.0, min(dues) - self._clock()) if dues else None
 
     def done(self, key: Key, again_after: float | None = None) -> None:

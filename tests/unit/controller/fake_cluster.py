@@ -6,12 +6,13 @@ Deployments get ready pods, Jobs end with a message."""
 from __future__ import annotations
 
 import pickle
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from truekeep.cluster import kinds
+from truekeep.cluster.api import Labels
 from truekeep.cluster.errors import AlreadyExists, Conflict, NotFound, Refused
 from truekeep.cluster.kinds import Kind
 from truekeep.contract import layout
@@ -71,17 +72,14 @@ class FakeApi:
         return copied(self.objects.get((kind.kind, namespace, name)))
 
     async def list(
-        self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None, fields: str | None = None
+        self, kind: Kind, namespace: str | None, labels: Labels | None = None, fields: str | None = None
     ) -> list[Json]:
         if kind.kind in self.missing:
             raise NotFound("the server could not find the requested resource")
         found = [
             item
             for (name, where, _), item in sorted(self.objects.items())
-            if name == kind.kind
-            and namespace in (None, where)
-            and (labels or {}).items() <= (item["metadata"].get("labels") or {}).items()
-            and _selected(item, fields)
+            if name == kind.kind and namespace in (None, where) and _labelled(item, labels) and _selected(item, fields)
         ]
         return copied(found)
 
@@ -89,7 +87,7 @@ class FakeApi:
         self,
         kind: Kind,
         namespace: str | None,
-        labels: Mapping[str, str] | None = None,
+        labels: Labels | None = None,
         fields: str | None = None,
         page: int = 500,
     ) -> AsyncIterator[Json]:
@@ -236,6 +234,11 @@ def _merged(live: Json, manifest: Json) -> Json:
         else:
             result[name] = copied(value)
     return result
+
+
+def _labelled(item: Json, labels: Labels | None) -> bool:
+    have = item["metadata"].get("labels") or {}
+    return all(have.get(key) in ([value] if isinstance(value, str) else value) for key, value in (labels or {}).items())
 
 
 def _selected(item: Json, fields: str | None) -> bool:

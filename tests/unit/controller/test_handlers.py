@@ -10,7 +10,7 @@ import kopf
 import pytest
 
 from truekeep import handlers
-from truekeep.controller.queue import Key
+from truekeep.controller.queue import Cause, Key
 from truekeep.handlers import CHILDREN, OWN, Watch, settings
 
 
@@ -36,7 +36,7 @@ def test_every_watch_ends_in_time() -> None:
 
 
 def test_only_events_are_watched_for() -> None:
-    registry = Watch(lambda keys, behind: None)._registry()
+    registry = Watch(lambda keys, cause: None)._registry()
     assert isinstance(registry, kopf.OperatorRegistry)
     assert len(registry._watching.get_all_handlers()) == len(OWN) + 1 + len(CHILDREN), "one for approvals"
     for other in (registry._changing, registry._spawning, registry._indexing, registry._webhooks):
@@ -45,7 +45,7 @@ def test_only_events_are_watched_for() -> None:
 
 async def test_events_become_keys() -> None:
     woken: list[Key] = []
-    watch = Watch(lambda keys, behind: woken.extend(keys))
+    watch = Watch(lambda keys, cause: woken.extend(keys))
     about = {"namespace": "demo", "name": "r", "resourceVersion": "5"}
     run = {"metadata": about, "spec": {"modelRef": {"name": "m"}}}
     await call(watch, "trainingruns", {"type": "ADDED", "object": run})
@@ -63,8 +63,8 @@ async def test_events_become_keys() -> None:
 
 
 async def test_what_is_listed_again_as_it_was_wakes_nobody() -> None:
-    woken: list[tuple[Key, bool]] = []
-    watch = Watch(lambda keys, behind: woken.extend((key, behind) for key in keys))
+    woken: list[tuple[Key, Cause]] = []
+    watch = Watch(lambda keys, cause: woken.extend((key, cause) for key in keys))
     labels = {"app.kubernetes.io/component": "server", "truekeep.dev/model": "m"}
     about = {"namespace": "demo", "name": "p", "uid": "u", "resourceVersion": "5", "labels": labels}
     model = {"metadata": {"namespace": "demo", "name": "m", "resourceVersion": "3"}}
@@ -72,17 +72,17 @@ async def test_what_is_listed_again_as_it_was_wakes_nobody() -> None:
     for _ in range(2):  # a watch that is renewed lists everything
         await call(watch, "pods", {"type": None, "object": {"metadata": about}})
         await call(watch, "models", {"type": None, "object": model})
-    assert woken == [(key, True), (key, True)], "the first list is news, without a cause"
+    assert woken == [(key, Cause.ROUTINE), (key, Cause.ROUTINE)], "the first list is news, without a cause"
     woken.clear()
     await call(watch, "pods", {"type": None, "object": {"metadata": {**about, "resourceVersion": "6"}}})
     await call(watch, "pods", {"type": "MODIFIED", "object": {"metadata": {**about, "resourceVersion": "7"}}})
     await call(watch, "pods", {"type": "DELETED", "object": {"metadata": {**about, "resourceVersion": "7"}}})
-    assert woken == [(key, True), (key, False), (key, False)]
+    assert woken == [(key, Cause.ROUTINE), (key, Cause.HAPPENED), (key, Cause.HAPPENED)]
 
 
 async def test_a_run_that_ended_before_wakes_nobody_when_it_is_listed() -> None:
     woken: list[Key] = []
-    watch = Watch(lambda keys, behind: woken.extend(keys))
+    watch = Watch(lambda keys, cause: woken.extend(keys))
     about = {"namespace": "demo", "name": "r", "resourceVersion": "5"}
     done = {"conditions": [{"type": "Complete", "status": "True"}]}
     run = {"metadata": about, "spec": {"modelRef": {"name": "m"}}, "status": done}
@@ -95,16 +95,16 @@ async def test_a_run_that_ended_before_wakes_nobody_when_it_is_listed() -> None:
 
 
 async def test_the_status_that_others_write_wakes_nobody() -> None:
-    woken: list[bool] = []
-    watch = Watch(lambda keys, behind: woken.append(behind))
+    woken: list[Cause] = []
+    watch = Watch(lambda keys, cause: woken.append(cause))
     labels = {"app.kubernetes.io/component": "server", "truekeep.dev/model": "m"}
     about = {"namespace": "demo", "name": "m", "uid": "u", "resourceVersion": "5", "labels": labels}
     plural, scaled = "horizontalpodautoscalers", {"maxReplicas": 4}
     await call(watch, plural, {"type": "ADDED", "object": {"metadata": about, "spec": scaled}})
-    assert woken == [False]
+    assert woken == [Cause.HAPPENED]
     later = {"metadata": {**about, "resourceVersion": "6"}, "spec": scaled, "status": {"currentReplicas": 3}}
     await call(watch, plural, {"type": "MODIFIED", "object": later})
-    assert woken == [False]
+    assert woken == [Cause.HAPPENED]
     for change in ({"spec": {"maxReplicas": 5}}, {"metadata": {**about, "ownerReferences": []}}):
         await call(watch, plural, {"type": "MODIFIED", "object": {**later, **change}})
     assert len(woken) == 3
@@ -131,7 +131,7 @@ def test_routes_are_watched_once_somebody_could_read_them(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(kopf, "operator", operator)
     monkeypatch.setattr(handlers, "RESTART_SECONDS", 0.01)
-    watch = Watch(lambda keys, behind: None)
+    watch = Watch(lambda keys, cause: None)
     watch.start()
     assert turns.get(timeout=20) is False
     for _ in range(3):

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from truekeep.controller.queue import ECHO_SECONDS, FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS, Key, WorkQueue
+from truekeep.controller.queue import ECHO_SECONDS, FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS, Cause, Key, WorkQueue
 
 
 class Time:
@@ -149,14 +149,14 @@ async def test_two_workers_that_wait_get_a_key_each(queue: WorkQueue) -> None:
 
 
 def test_what_happened_goes_before_what_is_only_looked_at_again(queue: WorkQueue, time: Time) -> None:
-    queue.add_all([key(f"old-{number:03d}") for number in range(100)], behind=True)
+    queue.add_all([key(f"old-{number:03d}") for number in range(100)], cause=Cause.ROUTINE)
     time.now += 5
     queue.add(key("changed"))
     assert queue.pop() == key("changed")
 
 
 def test_what_is_only_looked_at_again_does_not_wait_for_ever(queue: WorkQueue, time: Time) -> None:
-    queue.add(key("old"), behind=True)
+    queue.add(key("old"), cause=Cause.ROUTINE)
     seen = []
     for number in range(100):
         time.now += 1
@@ -170,11 +170,11 @@ def test_what_is_only_looked_at_again_does_not_wait_for_ever(queue: WorkQueue, t
 
 
 def test_a_key_that_waits_without_a_cause_hurries_once_it_has_one(queue: WorkQueue, time: Time) -> None:
-    queue.add(key("a"), behind=True)
-    queue.add(key("b"), behind=True)
+    queue.add(key("a"), cause=Cause.ROUTINE)
+    queue.add(key("b"), cause=Cause.ROUTINE)
     time.now += 5
     queue.add(key("b"))
-    queue.add(key("b"), behind=True)  # the lack of a cause takes none away
+    queue.add(key("b"), cause=Cause.ROUTINE)  # the lack of a cause takes none away
     assert queue.pop() == key("b")
     assert queue.pop() == key("a")
     assert queue.pop() is None
@@ -182,9 +182,9 @@ def test_a_key_that_waits_without_a_cause_hurries_once_it_has_one(queue: WorkQue
 
 def test_a_time_that_was_set_stays_though_everything_is_looked_at(queue: WorkQueue, time: Time) -> None:
     queue.add(key("a"), after=10)
-    queue.add(key("a"), after=5, behind=True)
+    queue.add(key("a"), after=5, cause=Cause.ROUTINE)
     queue.add(key("a"), after=60)
-    queue.add_all([key(f"old-{number}") for number in range(20)], behind=True)
+    queue.add_all([key(f"old-{number}") for number in range(20)], cause=Cause.ROUTINE)
     time.now += 10
     assert queue.pop() == key("a")
 
@@ -206,7 +206,7 @@ def test_thousands_of_keys_are_taken_in_no_time(queue: WorkQueue, time: Time) ->
     keys = [key(f"m-{number:05d}") for number in range(5000)]
     for each in keys:
         queue.add(each, after=60)
-        queue.add(each, behind=True)
+        queue.add(each, cause=Cause.ROUTINE)
         queue.add(each)
     taken = []
     while (found := queue.pop()) is not None:
