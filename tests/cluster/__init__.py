@@ -10,7 +10,7 @@ from __future__ import annotations
 from tests.cluster.binaries import fetch_binary
 from tests.cluster.errors import ClusterError
 from tests.cluster.guard import require_own_context
-from tests.cluster.manager import down, engine, environment, image_names, load_archives, status, up
+from tests.cluster.manager import down, engine, environment, image_names, load_archives, status, up, without
 from tests.cluster.on_demand import add_addon, remove_addon
 
 __all__ = [
@@ -26,4 +26,5 @@ __all__ = [
     "require_own_context",
     "status",
     "up",
+    "without",
 ]

@@ -90,6 +90,16 @@ def image_names() -> set[str]:
     return OneNode(layout).images.names()
 
 
+@contextmanager
+def without(*daemons: str) -> Iterator[None]:
+    """These daemons of the node ("etcd", "kube-apiserver", ...) are killed, and away within this. ClusterError on kind,
+    whose node looks after its own."""
+    if _require_record().engine == kind.ENGINE:
+        raise ClusterError("the daemons of kind's node are not ours to stop")
+    with OneNode(Layout(state_directory())).without(*daemons):
+        yield
+
+
 def status() -> tuple[bool, list[str]]:
     """Whether the cluster is well, and lines that say so in detail."""
     layout = Layout(state_directory())

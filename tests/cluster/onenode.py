@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.cluster import addons, binaries, cgroups, components, containers, network, packages, pki
@@ -157,6 +157,19 @@ class OneNode:
             return holds()
 
         wait_until(what, alive_and_holds, seconds=seconds)
+
+    # -- faults --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def without(self, *names: str) -> Iterator[None]:
+        """These daemons are killed, and stay away within this; then they run again, however it ends, and the cluster is
+        ready."""
+        try:
+            for name in names:
+                self._daemons.end(name, hard=True)
+            yield
+        finally:
+            self._mend()
 
     # -- status --------------------------------------------------------------------------------------------------
 

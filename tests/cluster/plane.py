@@ -17,11 +17,8 @@ end of a pipe does the same.
 from __future__ import annotations
 
 import json
-import os
 import random
-import select
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -206,19 +203,7 @@ class Plane:
 
     def end(self, name: str, *, hard: bool = False) -> None:
         """End one of its processes, for `begin` to start again."""
-        daemon = self._daemons.running().get(name)
-        if daemon is None:
-            return
-        # A process counts as ended in /proc once its first thread is, while others may hold its ports still; the handle
-        # tells of the last one's end.
-        handle = os.pidfd_open(daemon.pid)
-        try:
-            daemon.signal(signal.SIGKILL if hard else signal.SIGTERM)
-            if not select.select([handle], [], [], GRACE_SECONDS)[0]:
-                daemon.signal(signal.SIGKILL)
-                select.select([handle], [], [], GRACE_SECONDS)
-        finally:
-            os.close(handle)
+        self._daemons.end(name, hard=hard, grace=GRACE_SECONDS)
 
     def begin(self, name: str) -> None:
         """Start again what was ended; returns when it answers."""

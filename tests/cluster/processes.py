@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import time
@@ -114,6 +115,22 @@ class Daemons:
         daemon = self.all().get(name)
         if daemon is None or not daemon.runs():
             raise ClusterError(f"{name} ended: {self.last_words(name)} (all of it in {self.log(name)})")
+
+    def end(self, name: str, *, hard: bool = False, grace: float = 5.0) -> None:
+        """End one, by SIGKILL at once where `hard`; returns when nothing of it is left. It may have ended already."""
+        daemon = self.running().get(name)
+        if daemon is None:
+            return
+        # A process counts as ended in /proc once its first thread is, while others may hold its ports still; the handle
+        # tells of the last one's end.
+        handle = os.pidfd_open(daemon.pid)
+        try:
+            daemon.signal(signal.SIGKILL if hard else signal.SIGTERM)
+            if not select.select([handle], [], [], grace)[0]:
+                daemon.signal(signal.SIGKILL)
+                select.select([handle], [], [], grace)
+        finally:
+            os.close(handle)
 
     def stop(self, grace: float = 1.0) -> None:
         """Ask all to stop, then insist."""

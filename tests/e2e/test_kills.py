@@ -40,15 +40,16 @@ def kill_operator(kube: Kube) -> None:
     kube.wait("the operator to be back", 90, back)
 
 
-def account(shop: Shop) -> Json:
+def account(shop: Shop, name: str = MODEL) -> Json:
     """What was made so far: each of it exactly once, or something was doubled or lost."""
-    runs, events = shop.runs(MODEL), shop.events("Model", MODEL)
+    runs, events = shop.runs(name), shop.events("Model", name)
+    status = shop.model(name)["status"]
     return {
         "runs": len(runs),
         "revisions": [run["status"].get("revision") for run in runs],
-        "jobs": len(shop.jobs(MODEL)),
-        "latest": shop.model(MODEL)["status"]["latestRevision"],
-        "active": shop.model(MODEL)["status"]["active"]["revision"],
+        "jobs": len(shop.jobs(name)),
+        "latest": status["latestRevision"],
+        "active": status["active"]["revision"],
         "promotions": sum(
             (e.get("series") or {}).get("count", e.get("count") or 1) for e in events if e["reason"] == "Promoted"
         ),
