@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -26,6 +27,20 @@ class Person:
         """One object of ours."""
         found: Json = self._ask("get_namespaced_custom_object", plural, name)
         return found
+
+    def find(self, plural: str, name: str) -> Json | None:
+        """One object of ours; None where there is none."""
+        from kubernetes import client
+
+        try:
+            found: Any = client.CustomObjectsApi().get_namespaced_custom_object(
+                GROUP, VERSION, self.namespace, plural, name, _request_timeout=TIMEOUT_SECONDS
+            )
+        except Exception as error:  # of the client: a dozen kinds, none of them for a person
+            if getattr(error, "status", None) == HTTPStatus.NOT_FOUND:
+                return None
+            give_up(error)
+        return dict(found)
 
     def list(self, plural: str) -> list[Json]:
         """All objects of one of our kinds in the namespace."""

@@ -91,7 +91,7 @@ class Recorded:
 def _of_cluster(run: str, namespace: str | None, store: str | None, endpoint: str | None) -> Recorded:
     """By a TrainingRun's status."""
     who = person(namespace)
-    found = next((one for one in who.list("trainingruns") if one["metadata"]["name"] == run), None)
+    found = who.find("trainingruns", run)
     if found is None:
         return _of_store(who, run, store, endpoint)
     known = (found.get("status") or {}).get("record")

@@ -42,6 +42,9 @@ class Cluster(kube.Person):
         assert (plural, name) == ("models", "late")
         return {**model(), "spec": {"store": STORE}, "status": {**model()["status"], "latestRevision": 3}}
 
+    def find(self, plural: str, name: str) -> Any:
+        return next((one for one in self.list(plural) if one["metadata"]["name"] == name), None)
+
     def list(self, plural: str) -> Any:
         if plural == "models":
             return [{"metadata": {"name": "la"}}, self.get("models", "late")]

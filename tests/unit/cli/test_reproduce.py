@@ -213,7 +213,7 @@ class Cluster(Person):
     status: dict[str, Any]
     store: dict[str, Any] | None
 
-    def get(self, plural: str, name: str) -> Any:
+    def find(self, plural: str, name: str) -> Any:
         assert (plural, name) == ("trainingruns", "late-1")
         return {"spec": {"modelRef": {"name": "late"}}, "status": self.status}
 
