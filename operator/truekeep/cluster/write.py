@@ -3,9 +3,10 @@ already holds is not written."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,8 +23,12 @@ from truekeep.resources.compare import holds, left_over
 from truekeep.resources.serving_deployment import serving_deployment
 
 Json = dict[str, Any]
+There = Mapping[
+    tuple[Kind, str], Json | None
+]  # objects of a namespace as they were read for this look, by kind and name
 logger = logging.getLogger(__name__)
 SCALED_BY = f"{FIELD_MANAGER}-scale"  # field manager of the replicas that an autoscaler has not changed yet
+NOT_READ: There = {}
 NOTE_LIMIT = 1024  # of an Event's note, by the API
 UNORDERED = ("conditions", "metrics")  # lists by key: the API server may keep them in another order
 
@@ -37,12 +42,21 @@ class Writer:
         self._settings = settings
         self._instance = instance
 
-    async def ensure(self, kind: Kind, manifest: Json) -> bool:
+    async def there(self, namespace: str, wanted: Iterable[tuple[Kind, str]]) -> There:
+        """Objects that are to be written, or to go, read side by side: what is handed on is not read again."""
+        names = list(wanted)
+        found = await asyncio.gather(*(self._reads.get(kind, namespace, name) for kind, name in names))
+        return dict(zip(names, found, strict=True))
+
+    async def _live(self, kind: Kind, namespace: str, name: str, there: There) -> Json | None:
+        return there[kind, name] if (kind, name) in there else await self._reads.get(kind, namespace, name)
+
+    async def ensure(self, kind: Kind, manifest: Json, there: There = NOT_READ) -> bool:
         """Make the manifest hold, restoring what somebody changed. Whether anything was written.
 
         NameTaken where an object of this name belongs to somebody else: it is left alone."""
         about = manifest["metadata"]
-        return await self._ensure(kind, manifest, await self._reads.get(kind, about["namespace"], about["name"]))
+        return await self._ensure(kind, manifest, await self._live(kind, about["namespace"], about["name"], there))
 
     async def _ensure(self, kind: Kind, manifest: Json, live: Json | None) -> bool:
         """The same where the object was read already."""
@@ -75,11 +89,11 @@ class Writer:
             return False
         return True
 
-    async def deployment(self, model: ModelView, intent: DeploymentIntent) -> bool:
+    async def deployment(self, model: ModelView, intent: DeploymentIntent, there: There = NOT_READ) -> bool:
         """Make a serving Deployment, or scale and restore the one that is there; its pods stay as they were first
         made, server image included. Whether anything was written."""
         namespace = model.meta.namespace
-        live = await self._reads.get(kinds.DEPLOYMENT, namespace, intent.name)
+        live = await self._live(kinds.DEPLOYMENT, namespace, intent.name, there)
         if live is None:
             return await self._ensure(kinds.DEPLOYMENT, serving_deployment(model, intent, self._settings), None)
         template = frozen_template(live) or live["spec"]["template"]
@@ -121,9 +135,9 @@ class Writer:
         """Delete an object, what it owns in the background. False where it was gone already."""
         return await self._api.delete(kind, namespace, name, uid)
 
-    async def delete_owned(self, kind: Kind, owner: Meta, name: str) -> bool:
+    async def delete_owned(self, kind: Kind, owner: Meta, name: str, there: There = NOT_READ) -> bool:
         """Delete the owner's child of this name. False where there is none."""
-        live = await self._reads.get(kind, owner.namespace, name)
+        live = await self._live(kind, owner.namespace, name, there)
         if live is None or controller_uid(live) != owner.uid or meta(live).deleting:
             return False
         return await self._api.delete(kind, owner.namespace, name, meta(live).uid)

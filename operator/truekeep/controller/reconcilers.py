@@ -21,7 +21,7 @@ from truekeep.cluster.errors import NameTaken, Refused
 from truekeep.cluster.kinds import Kind
 from truekeep.cluster.observe import Observer
 from truekeep.cluster.views import SpecInvalidError, lenient_status, meta
-from truekeep.cluster.write import Writer
+from truekeep.cluster.write import There, Writer
 from truekeep.contract.requests import Champion
 from truekeep.controller.policy_metrics import Policy, PolicyMetrics
 from truekeep.controller.queue import Key
@@ -176,16 +176,17 @@ class ModelReconciler:
 
     async def _carry_out(self, observed: ModelObserved, plan: ModelPlan) -> None:
         model, writer = observed.model, self._tools.writer
+        there = await writer.there(model.meta.namespace, _looked_up(model, plan))
         if plan.service:
             await writer.ensure(kinds.SERVICE, stable_service(model, plan.service))
         await self._autoscaler(model, plan)
         for intent in plan.deployments:
-            await writer.deployment(model, intent)
+            await writer.deployment(model, intent, there)
         await self._own_services(observed, plan)
         await self._route(model, plan)
-        await self._disruption_budget(model, plan)
-        await self._retention(model, plan)
-        await self._newdata(model, plan)
+        await self._disruption_budget(model, plan, there)
+        await self._retention(model, plan, there)
+        await self._newdata(model, plan, there)
         if plan.run:
             await writer.create(kinds.TRAINING_RUN, training_run(model, plan.run))
         job = rehearsal_job(model, plan.rehearse, self._tools.settings) if plan.rehearse else None
@@ -241,25 +242,33 @@ class ModelReconciler:
         elif plan.delete_autoscaler:
             await self._tools.writer.delete_owned(kinds.AUTOSCALER, model.meta, autoscaler_name(model.meta.name))
 
-    async def _retention(self, model: ModelView, plan: ModelPlan) -> None:
+    async def _retention(self, model: ModelView, plan: ModelPlan, there: There) -> None:
         cronjob = retention_cronjob(model, self._tools.settings) if plan.retention else None
         if cronjob:
-            await self._tools.writer.ensure(kinds.CRON_JOB, cronjob)
+            await self._tools.writer.ensure(kinds.CRON_JOB, cronjob, there)
         else:
-            await self._tools.writer.delete_owned(kinds.CRON_JOB, model.meta, retention_name(model.meta.name))
+            await self._tools.writer.delete_owned(kinds.CRON_JOB, model.meta, retention_name(model.meta.name), there)
 
-    async def _newdata(self, model: ModelView, plan: ModelPlan) -> None:
+    async def _newdata(self, model: ModelView, plan: ModelPlan, there: There) -> None:
         cronjob = newdata_cronjob(model, plan.count_since, self._tools.settings) if plan.count_since else None
         if cronjob:
-            await self._tools.writer.ensure(kinds.CRON_JOB, cronjob)
+            await self._tools.writer.ensure(kinds.CRON_JOB, cronjob, there)
         elif plan.delete_count:
-            await self._tools.writer.delete_owned(kinds.CRON_JOB, model.meta, newdata_name(model.meta.name))
+            await self._tools.writer.delete_owned(kinds.CRON_JOB, model.meta, newdata_name(model.meta.name), there)
 
-    async def _disruption_budget(self, model: ModelView, plan: ModelPlan) -> None:
+    async def _disruption_budget(self, model: ModelView, plan: ModelPlan, there: There) -> None:
         if plan.budget:
-            await self._tools.writer.ensure(kinds.DISRUPTION_BUDGET, disruption_budget(model, plan.budget))
+            await self._tools.writer.ensure(kinds.DISRUPTION_BUDGET, disruption_budget(model, plan.budget), there)
         else:
-            await self._tools.writer.delete_owned(kinds.DISRUPTION_BUDGET, model.meta, model.meta.name)
+            await self._tools.writer.delete_owned(kinds.DISRUPTION_BUDGET, model.meta, model.meta.name, there)
+
+
+def _looked_up(model: ModelView, plan: ModelPlan) -> list[tuple[Kind, str]]:
+    """What nearly every look at a Model compares with what it wants."""
+    name = model.meta.name
+    found = [(kinds.DEPLOYMENT, intent.name) for intent in plan.deployments]
+    found += [(kinds.DISRUPTION_BUDGET, name), (kinds.CRON_JOB, retention_name(name))]
+    return [*found, (kinds.CRON_JOB, newdata_name(name))] if plan.count_since or plan.delete_count else found
 
 
 def _related(key: Key, observed: ModelObserved, plan: ModelPlan) -> list[Key]:

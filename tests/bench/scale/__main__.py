@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.bench.scale.measure import Audit, OperatorProcess, Write, favour, percentile
-from tests.bench.scale.world import RUNS, change, connected, gathered, keep_decisions, place, populate
+from tests.bench.scale.measure import Audit, OperatorProcess, Write, cpu_of, favour, percentile
+from tests.bench.scale.world import RUNS, change, connected, gathered, keep_decisions, place, populate, scale, serving
 from tests.cluster.layout import REPOSITORY
 from tests.cluster.plane import Plane
 from truekeep.cluster.api import Api
@@ -23,6 +23,7 @@ IDLE_EVENTS = 100
 IDLE_SECONDS = 0.6  # from one change to the next
 REST_SECONDS = 90
 ANSWER_SECONDS = 120.0
+BARE_SECONDS = 10.0  # in which the control plane does what followed
 SETTLE_SECONDS = 900.0
 DAEMONS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok")
 
@@ -43,8 +44,34 @@ class Figures:
     storm_p50: float
     storm_p99: float
     storm_took: float  # for the changes themselves
+    storm_requests: float  # that the operator sent for each Model until all were answered, watches aside
+    storm_cpu: float  # seconds of CPU of the operator until then
+    storm_plane_cpu: float  # of the control plane and kwok
+    bare_changes: float  # seconds for the same changes with no operator
+    bare_scaled: float  # and for a bare write a Model of what the operator writes first
+    bare_plane_cpu: float  # seconds of CPU of the control plane and kwok for both, and what follows from them
     rest_writes: int  # in a minute
     rest_cpu: float  # seconds of CPU in a second
+
+
+@dataclass(frozen=True)
+class Storm:
+    """Every Model changed at once."""
+
+    seconds: list[float]  # of each, from its change to the first write that followed
+    took: float
+    requests: float
+    cpu: float
+    plane_cpu: float
+
+
+@dataclass(frozen=True)
+class Bare:
+    """The same without an operator."""
+
+    changes: float
+    scaled: float
+    plane_cpu: float
 
 
 GOALS = {"peak": 200.0, "restart": 60.0, "restart_writes": 0, "idle_p99": 1.0, "storm_p99": 5.0, "rest_writes": 0}
@@ -71,12 +98,14 @@ class Bench:
         _say(f"{count}: {rest_writes} writes a minute at rest, {rest_cpu:.3f} s of CPU a second")
         idle = await self._idle()
         _say(f"{count}: event to first write p50 {percentile(idle, 0.5):.2f} p99 {percentile(idle, 0.99):.2f} s")
-        storm, took = await self._storm()
-        seconds = f"p50 {percentile(storm, 0.5):.2f} p99 {percentile(storm, 0.99):.2f} s"
-        _say(f"{count}: all changed within {took:.1f} s, first write {seconds}")
+        storm = await self._storm()
+        seconds = f"p50 {percentile(storm.seconds, 0.5):.2f} p99 {percentile(storm.seconds, 0.99):.2f} s"
+        _say(f"{count}: all changed within {storm.took:.1f} s, first write {seconds}")
         await self._settled()
         memory, peak = self._operator.memory()
         self._operator.stop()
+        bare = await self._bare()
+        _say(f"{count}: no operator: changed in {bare.changes:.1f} s, scaled in {bare.scaled:.1f} s")
         return Figures(
             models=count,
             runs=count * RUNS,
@@ -87,9 +116,15 @@ class Bench:
             restart_writes=restart_writes,
             idle_p50=percentile(idle, 0.5),
             idle_p99=percentile(idle, 0.99),
-            storm_p50=percentile(storm, 0.5),
-            storm_p99=percentile(storm, 0.99),
-            storm_took=took,
+            storm_p50=percentile(storm.seconds, 0.5),
+            storm_p99=percentile(storm.seconds, 0.99),
+            storm_took=storm.took,
+            storm_requests=storm.requests / count,
+            storm_cpu=storm.cpu,
+            storm_plane_cpu=storm.plane_cpu,
+            bare_changes=bare.changes,
+            bare_scaled=bare.scaled,
+            bare_plane_cpu=bare.plane_cpu,
             rest_writes=rest_writes,
             rest_cpu=rest_cpu,
         )
@@ -163,15 +198,43 @@ class Bench:
         await self._settled()
         return found
 
-    async def _storm(self) -> tuple[list[float], float]:
-        """The same where every Model is changed at once."""
+    async def _storm(self) -> Storm:
+        """The same where every Model is changed at once, and what it took."""
         self._audit.writes()
+        requests, cpu, plane_cpu = self._requests(), self._operator.cpu(), self._plane_cpu()
         began = time.monotonic()
+        await self._change_all()
+        took = time.monotonic() - began
+        seconds = await self._answered(self._count)
+        return Storm(
+            seconds,
+            took,
+            requests=self._requests() - requests,
+            cpu=self._operator.cpu() - cpu,
+            plane_cpu=self._plane_cpu() - plane_cpu,
+        )
+
+    async def _bare(self) -> Bare:
+        """What the machine needs where no operator is: every Model is changed, and every Deployment scaled, each by one
+        write and without a read."""
+        plane_cpu, began = self._plane_cpu(), time.monotonic()
+        await self._change_all()
+        changed = time.monotonic()
+        await gathered([scale(self._api, item, self._pods) for item in await serving(self._api)])
+        scaled = time.monotonic()
+        await asyncio.sleep(BARE_SECONDS)
+        return Bare(changed - began, scaled - changed, self._plane_cpu() - plane_cpu)
+
+    async def _change_all(self) -> None:
         numbers = range(self._count)
         self._pods = {number: 5 - self._pods.get(number, 2) for number in numbers}
         await gathered(change(self._api, number, self._pods[number]) for number in numbers)
-        took = time.monotonic() - began
-        return await self._answered(self._count), took
+
+    def _requests(self) -> float:
+        return self._operator.metrics().get("truekeep_operator_api_requests_total", 0.0)
+
+    def _plane_cpu(self) -> float:
+        return sum(cpu_of(self._plane.pid(name)) for name in DAEMONS)
 
     async def _answered(self, count: int) -> list[float]:
         """The latencies of so many changes, once each led to a write."""

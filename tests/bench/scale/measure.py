@@ -80,8 +80,7 @@ class OperatorProcess:
 
     def cpu(self) -> float:
         """Seconds of CPU that it took so far."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_of(self.pid)
 
     def ready(self) -> bool:
         """Whether it says so."""
@@ -103,6 +102,12 @@ class OperatorProcess:
             if sample := _SAMPLE.match(line):
                 found[sample[1]] = found.get(sample[1], 0.0) + float(sample[3])
         return found
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of CPU that a process took so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -215,3 +215,21 @@ async def change(api: Api, number: int, replicas: int) -> None:
         "spec": spec(replicas),
     }
     await api.apply(kinds.MODEL, manifest, manager="somebody")
+
+
+async def serving(api: Api) -> list[Json]:
+    """The Deployments that serve."""
+    return await api.list(kinds.DEPLOYMENT, None, MANAGED_BY)
+
+
+async def scale(api: Api, deployment: Json, pods: Mapping[int, int]) -> None:
+    """A Deployment gets as many pods as the Model of its number shall have: one write."""
+    about = deployment["metadata"]
+    number = int(about["labels"][LABEL_MODEL].removeprefix("model-"))
+    manifest = {
+        "apiVersion": kinds.DEPLOYMENT.api_version,
+        "kind": kinds.DEPLOYMENT.kind,
+        "metadata": {"namespace": about["namespace"], "name": about["name"]},
+        "spec": {"replicas": pods[number]},
+    }
+    await api.apply(kinds.DEPLOYMENT, manifest, manager="somebody")
