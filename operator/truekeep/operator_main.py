@@ -42,8 +42,8 @@ from truekeep.handlers import Watch
 LEASE = "truekeep-operator"
 NAME = r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"  # of an annotation, behind its prefix
 DOMAIN = r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
-WORKERS = 24  # objects that are looked at, at once: a look mostly waits, and looks of one moment share their reads
-GARBAGE = (50_000, 20, 20)  # objects more than before, and generations, until cycles are looked for
+WORKERS = 32  # objects that are looked at, at once: a look mostly waits, and looks of one moment share their reads
+GARBAGE = (10_000, 5, 5)  # objects more than before, and generations, until cycles are looked for
 LIST_PAGE = 100  # objects that are held at once while everything is listed
 STOP_SECONDS = 8.0  # what is being reconciled may end; then the Lease is given up
 logger = logging.getLogger("truekeep.operator")
