@@ -1,6 +1,6 @@
-"""What befalls a cluster: its API server and etcd are killed, its clock is set, and somebody writes into a status. The
-live revision answers all the while, every run is there once, the Model is Ready in the end, and another look at it
-writes nothing.
+"""What befalls a cluster: its API server and etcd are killed, its clock is set, two operators are there at once, and
+people delete and change what the operator made. The live revision answers all the while, every run is there once, the
+Model is Ready in the end, and another look at it writes nothing.
 
 Order matters in so far as each test begins with the Model at rest that the one before left."""
 
@@ -21,11 +21,13 @@ from tests.e2e import operators
 from tests.e2e.replies import Loaded, Reply, under_load
 from tests.e2e.shop import Shop, merged, open_shop, parameters, small_model
 from tests.e2e.test_kills import account, undisturbed
-from tests.story.kube import Json, Kube, holds, name_of
+from tests.story.kube import Json, Kube, condition, holds, name_of
 
 NAMESPACE = "truekeep-e2e-mishaps"
+AGAIN = f"{NAMESPACE}-again"
 MODEL = "steady"
 HOUR = 3600
+SOON_SECONDS = 30.0  # within which what was changed by hand is as before
 AWAY_SECONDS = 18.0  # of the API server: longer than a Lease lasts
 QUIET_SECONDS = 10.0  # the longest time without an answer: what hangs as long as a client waits is no answer
 SPEC = {
@@ -35,6 +37,7 @@ SPEC = {
         "rollout": {"steps": [{"weightPercent": 50, "durationSeconds": 8}], "minRequests": 20},
     }
 }
+BUDGETS = "poddisruptionbudgets"
 KINDS = (
     "models",
     "trainingruns",
@@ -43,7 +46,7 @@ KINDS = (
     "services",
     "jobs",
     "cronjobs",
-    "poddisruptionbudgets",
+    BUDGETS,
 )
 
 pytestmark = pytest.mark.full
@@ -160,7 +163,8 @@ class Steady:
 
     def _versions(self) -> dict[str, str]:
         return {
-            f"{kind}/{name_of(item)}": item["metadata"]["resourceVersion"]
+            # A budget's status is the cluster's, which counts pods a while after they came.
+            f"{kind}/{name_of(item)}": str(item["metadata"]["generation" if kind == BUDGETS else "resourceVersion"])
             for kind in KINDS
             for item in self.kube.list(NAMESPACE, kind)
         }
@@ -220,6 +224,116 @@ def test_the_operators_clock_is_set_by_an_hour(steady: Steady) -> None:
         steady.at_rest()
 
 
+def test_a_leader_that_sleeps_past_its_lease_has_lost_it_when_it_wakes(steady: Steady) -> None:
+    """It sleeps while a trainer is at work: the other one leads from then on, and the first one writes nothing more."""
+    kube = steady.kube
+    with operators.replicas(kube, 2):
+        before = operators.lease(kube)
+        (leader,) = (pod for pod in operators.pods(kube) if name_of(pod) == before["holderIdentity"])
+        with steady.unharmed():
+            number = steady.retrain()
+            steady.until(training)
+            with operators.stopped(leader):
+                asleep = time.time()
+                other = lambda: operators.lease(kube)["holderIdentity"] != name_of(leader) or None  # noqa: E731
+                kube.wait("the other operator to lead", 25, other)
+                steady.shop.patch(MODEL, {"serving": {"rollbackWindowSeconds": 6}})  # news for the one that sleeps
+                time.sleep(2)
+            steady.shop.ready(MODEL, number, seconds=240)
+        after = operators.lease(kube)
+        (awake,) = (pod for pod in operators.pods(kube) if name_of(pod) == name_of(leader))
+        assert [each["restartCount"] for each in awake["status"]["containerStatuses"]] == [0], "it never woke"
+        assert after["holderIdentity"] != name_of(leader)
+        assert after["leaseTransitions"] == before["leaseTransitions"] + 1
+        wrote = Counter(write["pod"] for write in operators.writes(NAMESPACE, asleep))
+        assert set(wrote) == {after["holderIdentity"]}, wrote
+        steady.told_once()
+        steady.at_rest()
+    kube.wait("an operator to lead", 30, lambda: operators.lease(kube)["holderIdentity"] or None)
+    steady.at_rest()
+
+
+def test_a_result_whose_pod_and_message_are_gone(steady: Steady) -> None:
+    """While no operator is there, the trainer ends, and its pod goes with what it said: the same run has its result."""
+    shop = steady.shop
+    with steady.unharmed():
+        number = steady.retrain()
+        steady.until(training)
+        run = name_of(shop.runs(MODEL)[-1])
+        with operators.replicas(steady.kube, 0):
+            of_the_run = lambda: shop.kube.get(NAMESPACE, "jobs", run) or {}  # noqa: E731
+            shop.until("the Job to be done", 240, lambda: condition(of_the_run(), "Complete").get("status") == "True")
+            pods = [name_of(pod) for pod in shop.pods(MODEL, "trainer") if name_of(pod).startswith(f"{run}-")]
+            shop.kube.kubectl("delete", "pods", *pods, "-n", NAMESPACE, "--force", "--grace-period=0")
+        shop.ready(MODEL, number, seconds=240)
+    assert [run["status"].get("revision") for run in shop.runs(MODEL)] == list(range(1, number + 1))
+    steady.told_once({run: 2})
+    steady.at_rest()
+
+
+def test_a_training_job_that_somebody_deletes(steady: Steady) -> None:
+    """It is made again, and the run is the same."""
+    shop = steady.shop
+    with steady.unharmed():
+        number = steady.retrain()
+        steady.until(training)
+        run = name_of(shop.runs(MODEL)[-1])
+        uid = (shop.kube.get(NAMESPACE, "jobs", run) or {})["metadata"]["uid"]
+        shop.kube.kubectl("delete", "job", run, "-n", NAMESPACE, "--cascade=background", "--wait=false")
+
+        def again() -> bool:
+            job = shop.kube.get(NAMESPACE, "jobs", run)
+            return job is not None and job["metadata"]["uid"] != uid
+
+        shop.until("another Job", SOON_SECONDS, again)
+        shop.ready(MODEL, number, seconds=240)
+    assert len(shop.runs(MODEL)) == number
+    steady.at_rest()
+
+
+ANOTHER_IMAGE = {"spec": {"template": {"spec": {"containers": [{"name": "server", "image": "localhost/another:1"}]}}}}
+
+
+def deployment(steady: Steady, name: str) -> Json:
+    """What of a Deployment is the operator's."""
+    found = steady.kube.get(NAMESPACE, "deployments", name) or {"spec": {}}
+    containers = found["spec"].get("template", {}).get("spec", {}).get("containers", [])
+    return {
+        "replicas": found["spec"].get("replicas"),
+        "images": [each["image"] for each in containers],
+        "ready": found.get("status", {}).get("readyReplicas"),
+        "new": found.get("status", {}).get("updatedReplicas"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "answers"),
+    [
+        pytest.param(("delete", "--cascade=orphan"), True, id="deleted without its pods"),
+        pytest.param(("scale", "--replicas=4"), True, id="scaled up"),
+        pytest.param(("patch", "--type=strategic", f"--patch={json.dumps(ANOTHER_IMAGE)}"), True, id="another image"),
+        pytest.param(("delete", "--cascade=background", "--wait=false"), False, id="deleted with its pods"),
+        pytest.param(("scale", "--replicas=0"), False, id="scaled to nothing"),
+    ],
+)
+def test_the_live_deployment_changed_by_hand(steady: Steady, words: tuple[str, ...], answers: bool) -> None:
+    """It is as before within 30 s. Nobody notices, unless its pods are taken away, too: then it answers again."""
+    name, before, began = steady.live, deployment(steady, steady.live), time.time()
+    assert before["ready"] == before["new"] == 2
+    verb, *options = words
+    steady.kube.kubectl(verb, f"deployment/{name}", "-n", NAMESPACE, *options)
+    time.sleep(0.5)
+    steady.shop.until(f"{name} as it was", SOON_SECONDS, lambda: deployment(steady, name) == before)
+    print(f"\nas before after {time.time() - began:.1f} s")
+    if answers:
+        steady.answers(began)
+    else:
+        replies = steady.loaded.replies
+        steady.shop.until("answers", 30, lambda: any(not reply.failed for reply in replies(time.time() - 2)))
+    assert steady.live == name
+    steady.at_rest()
+
+
 @pytest.mark.parametrize(
     "garbage",
     [
@@ -269,3 +383,48 @@ def test_an_annotation_that_is_garbage(steady: Steady) -> None:
         steady.shop.until("the Model to be Ready", 20, lambda: holds(steady.shop.model(MODEL), "Ready"))
     assert steady.status["active"] == live
     steady.at_rest()
+
+
+def test_a_namespace_that_goes_and_comes_again(steady: Steady) -> None:
+    """While no operator is there, and with the store outliving it: its Model is a new one, whose first revision is made
+    anew, and nothing is made twice. The other namespace's Model answers on."""
+    kube = steady.kube
+    endpoint = f"http://s3.{NAMESPACE}:7070"
+    model = merged(
+        small_model("phoenix"),
+        {"metadata": {"namespace": AGAIN}, "spec": {"store": {"s3": {"endpoint": endpoint}}}},
+    )
+    again = Shop(kube, AGAIN)
+    try:
+        with steady.unharmed():
+            began = time.time()
+            _furnish(steady, model)
+            again.ready("phoenix", 1, seconds=240)
+            (first,) = again.runs("phoenix")
+            with operators.replicas(kube, 0):
+                kube.kubectl("delete", "namespace", AGAIN, "--timeout=90s", timeout=100)
+                _furnish(steady, model)
+                gone = time.time()
+            again.ready("phoenix", 1, seconds=240)
+            (run,) = again.runs("phoenix")
+        assert run["metadata"]["uid"] != first["metadata"]["uid"]
+        assert run["status"]["artifact"]["digest"] == first["status"]["artifact"]["digest"], "the data are the same"
+        assert account(again, "phoenix") == undisturbed(1)
+        made = [write for write in operators.writes(AGAIN, gone) if write["code"] == 201]
+        runs = Counter((write["resource"], write["name"]) for write in made if write["resource"] != "events")
+        assert runs, "the API server's log tells of no write"
+        assert max(runs.values()) == 1, runs
+        print(f"\n{time.time() - began:.0f} s")
+    finally:
+        kube.kubectl("delete", "namespace", AGAIN, "--ignore-not-found", "--wait=false")
+    steady.at_rest()
+
+
+def _furnish(steady: Steady, model: Json) -> None:
+    """The second namespace, with the keys of the first one's store."""
+    kube = steady.kube
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": AGAIN}}
+    secret = kube.get(NAMESPACE, "secrets", "lake") or {}
+    copy = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "lake"}, "data": secret["data"]}
+    kube.apply(AGAIN, [space, copy])
+    Shop(kube, AGAIN).apply(model)
