@@ -138,7 +138,7 @@ async def servers_restart(house: Theatre, undisturbed: Undisturbed) -> None:
     await asyncio.gather(*(telling.compare(undisturbed) for telling in tellings), killer)
 
 
-async def _until(look: Callable[[], str | None], seconds: float = 30.0) -> str:
+async def _until(look: Callable[[], str | None], seconds: float = PATIENCE_SECONDS) -> str:
     for _ in range(int(seconds * 10)):
         found = look()
         if found is not None:

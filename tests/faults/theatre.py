@@ -119,7 +119,7 @@ class Actor:
         self.proxy = FaultProxy(house.upstream, self.kill, usurp)
         self._house = house
         self._namespace = namespace
-        self._name = name
+        self.name = name
         self._clock = clock
         self._resync = resync
         self._planted = planted
@@ -136,7 +136,7 @@ class Actor:
         await self.proxy.start()
         self._port = self._house.port()
         await self._launch()
-        self._task = asyncio.create_task(self._tend(), name=f"{self._namespace}/{self._name}")
+        self._task = asyncio.create_task(self._tend(), name=f"{self._namespace}/{self.name}")
 
     async def stop(self) -> None:
         """End both."""
@@ -190,13 +190,13 @@ class Actor:
         return self.starts - 1 - self.killed
 
     async def _launch(self) -> None:
-        kubeconfig = self._house.folder / f"{self._namespace}-{self._name}.kubeconfig"
+        kubeconfig = self._house.folder / f"{self._namespace}-{self.name}.kubeconfig"
         kubeconfig.write_text(json.dumps(_kubeconfig(self.proxy.port)))
         environment = {
             "PATH": os.environ.get("PATH", ""),
             "HOME": str(self._house.folder),
             "KUBECONFIG": str(kubeconfig),
-            "POD_NAME": self._name,
+            "POD_NAME": self.name,
             "POD_NAMESPACE": self._namespace,
             "TRUEKEEP_WATCH_NAMESPACES": self._namespace,
             "TRUEKEEP_PORT": str(self._port),
@@ -249,6 +249,7 @@ class Telling:
         lossy = any(plan.kind.of == "event" for plan in plans)
         self._resync = WATCH_RESYNC if lossy else NO_RESYNC
         self._actors = [self._actor("operator-0")]
+        self._leader = self._actors[0]
         self._usurped: asyncio.Event | None = None
 
     def _actor(self, name: str) -> Actor:
@@ -351,10 +352,19 @@ class Telling:
 
     async def chapter(self, number: int, plan: Plan | None = None) -> None:
         """A chapter begins; `settled` sees its end."""
-        proxy = self._actors[-1].proxy
-        proxy.begin(plan)
-        self.passed.append(proxy.chapter)
+        self._leader = await self._holder()
+        for actor in self._actors:
+            actor.proxy.begin(plan if actor is self._leader else None)
+        self.passed.append(self._leader.proxy.chapter)
         await CHAPTERS[number].act(self)
+
+    async def _holder(self) -> Actor:
+        """Who leads: of several, whoever the Lease names. An old leader that woke may be the next one's successor."""
+        if len(self._actors) == 1:
+            return self._actors[0]
+        path = f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases/truekeep-operator"
+        name = (await self.upstream.do("GET", path))["spec"].get("holderIdentity")
+        return next((actor for actor in self._actors if actor.name == name), self._actors[-1])
 
     async def _tell(self, keep: Callable[[int, Chapter], Awaitable[None]]) -> None:
         async with self.opened():
@@ -432,7 +442,7 @@ class Telling:
 
     async def _usurp(self) -> None:
         """At a write: the operator is stopped, and another one takes over. Returns when the write may go on."""
-        stopped = self._actors[-1]
+        stopped = self._leader
         stopped.signal(signal.SIGSTOP)
         self._usurped = asyncio.Event()
         other = self._actor(f"operator-{len(self._actors)}")
