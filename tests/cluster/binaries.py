@@ -122,11 +122,19 @@ KWOK = GoModule(
     folders={"stages": ("sigs.k8s.io/kwok", "kustomize/stage")},
 )
 
+KUEUE = GoModule(
+    "Kueue 0.14.8",
+    "kueue",
+    400,
+    {"kueue": "sigs.k8s.io/kueue/cmd/kueue"},
+    folders={"kinds": ("sigs.k8s.io/kueue", "config/components/crd/bases")},
+)
+
 ONE_NODE_MODULES = (KUBERNETES, ETCD, COREDNS, LOCAL_PATH_PROVISIONER, NODE_HELPER)
 KIND_MODULES = (KIND, KUBECTL)
 _BY_BINARY = {
     name: module
-    for module in (*ONE_NODE_MODULES, VERSITYGW, KIND, METRICS_SERVER, VEGETA, ARGOCD_LUA, KWOK, HELM, REGISTRY)
+    for module in (*ONE_NODE_MODULES, VERSITYGW, KIND, METRICS_SERVER, VEGETA, ARGOCD_LUA, KWOK, HELM, REGISTRY, KUEUE)
     for name in module.packages
 }
 

@@ -103,6 +103,12 @@ def make(pki: Path, config: Path, kubeconfig: Path, server: str = SERVER) -> str
     return hashlib.sha256(ca.pem).hexdigest()
 
 
+def of_server(pki: Path, file: str, address: str) -> None:
+    """Write FILE.crt and FILE.key of a server at this address, and the authority that signed it, of its own."""
+    pki.mkdir(parents=True, exist_ok=True)
+    _issue(pki, file, Identity(file, addresses=(address,)), _authority(pki, f"{file}-ca", f"truekeep-{file}"))
+
+
 def _authority(pki: Path, file: str, name: str) -> Authority:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _subject(Identity(name))
