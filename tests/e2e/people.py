@@ -40,14 +40,14 @@ class Someone:
         """`kubectl create` of one object."""
         return self.does("create", "-f", "-", stdin=yaml.safe_dump(document))
 
-    def truekeep(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """The command line, with her kubeconfig."""
+    def truekeep(self, *arguments: str, seconds: float = 60) -> subprocess.CompletedProcess[str]:
+        """The command line, with her kubeconfig. TimeoutExpired after so many seconds."""
         return subprocess.run(
             [sys.executable, "-m", "truekeep.cli", *arguments],
             env={**os.environ, "KUBECONFIG": str(self.kubeconfig), "COLUMNS": "80"},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=seconds,
             check=False,
         )
 
