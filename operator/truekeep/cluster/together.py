@@ -74,9 +74,8 @@ class Together:
         self._api = api
         self._asked: defaultdict[Place, list[_Asked]] = defaultdict(list)
         self._readers: dict[Place, asyncio.Task[None]] = {}
-        self._sizes: dict[
-            Place, int
-        ] = {}  # how many objects there were at least: says how to read, never what is there
+        # How many objects there were at least: it says how to read, never what is there.
+        self._sizes: dict[Place, int] = {}
         self._few = asyncio.Semaphore(SHARED_AT_ONCE)
         self._selects = True  # whether the API server can select by the Model that an object names
 
