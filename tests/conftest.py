@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadScopeScheduling
+
+# How long an example takes is the machine's affair, and decides nothing.
+settings.register_profile("truekeep", deadline=None)
+settings.load_profile("truekeep")
 
 ON_THE_CLUSTER = ("tests/e2e/", "tests/cluster/")
 

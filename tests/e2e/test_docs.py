@@ -94,6 +94,7 @@ def test_there_are_commands_to_run() -> None:
 def test_a_command_works(command: str, workplace: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "my-model.yaml").write_text(blocks("yaml")[0])
     command = command.replace("my-model.yaml", str(tmp_path / "my-model.yaml"))
+    command = command.replace("--namespace shop", f"--namespace {NAMESPACE}")  # the page's, which is the reader's own
     if "apply" in command:
         command += " --dry-run=server"  # the installation of this checkout stays as it is
     if "--server-side" in command:

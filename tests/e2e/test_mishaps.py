@@ -30,6 +30,7 @@ HOUR = 3600
 SOON_SECONDS = 30.0  # within which what was changed by hand is as before
 AWAY_SECONDS = 18.0  # of the API server: longer than a Lease lasts
 QUIET_SECONDS = 10.0  # the longest time without an answer: what hangs as long as a client waits is no answer
+UNDERWAY_SECONDS = 5.0  # a request that was on its way to a pod that is killed may fail for so long
 SPEC = {
     "serving": {
         "replicas": 2,
@@ -331,6 +332,36 @@ def test_the_live_deployment_changed_by_hand(steady: Steady, words: tuple[str, .
         replies = steady.loaded.replies
         steady.shop.until("answers", 30, lambda: any(not reply.failed for reply in replies(time.time() - 2)))
     assert steady.live == name
+    steady.at_rest()
+
+
+def test_serving_pods_that_are_deleted_by_force(steady: Steady) -> None:
+    """One after the other, without any grace: another takes its place, and but for what was on its way nothing is
+    lost."""
+    shop, live = steady.shop, steady.live
+    deleted: list[float] = []
+
+    def serving() -> dict[str, str]:
+        pods = [pod for pod in shop.pods(MODEL, "server") if name_of(pod).startswith(f"{live}-")]
+        return {pod["metadata"]["uid"]: name_of(pod) for pod in pods if condition(pod, "Ready").get("status") == "True"}
+
+    before = serving()
+    assert len(before) == 2
+    for uid, name in before.items():
+        deleted.append(time.time())
+        steady.kube.kubectl("delete", "pod", name, "-n", NAMESPACE, "--force", "--grace-period=0")
+        shop.until("another pod in its place", 90, lambda gone=uid: len(serving()) == 2 and gone not in serving())
+    assert not before.keys() & serving().keys()
+    replies = steady.loaded.replies(deleted[0])
+    late = [
+        f"{reply.time - deleted[0]:+.2f} s: {reply.error}"
+        for reply in replies
+        if reply.failed and not any(0 <= reply.time - moment < UNDERWAY_SECONDS for moment in deleted)
+    ]
+    assert not late, late[:8]
+    times = [deleted[0], *(reply.time for reply in replies if not reply.failed)]
+    assert max(later - earlier for earlier, later in itertools.pairwise(times)) < QUIET_SECONDS
+    assert steady.live == live
     steady.at_rest()
 
 

@@ -185,7 +185,7 @@ ORDERS: tuple[tuple[Stage, ...], ...] = (("Train",), ("Tune", "Train"), ("Fit", 
 
 
 @given(st.lists(actions, max_size=40), st.sampled_from(ORDERS))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 def test_it_comes_to_rest_and_then_writes_nothing(script: list[tuple[str, object]], order: tuple[Stage, ...]) -> None:
     world = World(order=lambda spec: order)
     world.watch(

@@ -366,7 +366,7 @@ def would_answer(observed: ModelObserved, policy: PolicyView, revision: int, end
     return restraint(policy, found, observed.runs, NOW) is None
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 10**6))
 def test_whatever_there_is_nothing_goes_that_is_needed(seed: int) -> None:
     before = settled(whatever(seed))

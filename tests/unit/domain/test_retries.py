@@ -302,7 +302,7 @@ ENDS: Sequence[Callable[[World, str], None]] = (
     st.sampled_from((("Train",), ("Tune", "Train"), ("Tune", "Fit", "Train"))),
     st.integers(0, 3),
 )
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_killed_anywhere_no_try_is_lost_or_doubled(
     script: list[tuple[int, int | None]], order: tuple[Stage, ...], limit: int
 ) -> None:

@@ -88,7 +88,7 @@ def test_what_was_asked_before_the_garbage_is_answered(server: Running) -> None:
                 assert statuses(until_closed(connection))[:count] == [200] * count
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     position=st.integers(0, 400),
     change=st.binary(max_size=6) | st.sampled_from([b"\r\n", b"\r\n\r\n", b": ", b"chunked", b"-", b"99999999"]),

@@ -276,7 +276,7 @@ near_misses = st.fixed_dictionaries(
 ).map(orjson.dumps)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(json_like, near_misses))
 def test_no_body_gets_anything_but_an_answer_or_a_refusal(client: httpx.Client, content: bytes) -> None:
     answer = client.post(INFER, content=content)
@@ -285,7 +285,7 @@ def test_no_body_gets_anything_but_an_answer_or_a_refusal(client: httpx.Client, 
         assert list(answer.json()) == ["error"]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_valid_rows_get_the_pipeline_s_answer(
     client: httpx.Client, pipeline: Pipeline, data: st.DataObject

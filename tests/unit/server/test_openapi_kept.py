@@ -18,7 +18,7 @@ from tests.unit.server.hostile import assert_sound
 
 Schema = Mapping[str, Any]
 INFER = f"/v2/models/{MODEL}/infer"
-quickly = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quickly = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")

@@ -144,7 +144,7 @@ async def test_a_question_that_nobody_waits_for_any_more_leaves_no_connection(ba
         max_size=8,
     )
 )  # fmt: skip
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_whatever_bytes_come_there_is_an_answer_or_a_reason(pieces: list[bytes]) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

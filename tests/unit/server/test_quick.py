@@ -204,13 +204,13 @@ def requests(draw: Any) -> dict[str, Any]:
     return {"inputs": draw(st.permutations(tensors))}
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(requests())
 def test_whatever_is_sent_both_ways_say_the_same(document: dict[str, Any]) -> None:
     agree(FEATURES, document)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(1, 3), st.lists(cells, min_size=1, max_size=9), st.sampled_from(DATATYPES), st.booleans())
 def test_whatever_one_tensor_holds_both_ways_say_the_same(rows: int, data: Any, datatype: Any, nested: bool) -> None:
     for features in (NUMBERS, CODES):

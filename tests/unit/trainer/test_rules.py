@@ -213,7 +213,7 @@ def test_all_that_is_wrong_is_told_the_gravest_first() -> None:
     bounds=st.tuples(st.integers(-10, 10), st.integers(-10, 10)).map(sorted),
     tolerated=st.integers(0, 20),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_range_counts_exactly_what_lies_outside(
     values: list[float | None], bounds: list[int], tolerated: int
 ) -> None:

@@ -490,7 +490,7 @@ def random_steps(draw: st.DrawFn) -> list[dict[str, Any]]:
     return steps
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow])
 @given(random_steps(), st.sampled_from([LOGISTIC, BINNED, FOREST]))
 def test_any_steps_serve_as_they_were_trained(steps: list[dict[str, Any]], estimator: str) -> None:
     check_serving(*trained(estimator, [*steps, DATES]))
