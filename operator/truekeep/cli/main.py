@@ -32,6 +32,7 @@ from truekeep.cli import (
     retrain,
     serve,
     status,
+    terminal,
     train,
     wait,
 )
@@ -86,6 +87,7 @@ Endpoint = Annotated[str, typer.Option(help="URL of the S3 service.", envvar="TR
 @app.callback()
 def _root() -> None:
     """Truekeep keeps production ML models true."""
+    terminal.guard()
     os.environ.setdefault(LOOPBACK_ENV, LOOPBACK_ALLOWED)  # it asks for the one who runs it, not for a stranger
 
 
