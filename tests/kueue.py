@@ -17,6 +17,7 @@ import yaml
 from tests.cluster import binaries, fetch_binary, pki
 from tests.cluster.binaries import Builder
 from tests.cluster.install import Kubectl
+from tests.cluster.plane import free_ports
 
 LOOPBACK = "127.0.0.1"
 START_SECONDS = 60
@@ -42,7 +43,7 @@ def kueue(kubectl: Kubectl, kubeconfig: Path, folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _manager(program: Path, kubeconfig: Path, folder: Path) -> Iterator[Path]:
-    webhook, health, metrics = _free_ports(3)
+    webhook, health, metrics = free_ports(3)
     certificates = folder / "etc" / "kueue" / "metrics" / "certs"
     pki.of_server(certificates, "tls", LOOPBACK)
     configuration = {
@@ -86,11 +87,3 @@ def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         else:
             return
     raise AssertionError(f"Kueue does not start: {log.read_text()[-2000:]}")
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server((LOOPBACK, 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports

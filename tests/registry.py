@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 import urllib.request
@@ -10,14 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.cluster import fetch_binary
+from tests.cluster.plane import free_ports
 
 
 @contextmanager
 def registry() -> Iterator[str]:
     """HOST:PORT of it, once it answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     command = [fetch_binary("registry"), "-port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         host = f"127.0.0.1:{port}"

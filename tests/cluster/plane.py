@@ -137,7 +137,7 @@ class Plane:
         self._daemons = Daemons(layout.processes, layout.logs)
         self._watcher = _watch(root)
         try:
-            self._etcd_port, self._peer_port, self._api_port, self._kwok_port = _free_ports(4)
+            self._etcd_port, self._peer_port, self._api_port, self._kwok_port = free_ports(4)
             pki.make(layout.pki, layout.config, layout.kubeconfig, self.server)
             components.write_configs(layout)
             self._commands = self._command_lines()
@@ -331,7 +331,7 @@ def _once(argv: list[str]) -> list[str]:
     return [program, *last.values()]
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Loopback ports that nobody has."""
     found: dict[int, socket.socket] = {}
     try:

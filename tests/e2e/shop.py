@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -153,6 +154,16 @@ class Shop:
         (pod,) = self.kube.list(self.namespace, "pods", "app.kubernetes.io/name=probe")
         lines = self.kube.logs(self.namespace, name_of(pod), 1).splitlines()
         return json.loads(lines[-1])[name] if lines else {"requests": 0, "failed": 0, "failures": [], "versions": {}}
+
+    def decide(self, name: str, request_id: str) -> tuple[str, float]:
+        """Which version of a Model answers, and what."""
+        inputs = [{"name": n, "shape": [1], "datatype": kind, "data": [value]} for n, (kind, value) in REQUEST.items()]
+        with self.kube.forward(self.namespace, name, 80) as port:
+            url = f"http://127.0.0.1:{port}/v2/models/{name}/infer"
+            reply = httpx.post(url, json={"id": request_id, "inputs": inputs}, timeout=30)
+        assert reply.status_code == 200, reply.text
+        body = reply.json()
+        return body["model_version"], float(body["outputs"][0]["data"][0])
 
     @contextmanager
     def unharmed(self, name: str) -> Iterator[None]:

@@ -11,12 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pyarrow.parquet as pq
 import pytest
 
 from tests.e2e.people import Someone, hire
-from tests.e2e.shop import READY_SECONDS, REQUEST, Shop, merged, open_shop, small_model
+from tests.e2e.shop import READY_SECONDS, Shop, merged, open_shop, small_model
 from tests.story.kube import Json, Kube
 from tests.story.narrator import Narrator
 from tests.story.stage import Stage
@@ -52,16 +51,6 @@ class Past:
     stage: Stage
     ann: Someone
     dora: Someone
-
-    def ask(self, request_id: str) -> tuple[str, float]:
-        """Which version answers, and what."""
-        inputs = [{"name": n, "shape": [1], "datatype": kind, "data": [value]} for n, (kind, value) in REQUEST.items()]
-        with self.shop.kube.forward(NAMESPACE, MODEL, 80) as port:
-            url = f"http://127.0.0.1:{port}/v2/models/{MODEL}/infer"
-            reply = httpx.post(url, json={"id": request_id, "inputs": inputs}, timeout=30)
-        assert reply.status_code == 200, reply.text
-        body = reply.json()
-        return body["model_version"], float(body["outputs"][0]["data"][0])
 
     def by_revision(self) -> dict[int, Json]:
         """The runs that became revisions."""
@@ -141,7 +130,7 @@ def trained_often(past: Past) -> float:
         if number in APPROVED or number == LAST:
             past.approved(number)
         if number == 2:
-            version, answer = past.ask("asked-of-2")
+            version, answer = past.shop.decide(MODEL, "asked-of-2")
             assert version == "2"
     kept = past.stage.bucket("lake")
     shop.until("the capture", 60, lambda: any("/revision=2/" in each.key for each in kept.list("captures/")))
@@ -250,6 +239,6 @@ def it_comes_back(past: Past, before: dict[int, Json], answer: float) -> None:
     assert again["metadata"]["name"] == before[2]["metadata"]["name"]
     past.says(past.dora, "rollback", MODEL, "--to", "2", *in_cluster)
     shop.until("revision 2 to answer", 120, lambda: (past.status()["active"] or {}).get("revision") == 2)
-    assert past.ask("asked-again") == ("2", answer)
+    assert past.shop.decide(MODEL, "asked-again") == ("2", answer)
     past.says(past.dora, "resume", MODEL, *in_cluster)
     shop.until("what the spec asks for", 120, lambda: (past.status()["active"] or {}).get("revision") == LAST)

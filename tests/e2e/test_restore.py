@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.e2e.people import Someone, hire
-from tests.e2e.shop import REQUEST, Shop, merged, open_shop, parameters, small_model
+from tests.e2e.shop import Shop, merged, open_shop, parameters, small_model
 from tests.story.kube import Json, Kube
 from tests.story.narrator import Narrator
 from tests.story.stage import Stage
@@ -38,16 +37,6 @@ class Loss:
     stage: Stage
     ann: Someone
     dora: Someone
-
-    def ask(self, request_id: str) -> tuple[str, float]:
-        """Which version answers, and what."""
-        inputs = [{"name": n, "shape": [1], "datatype": kind, "data": [value]} for n, (kind, value) in REQUEST.items()]
-        with self.shop.kube.forward(NAMESPACE, MODEL, 80) as port:
-            url = f"http://127.0.0.1:{port}/v2/models/{MODEL}/infer"
-            reply = httpx.post(url, json={"id": request_id, "inputs": inputs}, timeout=30)
-        assert reply.status_code == 200, reply.text
-        body = reply.json()
-        return body["model_version"], float(body["outputs"][0]["data"][0])
 
     def decided(self, revision: int, word: str) -> None:
         """Ann's word on the revision, once it waits for one."""
@@ -109,12 +98,12 @@ def test_the_same_revision_serves_again_and_nothing_is_trained(loss: Loss) -> No
     shop.apply(model)
     loss.decided(1, "approve")
     shop.ready(MODEL, 1)
-    first = loss.ask("asked-of-1")
+    first = loss.shop.decide(MODEL, "asked-of-1")
     model = merged(model, {"spec": parameters(max_iter="13")})
     shop.apply(model)
     loss.decided(2, "approve")
     shop.ready(MODEL, 2)
-    second = loss.ask("asked-of-2")
+    second = loss.shop.decide(MODEL, "asked-of-2")
     shop.until("the captures", 60, lambda: len(list(loss.stage.bucket("lake").list("captures/"))) >= 2)
     model = merged(model, {"spec": parameters(max_iter="14")})
     shop.apply(model)
@@ -152,7 +141,7 @@ def test_the_same_revision_serves_again_and_nothing_is_trained(loss: Loss) -> No
     assert status["latestRevision"] == 3
     assert (status["active"]["artifactDigest"], status["active"]["run"]) == (active["artifactDigest"], active["run"])
     assert status["active"]["approval"]["approver"] == loss.ann.name
-    assert loss.ask("asked-again") == second != first
+    assert loss.shop.decide(MODEL, "asked-again") == second != first
 
     def rejected() -> bool:
         conditions = shop.model(MODEL)["status"]["conditions"]
