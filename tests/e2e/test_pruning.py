@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.people import Someone, hire
 from tests.e2e.shop import READY_SECONDS, Shop, merged, open_shop, small_model
-from tests.story.kube import Json, Kube
+from tests.story.kube import Json, Kube, NotInTime
 from tests.story.narrator import Narrator
 from tests.story.stage import Stage
 
@@ -38,6 +38,7 @@ SPEC = {
     "serving": {
         "rollout": {"strategy": "BlueGreen"},
         "rollbackWindowSeconds": 1,
+        "keptRevisions": 2,  # what has a Deployment stays: with three of them, revision 2 has
         "capture": {"s3": {"uri": "s3://lake/captures/"}, "flushSeconds": 1},
     },
 }
@@ -70,6 +71,29 @@ class Past:
         done = self.ann.truekeep("approve", MODEL, "-m", f"reviewed {revision}")
         assert done.returncode == 0, done.stderr
         self.shop.ready(MODEL, revision)
+
+    def left(self, wanted: list[int]) -> None:
+        """Waits until only these have a run. AssertionError that says what there is that a run may be kept for."""
+        try:
+            self.shop.until("the old runs to go", 120, lambda: sorted(self.by_revision()) == wanted)
+        except NotInTime as error:
+            runs, status = self.by_revision(), self.status()
+            stay = {
+                number: {
+                    "name": run["metadata"]["name"],
+                    "trigger": run["spec"].get("trigger"),
+                    "ended": run["status"].get("completionTime"),
+                    "fields of": [each["manager"] for each in run["metadata"].get("managedFields", [])],
+                }
+                for number, run in runs.items()
+                if number not in wanted
+            }
+            said = {name: status.get(name) for name in ("active", "previous", "former", "candidate", "awaiting", "run")}
+            said |= {"history": [each["revision"] for each in status.get("history", [])]}
+            said |= {"decisions": status.get("decisions")}
+            there = [each["metadata"]["name"] for each in self.shop.kube.list(NAMESPACE, "deployments")]
+            gone = sorted(set(wanted) - set(runs))
+            raise AssertionError(f"{error}: {stay} stay, {gone} went; Deployments {there}; status {said}") from error
 
     def says(self, who: Someone, *words: str, code: int = 0) -> str:
         """What a command says, in one line."""
@@ -172,7 +196,7 @@ def test_old_runs_go_and_their_revisions_still_answer_for_themselves(past: Past,
     active = past.status()["active"]
     grown_old(past)
     wanted = sorted(set(before) - set(GOES))
-    shop.until("the old runs to go", 240, lambda: sorted(past.by_revision()) == wanted)
+    past.left(wanted)
     assert past.by_revision()[BY_HAND]["metadata"]["name"] == "by-hand"
     pruned = [event for event in shop.events("Model", MODEL) if event["reason"] == "RunPruned"]
     named = {before[revision]["metadata"]["name"] for revision in GOES}
