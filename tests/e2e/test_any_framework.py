@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -66,6 +67,7 @@ def shop(kube: Kube, reference: str) -> Iterator[Shop]:
         "capture": {"s3": {"uri": "s3://lake/captures/"}, "flushSeconds": 2},
         "rollout": {"rehearsalRows": 20},
         "connectionMaxAgeSeconds": 5,
+        "rollbackWindowSeconds": 5,
     }
     model = small_model(NAME, serving=serving)
     for feature in model["spec"]["data"]["features"]:
@@ -187,16 +189,26 @@ def test_one_that_ends_is_started_again_and_tested_again(shop: Shop) -> None:
         statuses = shop.pods(NAME, "server")[-1]["status"]["initContainerStatuses"]
         return sum(each["restartCount"] for each in statuses if each["name"] == "backend")
 
-    before = restarts()
+    # Within the window a revision whose replies fail is rolled back, whatever made them fail.
+    shop.until("the end of the rollback window", 60, lambda: not shop.model(NAME)["status"].get("previous"))
+    before, answers = restarts(), shop.model(NAME)["status"]["active"]["deployment"]
     with contextlib.suppress(KubectlError):  # the connection may end with it
         inside(shop, "import os, signal; os.kill(1, signal.SIGTERM)")
     shop.until("the restart", 60, lambda: restarts() > before)
     pod, _ = backend(shop)
-    shop.kube.kubectl("wait", f"pod/{pod}", "-n", NAMESPACE, "--for=condition=Ready", "--timeout=90s", timeout=100)
-    log = shop.kube.kubectl("logs", pod, "-n", NAMESPACE, "-c", "server")
-    assert log.count("the team's server is ready") == 2
-    with shop.unharmed(NAME):
-        shop.ready(NAME, 1)
+    log = ("logs", pod, "-n", NAMESPACE, "-c", "server")
+    shop.until("the second test", 90, lambda: shop.kube.kubectl(*log).count("the team's server is ready") == 2)
+
+    def all_answered() -> bool:
+        """For longer than kubelet and kube-proxy may take to notice that it had ended, and that it is back."""
+        first = shop.probed(NAME)
+        time.sleep(10)
+        last = shop.probed(NAME)
+        return bool(last["failed"] == first["failed"] and last["requests"] > first["requests"] + 3)
+
+    shop.until("all requests to be answered", 60, all_answered)
+    shop.ready(NAME, 1)
+    assert shop.model(NAME)["status"]["active"]["deployment"] == answers
 
 
 def test_one_that_can_not_be_pulled_is_waited_for(shop: Shop, reference: str) -> None:
