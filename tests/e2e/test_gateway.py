@@ -212,8 +212,10 @@ def ask(shop: Shop, service: str, times: int) -> None:
 
 @pytest.mark.full
 def test_a_shadow_is_judged_by_copies_and_then_promoted(shop: Shop) -> None:
-    old = deployment(shop)
+    add_addon("gateway-api")  # where it runs without those before
+    old, before = deployment(shop), shop.model(MODEL)["status"]["active"]["revision"]
     with controller(shop) as gateway, shop.unharmed(MODEL):
+        routed(shop, "True", "Accepted")
         shadow = {"serving": {"rollout": {"strategy": "Shadow", "shadowSeconds": 8, "steps": None}}}
         shop.patch(MODEL, merged(parameters(max_iter="14"), shadow))
         shop.until("a copy for the candidate", 240, lambda: gateway.taken and gateway.taken[-1]["mirrors"])
@@ -221,7 +223,7 @@ def test_a_shadow_is_judged_by_copies_and_then_promoted(shop: Shop) -> None:
         (new,) = taken["mirrors"]
         assert taken["weights"] == {old: 100}
         ask(shop, new, 30)
-        shop.ready(MODEL, 3)
+        shop.ready(MODEL, before + 1)
         shop.until("all of the weight on it", 30, lambda: gateway.taken[-1]["weights"] == {new: 100})
         assert gateway.taken[-1]["mirrors"] == []
     assert shop.model(MODEL)["status"]["lastRollout"]["outcome"] == "Promoted"
