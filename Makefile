@@ -12,8 +12,10 @@ UV := $(BIN)/uv
 PYTEST := $(BIN)/pytest
 # All that uses the cluster runs in one process, one after the other, and the rest beside it.
 TWO := -n 2 --dist loadscope
+# They make a control plane of their own.
+ALONE := tests/e2e/test_install.py tests/e2e/test_install_page.py tests/e2e/test_watches.py tests/cluster/test_plane.py
 
-.PHONY: help demo test test-full test-long test-faults unit e2e lint format bench venv lock crds manifests render publish images up install down
+.PHONY: help demo test test-full test-long-alone test-long-cluster test-faults unit e2e lint format bench venv lock crds manifests render publish images up install down
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -24,10 +26,13 @@ demo: install ## bring everything up and tell the whole story on the flight-dela
 test: lint install ## lint, types, unit tests, and the story and its faults on the real cluster
 	@$(PYTEST) $(TWO) tests/e2e tests/cluster tests/faults tests/unit -m 'not full'
 
-test-full: test test-long ## `make test`, then the long suites
+test-full: test test-long-alone test-long-cluster ## `make test`, then the long suites
 
-test-long: install ## the long suites alone, and last what takes the cluster down; up to 80 minutes
-	@$(PYTEST) $(TWO) tests/e2e tests/cluster/test_cluster.py tests/cluster/test_plane.py tests/unit -m full
+test-long-alone: venv ## long suites that need no cluster, or make a control plane of their own; 25 minutes
+	@$(PYTEST) $(TWO) $(ALONE) tests/unit -m full
+
+test-long-cluster: install ## long suites on the cluster, and last what takes it down; up to 70 minutes
+	@$(PYTEST) tests/e2e $(ALONE:%=--ignore=%) -m full
 	@$(PYTEST) tests/cluster/test_lifecycle.py
 
 test-faults: venv ## the story × every fault, without a cluster; an hour where nothing else runs
