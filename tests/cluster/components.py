@@ -117,6 +117,9 @@ def kube_controller_manager(program: Path, layout: Layout) -> list[str]:
         f"--service-cluster-ip-range={SERVICE_RANGE}",
         f"--flex-volume-plugin-dir={layout.kubelet / 'volume-plugins'}",
         "--profiling=false",
+        # There is no other node to go to. An API server that was away for long, and watches that come back late,
+        # would make the only one NotReady: no Service would have a pod, nor would names be resolved.
+        "--node-monitor-grace-period=180s",
     ]
 
 
