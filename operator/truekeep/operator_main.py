@@ -196,6 +196,7 @@ class Operator:
             settings=config.settings,
             clock=today,
             wake=self.queue.add_all,
+            others_wait=self.queue.others_wait,
             policies=self._policies,
             states=self._states,
         )

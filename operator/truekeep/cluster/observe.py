@@ -20,7 +20,6 @@ from truekeep.api.names import (
     monitor_name,
     newdata_name,
     retention_name,
-    serving_selector,
 )
 from truekeep.cluster import kinds
 from truekeep.cluster.api import Api
@@ -28,7 +27,7 @@ from truekeep.cluster.metrics import PodMetrics
 from truekeep.cluster.prometheus import Prometheus
 from truekeep.cluster.serving import Serving, services
 from truekeep.cluster.slots import TrainingSlots
-from truekeep.cluster.together import Together
+from truekeep.cluster.together import NOT_READ, There, Together
 from truekeep.cluster.views import (
     SpecInvalidError,
     approval_view,
@@ -67,10 +66,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Seen(Generic[Observed]):
-    """What was observed, and the status as it is stored, to tell whether a new one is news."""
+    """What was observed, the status as it is stored, to tell whether a new one is news, and what was read of what is to
+    be compared before it is written."""
 
     observed: Observed
     stored_status: Mapping[str, Any] = field(default_factory=dict)
+    there: There = NOT_READ
 
 
 def now() -> datetime:
@@ -100,14 +101,12 @@ class Observer:
 
     async def model(self, namespace: str, name: str) -> Seen[ModelObserved] | None:
         """All that decides about a Model; None where there is none (any more)."""
-        ours = serving_selector(name)
-        item, runs, policies, deployments, owned, pods = await asyncio.gather(
+        item, runs, policies, (deployments, owned, pods), beside = await asyncio.gather(
             self._reads.get(kinds.MODEL, namespace, name),
             self._reads.naming(kinds.TRAINING_RUN, namespace, name),
             self._reads.naming(kinds.DRIFT_POLICY, namespace, name),
-            self._reads.list(kinds.DEPLOYMENT, namespace, ours),
-            self._reads.list(kinds.SERVICE, namespace, ours),
-            self._reads.list(kinds.POD, namespace, ours),
+            self._serving.items(namespace, name),
+            self._beside(namespace, name),
         )
         if item is None:
             return None
@@ -135,7 +134,20 @@ class Observer:
         )
         if unkept(observed):
             observed = replace(observed, keepers=await self._keepers(model))
-        return Seen(observed, item.get("status") or {})
+        serving = {(kinds.DEPLOYMENT, meta(each).name): each for each in deployments}
+        there = replace(beside, objects={**beside.objects, **serving})
+        return Seen(observed, item.get("status") or {}, there)
+
+    async def _beside(self, namespace: str, name: str) -> There:
+        """What decides nothing, but nearly every look at a Model compares with what it wants: read together with the
+        rest, since each answer that has to be waited for first is dear where the API server is busy."""
+        budget, retention = (kinds.DISRUPTION_BUDGET, name), (kinds.CRON_JOB, retention_name(name))
+        autoscalers, had_budget, had_retention = await asyncio.gather(
+            self._reads.list(kinds.AUTOSCALER, namespace),
+            self._reads.get(budget[0], namespace, budget[1]),
+            self._reads.get(retention[0], namespace, retention[1]),
+        )
+        return There({budget: had_budget, retention: had_retention}, autoscalers)
 
     async def _keepers(self, model: ModelView) -> tuple[JobView, ...]:
         """The Jobs that take decisions to the store."""

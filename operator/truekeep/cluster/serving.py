@@ -78,6 +78,15 @@ class Serving:
         self._clock = clock
         self._routes_are_served = routes_are_served
 
+    async def items(self, namespace: str, name: str) -> tuple[list[Json], list[Json], list[Json]]:
+        """The Deployments, Services and pods that bear the Model's labels."""
+        ours = serving_selector(name)
+        return await asyncio.gather(
+            self._reads.list(kinds.DEPLOYMENT, namespace, ours),
+            self._reads.list(kinds.SERVICE, namespace, ours),
+            self._reads.list(kinds.POD, namespace, ours),
+        )
+
     async def deployments(self, model: ModelView, items: list[Json], pods: list[Json]) -> tuple[DeploymentView, ...]:
         """Those of the Deployments that are the Model's, with their pods."""
         by_deployment = await self._workloads.pods_by(pods, deployment_of)

@@ -29,7 +29,7 @@ VALUES = 50  # of a label in one request: its address must not become too long
 PER_NAME = 8
 PER_MODEL = 32  # of those that name a Model, which has some ten runs
 MANY = 500
-SHARED_AT_ONCE = 2  # reads for several looks, over all kinds and namespaces: their answers are large
+SHARED_AT_ONCE = 2  # reads of whole namespaces: their answers are large
 BY_LABEL = (LABEL_MODEL, LABEL_POLICY, LABEL_RUN, LABEL_DEPLOYMENT)
 
 
@@ -57,6 +57,18 @@ class Selected:
 
 Wanted = Named | Naming | Selected
 Answers = dict[Wanted, Items | Exception]
+
+
+@dataclass(frozen=True)
+class There:
+    """Objects of a namespace as they were read for one look, None where there is none: who writes need not read them
+    again. `autoscalers`: all of the namespace's."""
+
+    objects: Mapping[tuple[Kind, str], Json | None] = field(default_factory=dict)
+    autoscalers: Sequence[Json] | None = None
+
+
+NOT_READ = There()
 
 
 @dataclass(eq=False)
@@ -198,8 +210,7 @@ class Together:
         values = [dict(each.labels)[key] for each in group]
         labels: dict[str, str | Sequence[str]] = {**dict(group[0].labels), key: values}
         try:
-            async with self._few:
-                items = await self._api.list(*place, labels)
+            items = await self._api.list(*place, labels)
         except Exception as error:
             return dict.fromkeys(group, error)
         found: dict[str, Items] = {value: [] for value in values}

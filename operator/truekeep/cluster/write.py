@@ -3,10 +3,9 @@ already holds is not written."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +14,7 @@ from truekeep.cluster import kinds
 from truekeep.cluster.api import Api
 from truekeep.cluster.errors import AlreadyExists, NameTaken, NotFound, Refused, Terminating
 from truekeep.cluster.kinds import Kind
-from truekeep.cluster.together import Together
+from truekeep.cluster.together import NOT_READ, There, Together
 from truekeep.cluster.views import controller_uid, frozen_template, meta
 from truekeep.domain.observed import Meta, ModelView
 from truekeep.domain.plan import DeploymentIntent, Note, Settings
@@ -23,12 +22,8 @@ from truekeep.resources.compare import holds, left_over
 from truekeep.resources.serving_deployment import serving_deployment
 
 Json = dict[str, Any]
-There = Mapping[
-    tuple[Kind, str], Json | None
-]  # objects of a namespace as they were read for this look, by kind and name
 logger = logging.getLogger(__name__)
 SCALED_BY = f"{FIELD_MANAGER}-scale"  # field manager of the replicas that an autoscaler has not changed yet
-NOT_READ: There = {}
 NOTE_LIMIT = 1024  # of an Event's note, by the API
 UNORDERED = ("conditions", "metrics")  # lists by key: the API server may keep them in another order
 
@@ -42,14 +37,10 @@ class Writer:
         self._settings = settings
         self._instance = instance
 
-    async def there(self, namespace: str, wanted: Iterable[tuple[Kind, str]]) -> There:
-        """Objects that are to be written, or to go, read side by side: what is handed on is not read again."""
-        names = list(wanted)
-        found = await asyncio.gather(*(self._reads.get(kind, namespace, name) for kind, name in names))
-        return dict(zip(names, found, strict=True))
-
     async def _live(self, kind: Kind, namespace: str, name: str, there: There) -> Json | None:
-        return there[kind, name] if (kind, name) in there else await self._reads.get(kind, namespace, name)
+        if (kind, name) in there.objects:
+            return there.objects[kind, name]
+        return await self._reads.get(kind, namespace, name)
 
     async def ensure(self, kind: Kind, manifest: Json, there: There = NOT_READ) -> bool:
         """Make the manifest hold, restoring what somebody changed. Whether anything was written.
@@ -97,7 +88,7 @@ class Writer:
         if live is None:
             return await self._ensure(kinds.DEPLOYMENT, serving_deployment(model, intent, self._settings), None)
         template = frozen_template(live) or live["spec"]["template"]
-        scaled = intent.scaled or await self._scaled_by_others(model.meta, intent.name)
+        scaled = intent.scaled or await self._scaled_by_others(model.meta, intent.name, there)
         manifest = serving_deployment(model, intent, self._settings, template, scaled_by_others=scaled)
         if scaled and not holds(manifest, live):
             await self._hand_over_replicas(live)
@@ -121,9 +112,12 @@ class Writer:
         }
         await self._api.apply(kinds.DEPLOYMENT, manifest, SCALED_BY)
 
-    async def _scaled_by_others(self, owner: Meta, name: str) -> bool:
+    async def _scaled_by_others(self, owner: Meta, name: str, there: There) -> bool:
         """Whether an autoscaler that is not ours owns the replicas of a Deployment."""
-        for autoscaler in await self._reads.list(kinds.AUTOSCALER, owner.namespace):
+        autoscalers = there.autoscalers
+        if autoscalers is None:
+            autoscalers = await self._reads.list(kinds.AUTOSCALER, owner.namespace)
+        for autoscaler in autoscalers:
             if controller_uid(autoscaler) == owner.uid:
                 continue
             target = (autoscaler.get("spec") or {}).get("scaleTargetRef") or {}

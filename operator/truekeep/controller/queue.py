@@ -57,7 +57,7 @@ class WorkQueue:
         # By cause: each entry that _due does not say (any more) is passed over.
         self._heaps: dict[Cause, list[tuple[float, Key]]] = {cause: [] for cause in Cause}
         self._parked: dict[Hashable, set[Key]] = {}  # due, but one of their group is being worked on
-        self._working: dict[Key, tuple[float, float]] = {}  # since when, and when it was due
+        self._working: dict[Key, tuple[float, float, Cause]] = {}  # since when, when it was due, and why
         self._busy: set[Hashable] = set()
         self._failures: dict[Key, int] = {}
         self._changed = asyncio.Event()
@@ -100,7 +100,7 @@ class WorkQueue:
         cause = min(dues, key=lambda each: dues[each] + YIELDS_SECONDS[each])
         due, key = heapq.heappop(self._heaps[cause])
         del self._due[key]
-        self._working[key] = (now, due)
+        self._working[key] = (now, due, cause)
         self._busy.add(key.group)
         return key
 
@@ -160,11 +160,18 @@ class WorkQueue:
 
     def longest_work(self) -> float:
         """Seconds for which the slowest key has been worked on."""
-        return max((self._clock() - since for since, _ in self._working.values()), default=0.0)
+        return max((self._clock() - since for since, _, _ in self._working.values()), default=0.0)
 
     def was_due(self, key: Key) -> float:
         """When a key that is worked on was due, by the clock."""
         return self._working[key][1]
+
+    def others_wait(self, key: Key) -> bool:
+        """Whether somebody asked for something of a key that is worked on, and of another one that is due since."""
+        if self._working[key][2] != Cause.WANTED:
+            return False
+        due = self._first(Cause.WANTED)
+        return due is not None and due <= self._clock()
 
     @property
     def retrying(self) -> int:

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Generic, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from truekeep.api.driftpolicy import DriftPolicyStatus
 from truekeep.api.model import ModelStatus
@@ -20,8 +20,9 @@ from truekeep.cluster import kinds
 from truekeep.cluster.errors import NameTaken, Refused
 from truekeep.cluster.kinds import Kind
 from truekeep.cluster.observe import Observer
+from truekeep.cluster.together import There
 from truekeep.cluster.views import SpecInvalidError, lenient_status, meta
-from truekeep.cluster.write import There, Writer
+from truekeep.cluster.write import Writer
 from truekeep.contract.requests import Champion
 from truekeep.controller.policy_metrics import Policy, PolicyMetrics
 from truekeep.controller.queue import Key
@@ -50,6 +51,7 @@ from truekeep.resources.stage_job import stage_job
 from truekeep.resources.training_run import training_run
 
 logger = logging.getLogger(__name__)
+Done = TypeVar("Done")
 
 
 class Reconciler(Protocol):
@@ -68,6 +70,7 @@ class Tools:
     settings: Settings
     clock: Callable[[], datetime]
     wake: Callable[[Iterable[Key]], None]  # look at these, too
+    others_wait: Callable[[Key], bool] = lambda key: False  # while this one is worked on
     policies: PolicyMetrics = field(default_factory=PolicyMetrics)
     states: StateMetrics = field(default_factory=lambda: StateMetrics(lambda: datetime.now(UTC)))
 
@@ -83,13 +86,14 @@ class Outcome(Generic[AnyStatus]):
     notes: tuple[Note, ...]
     refusal: Refused | NameTaken | None = None
 
-    async def attempt(self, work: Awaitable[None], now: datetime) -> None:
+    async def attempt(self, work: Awaitable[Done], now: datetime) -> Done | None:
         """Carry out what comes before the status. A refusal becomes what the status says."""
         try:
-            await work
+            return await work
         except (Refused, NameTaken) as error:
             self.refusal = error
             self.status, self.notes = explained(self.stored, self.status, self.about, error, now)
+        return None
 
     async def conclude(self, tools: Tools, stored: Mapping[str, Any]) -> bool:
         """Write the status and Events. Whether the status was news."""
@@ -164,7 +168,9 @@ class ModelReconciler:
         model = observed.model
         outcome = Outcome(kinds.MODEL, model.meta, model.status, plan.status, plan.notes)
         if not model.meta.deleting:
-            await outcome.attempt(self._carry_out(observed, plan), now)
+            rolled = await outcome.attempt(self._carry_out(observed, plan, seen.there), now)
+            if rolled and not plan.notes and not plan.run and self._tools.others_wait(key):
+                return 0.0  # what is to be said of it changes in a moment, and others have nothing yet
             if plan.delete_run and outcome.refusal is None:
                 plan = await self._prune(model, plan, plan.delete_run)
                 outcome.status, outcome.notes = plan.status, plan.notes
@@ -174,14 +180,13 @@ class ModelReconciler:
         outcome.complain()
         return plan.look_again_seconds
 
-    async def _carry_out(self, observed: ModelObserved, plan: ModelPlan) -> None:
+    async def _carry_out(self, observed: ModelObserved, plan: ModelPlan, there: There) -> bool:
+        """Whether a Deployment changed."""
         model, writer = observed.model, self._tools.writer
-        there = await writer.there(model.meta.namespace, _looked_up(model, plan))
         if plan.service:
             await writer.ensure(kinds.SERVICE, stable_service(model, plan.service))
         await self._autoscaler(model, plan)
-        for intent in plan.deployments:
-            await writer.deployment(model, intent, there)
+        rolled = [await writer.deployment(model, intent, there) for intent in plan.deployments]
         await self._own_services(observed, plan)
         await self._route(model, plan)
         await self._disruption_budget(model, plan, there)
@@ -202,6 +207,7 @@ class ModelReconciler:
             await writer.delete(kinds.JOB, late.namespace, late.name, late.uid)
         for name in plan.delete_deployments:
             await writer.delete_owned(kinds.DEPLOYMENT, model.meta, name)
+        return any(rolled)
 
     async def _prune(self, model: ModelView, plan: ModelPlan, old: Meta) -> ModelPlan:
         """Delete a run that is history. What is left of the plan, which no refusal stops."""
@@ -261,14 +267,6 @@ class ModelReconciler:
             await self._tools.writer.ensure(kinds.DISRUPTION_BUDGET, disruption_budget(model, plan.budget), there)
         else:
             await self._tools.writer.delete_owned(kinds.DISRUPTION_BUDGET, model.meta, model.meta.name, there)
-
-
-def _looked_up(model: ModelView, plan: ModelPlan) -> list[tuple[Kind, str]]:
-    """What nearly every look at a Model compares with what it wants."""
-    name = model.meta.name
-    found = [(kinds.DEPLOYMENT, intent.name) for intent in plan.deployments]
-    found += [(kinds.DISRUPTION_BUDGET, name), (kinds.CRON_JOB, retention_name(name))]
-    return [*found, (kinds.CRON_JOB, newdata_name(name))] if plan.count_since or plan.delete_count else found
 
 
 def _related(key: Key, observed: ModelObserved, plan: ModelPlan) -> list[Key]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from truekeep.cluster.errors import Refused, Unavailable
 from truekeep.cluster.kinds import Kind
 from truekeep.cluster.observe import Observer
 from truekeep.cluster.together import Together
+from truekeep.controller.queue import Key
 from truekeep.domain.plan import Settings
 
 NAMESPACE = "demo"
@@ -263,3 +265,31 @@ async def test_looks_together_see_what_each_sees_alone() -> None:
     assert None not in alone
     assert together == alone
     assert len(api.requests) * 4 < apart
+
+
+async def test_what_is_compared_before_it_is_written_is_read_with_the_rest_and_once() -> None:
+    world = World()
+    world.api = api = CountedApi(world.clock)
+    world.nodes = type(world.nodes)(api)
+    world.start()
+    world.apply(kinds.MODEL, "m", SPEC)
+    await world.rounds(8)
+    name = world.status()["active"]["deployment"]
+    spec = copy.deepcopy(SPEC)
+    spec["serving"]["replicas"] = 3
+    world.apply(kinds.MODEL, "m", spec)
+    world.queue.add(Key("Model", NAMESPACE, "m", "m"))
+    api.through.clear()
+    api.requests.clear()
+    key = world.queue.pop()
+    assert key is not None
+    look = asyncio.create_task(world.loop.look_at(key))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    asked = list(api.requests)
+    api.through.set()
+    writes = len(api.writes)
+    await look
+    assert api.writes[writes] == f"apply Deployment {name}"
+    assert api.requests == asked, "nothing was waited for twice"
+    assert f"get Deployment {name}" not in asked

@@ -214,3 +214,24 @@ def test_thousands_of_keys_are_taken_in_no_time(queue: WorkQueue, time: Time) ->
         queue.done(found)
     assert taken == keys
     assert len(queue) == 0
+
+
+def test_others_wait_where_somebody_asked_for_something_of_both(queue: WorkQueue, time: Time) -> None:
+    for name in ("a", "b"):
+        queue.add(key(name), cause=Cause.WANTED)
+    assert queue.pop() == key("a")
+    assert queue.others_wait(key("a"))
+    assert queue.pop() == key("b")
+    assert not queue.others_wait(key("b"))
+    queue.add(key("c"), after=1, cause=Cause.WANTED)
+    queue.add(key("d"))
+    assert not queue.others_wait(key("b")), "one is not due, and of the other nobody asked for anything"
+    time.now += 1
+    assert queue.others_wait(key("b"))
+
+
+def test_for_what_only_happened_nobody_waits(queue: WorkQueue) -> None:
+    queue.add(key("a"))
+    assert queue.pop() == key("a")
+    queue.add(key("b"), cause=Cause.WANTED)
+    assert not queue.others_wait(key("a")), "it was looked at before: now it is told to its end"

@@ -8,6 +8,7 @@ import pytest
 from tests.unit.controller.world import NAMESPACE, POLICY, SPEC, World
 from truekeep.cluster import kinds
 from truekeep.contract.requests import TrainRequest
+from truekeep.controller.queue import Cause, Key
 from truekeep.domain.plan import Settings
 
 RETRAINED = copy.deepcopy(SPEC)
@@ -225,6 +226,27 @@ async def test_a_strangers_service_is_never_taken() -> None:
     await world.rounds(4)
     assert world.status()["active"]["revision"] == 1
     assert world.condition(world.model(), "Stalled")["status"] == "False"
+
+
+async def test_where_others_wait_what_serves_changes_first_and_the_status_is_told_after_all_of_them() -> None:
+    world = World()
+    names = ("m", "n", "o")
+    for name in names:
+        world.apply(kinds.MODEL, name, SPEC)
+    await world.rounds(10)
+    changed = copy.deepcopy(SPEC)
+    changed["serving"]["replicas"] = 3
+    written = len(world.api.writes)
+    for name in names:
+        world.apply(kinds.MODEL, name, changed)
+        world.queue.add(Key("Model", NAMESPACE, name, name), cause=Cause.WANTED)
+    await world.work()
+    kinds_written = [write.split()[1] for write in world.api.writes[written:]]
+    assert kinds_written[:3] == ["Deployment"] * 3
+    assert sorted(kinds_written[3:]) == ["Model"] * 3, "each told once, none twice"
+    for name in names:
+        model = world.api.objects["Model", NAMESPACE, name]
+        assert model["status"]["observedGeneration"] == model["metadata"]["generation"]
 
 
 async def test_a_quota_comes_up_in_the_conditions() -> None:

@@ -83,6 +83,7 @@ class World:
             settings=self.settings,
             clock=self.clock,
             wake=self.queue.add_all,
+            others_wait=self.queue.others_wait,
             states=StateMetrics(self.clock),
         )
         self.states = tools.states
